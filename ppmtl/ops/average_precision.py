@@ -1,0 +1,167 @@
+"""COCO average precision of boxes, from arrays in memory, equal to pycocotools within 1e-15.
+
+The matching is faster-coco-eval's (about 6x faster than pycocotools); this file feeds it and reads it. The last digit
+of a curve can differ: pycocotools divides by (hits + misses + 2e-16), so its lone perfect hit scores 1 - 2e-16, not 1.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+
+from ppmtl.structures import ClassList, Detections, Size
+
+MAX_DETECTIONS = 100  # COCO's cut: the 100 best per picture AND class; beyond it nothing counts
+
+_AREAS = {"small": [0, 32**2], "medium": [32**2, 96**2], "large": [96**2, 1e5**2]}  # squared pixels, as in COCO
+
+
+class BoxGroundTruth(Protocol):
+    """The labels of one picture: xyxy pixel boxes with class indices; ignored = crowd regions, no hit and no miss."""
+
+    @property
+    def boxes(self) -> np.ndarray: ...
+    @property
+    def labels(self) -> np.ndarray: ...
+    @property
+    def ignored_boxes(self) -> np.ndarray: ...
+    @property
+    def ignored_labels(self) -> np.ndarray: ...
+    @property
+    def size(self) -> Size: ...
+
+
+@dataclass(frozen=True)
+class AveragePrecision:
+    """Average precision 0..1 of one data set; NaN wherever there was no ground truth to find.
+
+    Attributes:
+        ap50: mean over classes at IoU 0.5 (the challenge's figure).
+        ap50_95: mean over classes and the ten IoUs .50:.05:.95.
+        ap_small, ap_medium, ap_large: ap50_95 of boxes below 32x32, up to 96x96 and above.
+        ap50_per_class, ap50_95_per_class: (C,) float64 in the order of the class list.
+        recall: (101,) float64, 0 to 1.
+        precision: (C, 101) float64, interpolated precision at each recall, at IoU 0.5.
+    """
+
+    ap50: float
+    ap50_95: float
+    ap_small: float
+    ap_medium: float
+    ap_large: float
+    ap50_per_class: np.ndarray
+    ap50_95_per_class: np.ndarray
+    recall: np.ndarray
+    precision: np.ndarray
+
+
+def coco_average_precision(
+    ground_truth: Sequence[BoxGroundTruth], predictions: Sequence[Detections], classes: ClassList
+) -> AveragePrecision:
+    """Returns the COCO average precision of one prediction per picture, in the same order as the ground truth.
+
+    Args:
+        ground_truth: per picture boxes (N, 4) xyxy pixels, labels (N,), ignored_boxes (M, 4), ignored_labels (M,).
+        predictions: per picture; of each class the best 100 count. May be empty pictures throughout.
+        classes: labels are positions in it.
+
+    Raises:
+        ValueError: the two sequences differ in length, a label is no class, or a box or score is not finite
+            (the message names the picture by its position).
+    """
+    if len(ground_truth) != len(predictions):
+        raise ValueError(f"got {len(predictions)} predictions for {len(ground_truth)} pictures; one for each is needed")
+    annotations: list[dict[str, Any]] = []
+    results: list[dict[str, Any]] = []
+    for index, (truth, found) in enumerate(zip(ground_truth, predictions, strict=True)):
+        where = f"picture {index}"
+        annotations += _rows(truth.boxes, truth.labels, classes, index, f"{where}, ground truth", {"iscrowd": 0})
+        crowd = f"{where}, ignored ground truth"
+        annotations += _rows(truth.ignored_boxes, truth.ignored_labels, classes, index, crowd, {"iscrowd": 1})
+        rows = _rows(found.boxes, found.labels, classes, index, f"{where}, predictions", {})
+        if not np.isfinite(found.scores).all():
+            raise ValueError(f"{where}, predictions: scores must be finite, got {found.scores}")
+        for row, score in zip(rows, found.scores.tolist(), strict=True):
+            row["score"] = score
+        results += rows
+    return average_precision_of_rows(range(len(ground_truth)), annotations, results, classes)
+
+
+def average_precision_of_rows(
+    image_ids: Sequence[int],
+    annotations: Sequence[Mapping[str, Any]],
+    results: Sequence[Mapping[str, Any]],
+    classes: ClassList,
+) -> AveragePrecision:
+    """Returns the COCO average precision of rows as they stand in COCO files.
+
+    Args:
+        image_ids: every picture of the data set; rows of other pictures do not count.
+        annotations: image_id, category_id, bbox (xywh pixels); optional area (else w*h) and iscrowd (else 0).
+        results: image_id, category_id, bbox, score. May be empty.
+        classes: ``ids`` are the category ids; rows of other categories do not count.
+    """
+    from faster_coco_eval import COCO, COCOeval_faster  # here: deployment imports ppmtl.ops without evaluating
+
+    images = [{"id": int(image_id)} for image_id in image_ids]
+    categories = [{"id": class_id, "name": name} for class_id, name in zip(classes.ids, classes.names, strict=True)]
+    datasets = [
+        {"images": images, "categories": categories, "annotations": _numbered(rows)} for rows in (annotations, results)
+    ]
+    evaluation = COCOeval_faster(COCO(datasets[0]), COCO(datasets[1]), "bbox", ranges=_AREAS)
+    evaluation.params.maxDets = [MAX_DETECTIONS]
+    evaluation.evaluate()
+    evaluation.accumulate()
+    # (IoU, recall, class, area, max detections); classes sorted by id, as pycocotools sums them
+    precision = np.asarray(evaluation.eval["precision"])[..., 0]
+    return _summary(precision, np.argsort(np.argsort(classes.ids)), np.asarray(evaluation.params.recThrs))
+
+
+def _rows(
+    boxes: np.ndarray, labels: np.ndarray, classes: ClassList, image_id: int, where: str, extra: dict[str, int]
+) -> list[dict[str, Any]]:
+    """Returns xyxy boxes as COCO rows (xywh float64)."""
+    if not np.isfinite(boxes).all():
+        raise ValueError(f"{where}: boxes must be finite, got {boxes[~np.isfinite(boxes).all(axis=1)][0]}")
+    if labels.size and not (labels.min() >= 0 and labels.max() < len(classes)):
+        raise ValueError(f"{where}: labels must be 0..{len(classes) - 1}, got {labels.min()}..{labels.max()}")
+    xywh = np.array(boxes, np.float64).reshape(-1, 4)
+    xywh[:, 2:] -= xywh[:, :2]
+    return [
+        {"image_id": image_id, "category_id": classes.ids[label], "bbox": box, **extra}
+        for box, label in zip(xywh.tolist(), labels.tolist(), strict=True)
+    ]
+
+
+def _numbered(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Returns the rows with what the library wants besides: ids from 1 (0 would mean "not matched") and areas."""
+    return [
+        {"area": row["bbox"][2] * row["bbox"][3], "iscrowd": 0, **row, "id": number}
+        for number, row in enumerate(rows, start=1)
+    ]
+
+
+def _summary(precision: np.ndarray, order: np.ndarray, recall: np.ndarray) -> AveragePrecision:
+    """Returns the figures of a (IoU 10, recall 101, class C, area 4) table in which -1 means "no ground truth"."""
+    whole = precision[..., 0][:, :, order]
+    per_class = [np.array([_mean(whole[ious, :, k]) for k in range(len(order))]) for ious in (0, slice(None))]
+    return AveragePrecision(
+        ap50=_mean(precision[:1, :, :, 0]),
+        ap50_95=_mean(precision[..., 0]),
+        ap_small=_mean(precision[..., 1]),
+        ap_medium=_mean(precision[..., 2]),
+        ap_large=_mean(precision[..., 3]),
+        ap50_per_class=per_class[0],
+        ap50_95_per_class=per_class[1],
+        recall=recall,
+        precision=np.where(whole[0] > -1, whole[0], np.nan).T,
+    )
+
+
+def _mean(values: np.ndarray) -> float:
+    """Returns the mean of what is defined, in pycocotools' order of summation; NaN if nothing is."""
+    defined = values[values > -1]
+    return float(np.mean(defined)) if defined.size else float("nan")
