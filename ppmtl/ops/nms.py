@@ -1,0 +1,57 @@
+"""Class-wise greedy non-maximum suppression, the numpy reference that every backend shares."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from ppmtl.ops.boxes import iou_one_to_many
+from ppmtl.structures import Detections
+
+MAX_CANDIDATES = 30_000  # reference/model.md section 6: what is kept by score before suppression starts
+
+
+def candidates(boxes: np.ndarray, scores: np.ndarray, score_threshold: float) -> Detections:
+    """Returns every (box, class) pair that scores above the threshold, best first; several classes per box may survive.
+
+    Args:
+        boxes: (N, 4) float32 xyxy.
+        scores: (N, C) float32 in 0..1.
+        score_threshold: kept when score > threshold (strictly).
+
+    Returns:
+        At most ``MAX_CANDIDATES`` detections; equal scores keep the order (box, class).
+    """
+    rows, labels = np.nonzero(scores > score_threshold)
+    values = scores[rows, labels]
+    order = np.argsort(-values, kind="stable")[:MAX_CANDIDATES]
+    rows = rows[order]
+    return Detections(
+        boxes[rows].astype(np.float32, copy=False), values[order].astype(np.float32), labels[order].astype(np.int64)
+    )
+
+
+def nms(detections: Detections, iou_threshold: float, max_detections: int) -> Detections:
+    """Returns the detections that survive suppression within their own class, best first.
+
+    A box is suppressed by a better one of the same class when their IoU is strictly above the threshold.
+
+    Args:
+        detections: in any order; equal scores keep their order.
+        iou_threshold: in 0..1.
+        max_detections: the number kept over all classes.
+
+    Source: reference/model.md section 6 (validation settings of YOLOv5); rows checked against golden nms.json.
+    """
+    order = np.argsort(-detections.scores, kind="stable")
+    boxes, labels = detections.boxes[order], detections.labels[order]
+    # One suppression pass for all classes: every class gets a floor of its own, farther apart than any picture is wide.
+    floor = labels[:, None].astype(np.float64) * (float(np.abs(boxes).max(initial=0)) * 2 + 1)
+    shifted = boxes.astype(np.float64) + floor
+    kept: list[int] = []
+    alive = np.arange(len(boxes))
+    while alive.size and len(kept) < max_detections:
+        best, rest = alive[0], alive[1:]
+        kept.append(int(best))
+        alive = rest[iou_one_to_many(shifted[best], shifted[rest]) <= iou_threshold]
+    chosen = order[np.asarray(kept, np.int64)]
+    return Detections(detections.boxes[chosen], detections.scores[chosen], detections.labels[chosen])
