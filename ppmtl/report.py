@@ -1,0 +1,159 @@
+"""Turns an evaluation into text, JSON, CSV and pictures."""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+
+from ppmtl.tasks.base import Metrics
+
+
+class EvaluationLike(Protocol):
+    """An evaluation as the report needs it."""
+
+    @property
+    def metrics(self) -> dict[str, Metrics]: ...
+
+    @property
+    def seconds(self) -> dict[str, float]: ...
+
+    @property
+    def score(self) -> float: ...
+
+
+def one_line(result: EvaluationLike) -> str:
+    """Returns "seg miou 0.5123 | cls top1 0.8000 | det ap50 0.6000 | score 0.6374"."""
+    parts = [f"{task} {m.primary} {m.values[m.primary]:.4f}" for task, m in result.metrics.items()]
+    return " | ".join([*parts, f"score {result.score:.4f}"])
+
+
+def text(result: EvaluationLike, *, classwise: bool = True) -> str:
+    """Returns the whole report for a terminal; the challenge's score is its last line."""
+    lines: list[str] = []
+    for task, metrics in result.metrics.items():
+        lines.append(f"== {task} ({result.seconds[task]:.3f} s per picture)")
+        lines += [f"   {name:<22}{_number(value)}" for name, value in metrics.values.items()]
+        if classwise and metrics.per_class:
+            lines += [f"   {line}" for line in _table(metrics.per_class)]
+    names = ", ".join(f"{t}.{m.primary}" for t, m in result.metrics.items())
+    lines.append(f"score {_number(result.score)}  (mean of {names})")
+    return "\n".join(lines)
+
+
+def write(result: EvaluationLike, folder: Path, extra: Mapping[str, Any]) -> list[Path]:
+    """Writes metrics.json, per-class CSVs, confusion matrices and precision-recall curves; returns the paths.
+
+    Args:
+        result: the evaluation.
+        folder: created if need be.
+        extra: what else metrics.json records (weights, config, views).
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    document = {
+        **extra,
+        "score": result.score,
+        "tasks": {
+            task: {
+                "primary": m.primary,
+                **m.values,
+                "seconds_per_picture": result.seconds[task],
+                "per_class": m.per_class,
+            }
+            for task, m in result.metrics.items()
+        },
+    }
+    written = [folder / "metrics.json"]
+    written[0].write_text(json.dumps(without_nan(document), indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    for task, metrics in result.metrics.items():
+        if metrics.per_class:
+            written.append(folder / f"{task}_per_class.csv")
+            with written[-1].open("w", newline="", encoding="utf-8") as file:
+                csv.writer(file).writerows([metrics.per_class.keys(), *zip(*metrics.per_class.values(), strict=True)])
+        if metrics.confusion is not None:
+            written.append(folder / f"{task}_confusion.png")
+            _plot_confusion(metrics, written[-1])
+        if metrics.curves:
+            written.append(folder / f"{task}_precision_recall.png")
+            _plot_curves(metrics, written[-1])
+    return written
+
+
+def without_nan(value: Any) -> Any:
+    """Returns the value with non-finite numbers as None: JSON has no NaN."""
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, Mapping):
+        return {key: without_nan(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [without_nan(item) for item in value]
+    return value
+
+
+def _number(value: float) -> str:
+    return "n/a" if math.isnan(value) else f"{value:.4f}"
+
+
+def _table(columns: Mapping[str, list[str] | list[float]]) -> list[str]:
+    cells = {
+        head: [c if isinstance(c, str) else (f"{c:.0f}" if head in _COUNTS else _number(c)) for c in column]
+        for head, column in columns.items()
+    }
+    widths = {head: max([len(head), *map(len, column)]) for head, column in cells.items()}
+    first = next(iter(cells))
+
+    def line(row: Mapping[str, str]) -> str:
+        return "  ".join(row[h].ljust(widths[h]) if h == first else row[h].rjust(widths[h]) for h in cells)
+
+    count = len(cells[first])
+    return [line({h: h for h in cells}), *(line({h: cells[h][i] for h in cells}) for i in range(count))]
+
+
+_COUNTS = {"pixels", "boxes", "pictures"}
+
+
+def _figure(width: float, height: float) -> Any:
+    from matplotlib.figure import Figure  # not pyplot: no global state, no display needed; slow to import
+
+    return Figure(figsize=(width, height), layout="constrained")
+
+
+def _plot_confusion(metrics: Metrics, path: Path) -> None:
+    assert metrics.confusion is not None
+    names = [str(name) for name in metrics.per_class["class"]]
+    totals = metrics.confusion.sum(axis=1, keepdims=True)
+    share = metrics.confusion / np.maximum(totals, 1)
+    side = min(24.0, 3 + 0.32 * len(names))
+    figure = _figure(side + 1, side)
+    axes = figure.subplots()
+    shown = axes.imshow(share, vmin=0, vmax=1, cmap="Blues")
+    figure.colorbar(shown, label="share of the true class", fraction=0.04)
+    if len(names) <= 60:
+        axes.set_xticks(range(len(names)), names, rotation=90, fontsize=7)
+        axes.set_yticks(range(len(names)), names, fontsize=7)
+    if len(names) <= 25:
+        for row, column in zip(*np.nonzero(share >= 0.005), strict=True):
+            ink = "white" if share[row, column] > 0.5 else "black"
+            axes.text(column, row, f"{share[row, column]:.2f}"[1:] if share[row, column] < 1 else "1",
+                      ha="center", va="center", fontsize=6, color=ink)  # fmt: skip
+    axes.set(xlabel="predicted", ylabel="true", title=f"{metrics.primary} {metrics.values[metrics.primary]:.4f}")
+    figure.savefig(path, dpi=110)
+
+
+def _plot_curves(metrics: Metrics, path: Path) -> None:
+    figure = _figure(7, 5)
+    axes = figure.subplots()
+    stacked = np.stack([precision for _, precision in metrics.curves.values()])
+    for name, (recall, precision) in metrics.curves.items():
+        label = f"{name} {precision.mean():.2f}" if len(metrics.curves) <= 20 else None
+        axes.plot(recall, precision, linewidth=1, alpha=0.7, label=label)
+    recall = next(iter(metrics.curves.values()))[0]
+    axes.plot(recall, stacked.mean(axis=0), color="black", linewidth=2.5, label=f"mean {stacked.mean():.3f}")
+    axes.set(xlabel="recall", ylabel="precision (IoU 0.50)", xlim=(0, 1), ylim=(0, 1.02))
+    axes.legend(fontsize=7, ncol=2)
+    figure.savefig(path, dpi=110)

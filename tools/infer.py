@@ -1,0 +1,84 @@
+"""Runs all heads on pictures: masks, boxes with names, the class; drawn and as JSON.
+
+    python tools/infer.py -c configs/allinone_demo.yml -o weights=output/allinone_demo/best_model --infer_img street.jpg
+    python tools/infer.py -c ... -o weights=... --infer_dir pictures/ --output_dir output/infer
+
+By default every head sees the picture at one size (infer.size), so the backbone runs once. --per_task_size shows it to
+every task at the task's own size instead, which is what evaluation does: more exact, and one backbone run per size.
+"""
+
+import json
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from ppmtl import cli
+
+
+def main(argv: Sequence[str]) -> int:
+    """Returns the exit code."""
+    parser = cli.parser(__doc__ or "", weights=True)
+    cli.add_tta_flags(parser)
+    parser.add_argument("--infer_img", metavar="FILE", help="one picture (wins over --infer_dir)")
+    parser.add_argument("--infer_dir", metavar="DIR", help="all pictures of a folder")
+    parser.add_argument("--output_dir", default="output/infer", metavar="DIR", help="default: output/infer")
+    parser.add_argument("--draw_threshold", type=float, metavar="SCORE", help="boxes below it are not drawn")
+    cli.add_switch(parser, "--per_task_size", "show the picture to every task at the task's own size")
+    arguments = parser.parse_args(argv)
+    if not arguments.infer_img and not arguments.infer_dir:
+        parser.error("give --infer_img FILE or --infer_dir DIR")
+    settings, _ = cli.load_settings(arguments)
+
+    import cv2
+    from tqdm import tqdm
+
+    from ppmtl.data.images import find_images, read_image
+    from ppmtl.drawing import draw
+    from ppmtl.inference import Pipeline
+    from ppmtl.predictions import to_json
+
+    cli.require_weights(settings)
+    paths = [Path(arguments.infer_img)] if arguments.infer_img else find_images(Path(arguments.infer_dir))
+    tasks, backend = cli.load_trained(settings, tta=cli.tta_overrides(arguments))
+    threshold = settings.infer.draw_threshold if arguments.draw_threshold is None else arguments.draw_threshold
+    folder = Path(arguments.output_dir)
+    folder.mkdir(parents=True, exist_ok=True)
+    failed = 0
+    for path in tqdm(paths, unit="img", disable=not sys.stderr.isatty()):
+        try:
+            image = read_image(path)
+        except ValueError as error:  # one bad file must not cost the other pictures of the folder
+            print(f"skipped: {error}", file=sys.stderr)
+            failed += 1
+            continue
+        first = next(iter(tasks.values()))
+        shared = None if arguments.per_task_size else settings.infer.size or first.plain_size(image.shape[:2])
+        started = time.perf_counter()
+        pipeline = Pipeline(tasks, backend, augment=arguments.tta, shared_size=shared)
+        predictions = pipeline.predict([image], [str(path)])[0]
+        seconds = time.perf_counter() - started
+        document = {
+            "image": str(path),
+            "size": list(image.shape[:2]),
+            "seconds": round(seconds, 4),
+            "backbone_runs": len(pipeline.views(image.shape[:2])),
+            **{name: to_json(prediction, tasks[name].classes) for name, prediction in predictions.items()},
+        }
+        target = folder / path.stem
+        drawn = draw(image, predictions, tasks, threshold)
+        cv2.imencode(".jpg", drawn[..., ::-1])[1].tofile(f"{target}.jpg")
+        for name, prediction in predictions.items():
+            if tasks[name].task_type == "segmentation":
+                cv2.imencode(".png", prediction.labels)[1].tofile(f"{target}_{name}.png")
+                document[name]["label_png"] = f"{target.name}_{name}.png"
+        Path(f"{target}.json").write_text(json.dumps(document, indent=1, ensure_ascii=False), encoding="utf-8")
+        print(f"{path} -> {target}.jpg ({seconds:.2f} s, backbone runs: {document['backbone_runs']})")
+    print(f"{len(paths) - failed} of {len(paths)} pictures written to {folder}")
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    cli.run(main)
