@@ -1,0 +1,38 @@
+# make demo   set up, render demo data, train the small model on it, evaluate, predict: the main job, on a laptop's CPU
+# make test   set up, lint, type-check, run the tests
+# make setup  the environment alone (in .venv)
+
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+DEMO_DATA ?= demo_data
+DEMO_OUT ?= output/allinone_demo
+
+.PHONY: setup demo test lint clean-demo
+
+setup: $(VENV)/.ready
+
+$(VENV)/.ready: requirements-base.txt requirements.txt requirements-vdl.txt requirements-dev.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and "ppmtl needs Python 3.10 or newer; try make PYTHON=python3.11 ...")'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements-dev.txt
+	@touch $@
+
+demo: setup
+	$(BIN)/python tools/make_demo_data.py --out $(DEMO_DATA) --preset demo
+	$(BIN)/python tools/train.py -c configs/allinone_demo.yml --eval -o data_root=$(DEMO_DATA) save_dir=$(DEMO_OUT)
+	$(BIN)/python tools/infer.py -c configs/allinone_demo.yml -o data_root=$(DEMO_DATA) weights=$(DEMO_OUT)/best_model \
+	    --infer_dir $(DEMO_DATA)/track1_test_data/seg/images/test --limit 8 --output_dir $(DEMO_OUT)/infer
+	$(BIN)/python tools/eval.py -c configs/allinone_demo.yml -o data_root=$(DEMO_DATA) weights=$(DEMO_OUT)/best_model \
+	    save_dir=$(DEMO_OUT)
+
+lint: setup
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy ppmtl tools
+
+test: setup lint
+	$(BIN)/python -m pytest -n 2
+
+clean-demo:
+	rm -rf $(DEMO_DATA) $(DEMO_OUT)
