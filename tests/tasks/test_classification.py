@@ -1,0 +1,42 @@
+"""Top-k and averaging."""
+
+import numpy as np
+import pytest
+
+from ppmtl.structures import ClassList, ClassProbs, Sample
+from ppmtl.tasks.classification import Classification
+
+CLASSES = ClassList(tuple("abcdefg"))
+
+
+def picture(index):
+    return Sample("a.jpg", np.zeros((2, 2, 3), np.uint8), class_index=index)
+
+
+def test_top1_and_top5_by_hand():
+    meter = Classification("cls", CLASSES).new_meter()
+    ranking = np.array([0.4, 0.2, 0.15, 0.1, 0.08, 0.05, 0.02], np.float32)
+    for truth in (0, 4, 5, 0):
+        meter.add(picture(truth), ClassProbs(ranking))
+    result = meter.result()
+    assert result.values == pytest.approx({"top1": 0.5, "top5": 0.75})
+    assert result.confusion.sum() == 4
+    assert result.confusion[4, 0] == 1
+
+
+def test_nothing_measured_is_not_a_number():
+    assert np.isnan(Classification("cls", CLASSES).new_meter().result().values["top1"])
+
+
+def test_views_are_averaged_and_one_view_comes_back_as_it_is():
+    merge = Classification("cls", CLASSES).new_merge()
+    first = np.array([1, 0, 0, 0, 0, 0, 0], np.float32)
+    merge.add(ClassProbs(first))
+    assert merge.result().probs is first
+    merge.add(ClassProbs(first[::-1].copy()))
+    assert merge.result().probs.tolist() == [0.5, 0, 0, 0, 0, 0, 0.5]
+
+
+def test_a_picture_without_a_class_is_refused_by_name():
+    with pytest.raises(ValueError, match=r"a\.jpg"):
+        Classification("cls", CLASSES).collate([picture(None)])

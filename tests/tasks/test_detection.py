@@ -1,0 +1,69 @@
+"""Targets, decoding and merging of boxes."""
+
+import numpy as np
+import pytest
+
+from ppmtl.inference import view_meta
+from ppmtl.structures import ClassList, Detections, Sample
+from ppmtl.tasks.base import View
+from ppmtl.tasks.detection import Detection, fuse
+
+CLASSES = ClassList(("pl50", "i5"), (3, 7))
+
+
+def sample(boxes, labels, path="a.jpg"):
+    return Sample(path, np.zeros((50, 100, 3), np.uint8), boxes=np.array(boxes, np.float32).reshape(-1, 4),
+                  box_labels=np.array(labels, np.int64))  # fmt: skip
+
+
+def test_targets_are_normalised_centres_with_the_pictures_position():
+    rows = Detection("det", CLASSES).collate([sample([], []), sample([[10, 10, 30, 20]], [1])])["boxes"]
+    assert rows == pytest.approx(np.array([[1, 1, 0.2, 0.3, 0.2, 0.2]]))
+
+
+def test_a_batch_without_boxes_carries_one_padding_row():
+    rows = Detection("det", CLASSES).collate([sample([], [])])["boxes"]
+    assert rows.shape == (1, 6)
+    assert rows[0, 0] == -1
+
+
+def test_a_picture_without_a_box_list_is_refused_by_name():
+    with pytest.raises(ValueError, match=r"b\.jpg"):
+        Detection("det", CLASSES).collate([Sample("b.jpg", np.zeros((5, 5, 3), np.uint8))])
+
+
+def test_decoding_undoes_the_view_clips_and_drops_what_is_outside():
+    raw = {
+        "boxes": np.array([[[0, 0, 20, 20], [190, 0, 300, 50], [210, 0, 220, 9]]], np.float32),
+        "scores": np.array([[[0.9, 0.0], [0.0, 0.8], [0.7, 0.0]]], np.float32),
+    }
+    found = Detection("det", CLASSES).decode(raw, 0, view_meta(View((100, 200)), (50, 100), "x"), single=True)
+    assert found.boxes == pytest.approx(np.array([[0, 0, 10, 10], [95, 0, 100, 25]]))
+    assert found.labels.tolist() == [0, 1]
+
+
+def test_no_suppression_when_the_head_needs_none():
+    raw = {"boxes": np.tile(np.array([0, 0, 9, 9], np.float32), (1, 3, 1)), "scores": np.full((1, 3, 2), 0.5, np.float32)}
+    meta = view_meta(View((50, 100)), (50, 100), "x")
+    assert len(Detection("det", CLASSES, nms_iou=None).decode(raw, 0, meta, single=True)) == 6
+    assert len(Detection("det", CLASSES).decode(raw, 0, meta, single=True)) == 2
+
+
+def test_fusing_copies_of_one_view_returns_it():
+    view = Detections(np.array([[0, 0, 10, 10], [40, 40, 90, 50]], np.float32), np.array([0.9, 0.3], np.float32), np.array([1, 0]))
+    fused = fuse([view, view, view], 0.55)
+    assert fused.boxes == pytest.approx(view.boxes, abs=1e-4)
+    assert fused.scores == pytest.approx(view.scores, abs=1e-6)
+    assert fused.labels.tolist() == [1, 0]
+
+
+def test_a_perfect_prediction_measures_one_and_an_empty_one_zero():
+    task = Detection("det", CLASSES)
+    truth = sample([[10, 10, 30, 20], [50, 5, 80, 45]], [0, 1])
+    for prediction, expected in (
+        (Detections(truth.boxes, np.array([0.9, 0.8], np.float32), truth.box_labels), 1.0),
+        (Detections.empty(), 0.0),
+    ):
+        meter = task.new_meter()
+        meter.add(truth, prediction)
+        assert meter.result().values["ap50"] == pytest.approx(expected)

@@ -1,0 +1,53 @@
+"""Mean IoU: golden conventions and hand-made maps."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from ppmtl.structures import ClassList, Sample, SegMap
+from ppmtl.tasks.segmentation import Segmentation, mean_iou
+
+CASES = json.loads((Path(__file__).parents[1] / "golden" / "miou.json").read_text())["cases"]
+
+
+def meter_of(labels, predictions, classes, absent="skip"):
+    meter = Segmentation("seg", ClassList(tuple(map(str, range(classes)))), absent=absent).new_meter()
+    for label, prediction in zip(labels, predictions, strict=True):
+        image = np.zeros((*np.shape(label), 3), np.uint8)
+        meter.add(Sample("x", image, label_map=np.array(label, np.uint8)), SegMap(np.array(prediction, np.uint8)))
+    return meter.result()
+
+
+GOLDEN_KEYS = {
+    "miou_absent_zero": "miou_absent_as_0_paddleseg_2_7",
+    "miou_absent_one": "miou_absent_as_1_paddleseg_after_2023_10",
+    "miou_absent_skipped": "miou_absent_skipped",
+}
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda c: c["name"])
+def test_all_three_conventions_equal_the_golden_values(case):
+    values = meter_of(case["label"], case["pred"], case["num_classes"]).values
+    for ours, theirs in GOLDEN_KEYS.items():
+        assert values[ours] == pytest.approx(case[theirs], abs=1e-12)
+
+
+def test_the_convention_picks_the_primary_metric():
+    label, prediction = [[[0, 0]]], [[[0, 0]]]
+    assert [meter_of(label, prediction, 2, absent).values["miou"] for absent in ("skip", "zero", "one")] == [1.0, 0.5, 1.0]
+
+
+def test_ignored_pixels_do_not_count_against_the_prediction():
+    assert meter_of([[[0, 255, 1]]], [[[0, 1, 1]]], 2).values["miou"] == 1.0
+
+
+def test_an_empty_matrix_has_no_mean():
+    assert np.isnan(mean_iou(np.zeros((2, 2), np.int64), "skip"))
+
+
+def test_a_picture_without_a_label_map_is_refused_by_name():
+    task = Segmentation("seg", ClassList(("a",)))
+    with pytest.raises(ValueError, match=r"street\.jpg.*label map"):
+        task.collate([Sample("street.jpg", np.zeros((2, 2, 3), np.uint8))])
