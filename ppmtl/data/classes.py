@@ -1,0 +1,68 @@
+"""Class lists from files: a text file, or the categories of a COCO file."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+
+from ppmtl.data.listing import read_json, read_text, shorten
+from ppmtl.structures import IGNORE_LABEL, ClassList
+
+# Label descriptions often list the ignore label beside the classes ("255 ignore"); it is not a class.
+_IGNORE_NAMES = {"ignore", "ignored", "unlabelled", "unlabeled", "void"}
+
+
+def read_class_file(path: str | Path) -> ClassList:
+    """Returns the classes of a text file or of a COCO file (``.json``).
+
+    A text file has one name per line (line 1 is class 0), or ``id name`` on EVERY line; then the classes are sorted by
+    id, and a line like ``255 ignore`` is not counted as a class. Blank lines are skipped. Names that all begin with
+    different numbers ("30 km/h", "50 km/h") would be taken for ids: write ``id name`` in such a file.
+
+    Raises:
+        ValueError: if the file cannot be read, lists nothing, or a name or an id twice; the message names the file.
+    """
+    path = Path(path)
+    if path.suffix.lower() == ".json":
+        return read_categories(path)
+    lines = [line.strip() for line in read_text(path).splitlines() if line.strip()]
+    if not lines:
+        raise ValueError(f"{path}: lists no classes; write one name per line, or 'id name'")
+    pairs = [line.split(maxsplit=1) for line in lines]
+    if all(len(pair) == 2 and pair[0].isdecimal() for pair in pairs):
+        numbered = sorted((int(number), name) for number, name in pairs)
+        numbered = [(i, name) for i, name in numbered if i != IGNORE_LABEL or name.casefold() not in _IGNORE_NAMES]
+        return _class_list(path, [name for _, name in numbered], [number for number, _ in numbered])
+    return _class_list(path, lines, list(range(len(lines))))
+
+
+def read_categories(json_path: str | Path) -> ClassList:
+    """Returns the categories of a COCO file in the file's order (the order of pycocotools' ``getCatIds``).
+
+    Raises:
+        ValueError: if the file has no usable ``categories`` list, or a name or an id twice; the message names the file.
+    """
+    path = Path(json_path)
+    content = read_json(path)
+    categories = content.get("categories") if isinstance(content, dict) else None
+    if not isinstance(categories, list) or not categories:
+        raise ValueError(f"{path}: has no 'categories' list, so it names no classes; give a COCO file that has one")
+    bad = [
+        f"categories[{i}]: {category!r}"
+        for i, category in enumerate(categories)
+        if not isinstance(category, dict)
+        or not isinstance(category.get("name"), str)
+        or type(category.get("id")) is not int
+    ]
+    if bad:
+        raise ValueError(f"{path}: {len(bad)} categories lack a whole-number 'id' or a text 'name':\n{shorten(bad)}")
+    return _class_list(path, [c["name"] for c in categories], [c["id"] for c in categories])
+
+
+def _class_list(path: Path, names: Sequence[str], ids: Sequence[int]) -> ClassList:
+    for what, values in (("name", names), ("id", ids)):
+        twice = [value for value, count in Counter(values).items() if count > 1]
+        if twice:
+            raise ValueError(f"{path}: every class {what} must be there once, these are repeated:\n{shorten(twice)}")
+    return ClassList(tuple(names), tuple(ids))
