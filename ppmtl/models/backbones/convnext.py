@@ -1,0 +1,131 @@
+"""ConvNeXt, the backbone of the paper (large) and its smaller and larger relatives.
+
+Source: Liu et al., "A ConvNet for the 2020s", CVPR 2022; constants in reference/model.md section 1. Parameter names are those
+of facebook's and PaddleClas's checkpoints; outputs equal timm's on golden convnext_tiny_forward.json.
+"""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from typing import Annotated, Literal
+
+import paddle
+import paddle.nn.functional as F
+from annotated_types import Gt, Interval
+from paddle import nn
+
+from ppmtl.models.layers import ChannelLayerNorm, DropPath
+from ppmtl.structures import FeatureSpec
+
+Arch = Literal["atto", "femto", "pico", "nano", "tiny", "small", "base", "large", "xlarge"]
+Four = tuple[int, int, int, int]
+
+_ARCHS: dict[str, tuple[Four, Four]] = {  # depths, dims; atto to nano as in timm, the rest as in the paper
+    "atto": ((2, 2, 6, 2), (40, 80, 160, 320)),
+    "femto": ((2, 2, 6, 2), (48, 96, 192, 384)),
+    "pico": ((2, 2, 6, 2), (64, 128, 256, 512)),
+    "nano": ((2, 2, 8, 2), (80, 160, 320, 640)),
+    "tiny": ((3, 3, 9, 3), (96, 192, 384, 768)),
+    "small": ((3, 3, 27, 3), (96, 192, 384, 768)),
+    "base": ((3, 3, 27, 3), (128, 256, 512, 1024)),
+    "large": ((3, 3, 27, 3), (192, 384, 768, 1536)),
+    "xlarge": ((3, 3, 27, 3), (256, 512, 1024, 2048)),
+}
+_STRIDES = (4, 8, 16, 32)
+
+
+class _Block(nn.Layer):
+    """Depthwise 7x7, LayerNorm, C -> 4C -> C with exact GELU, layer scale, drop-path, residual."""
+
+    def __init__(self, channels: int, drop_path_rate: float, layer_scale_init: float | None) -> None:
+        super().__init__()
+        self.dwconv = nn.Conv2D(channels, channels, 7, padding=3, groups=channels)
+        self.norm = nn.LayerNorm(channels, epsilon=1e-6)
+        self.pwconv1 = nn.Linear(channels, 4 * channels)
+        self.pwconv2 = nn.Linear(4 * channels, channels)
+        self.gamma = None
+        if layer_scale_init is not None:
+            scale = nn.initializer.Constant(layer_scale_init)
+            self.gamma = self.create_parameter([channels], default_initializer=scale)
+        self.drop_path = DropPath(drop_path_rate)
+
+    def forward(self, x: paddle.Tensor) -> paddle.Tensor:
+        # Channels last between the two transposes: nn.Linear runs at GEMM speed on CPU, a 1x1 convolution at a third of it
+        y = self.dwconv(x).transpose([0, 2, 3, 1])
+        y = self.pwconv2(F.gelu(self.pwconv1(self.norm(y))))
+        if self.gamma is not None:
+            y = y * self.gamma
+        return x + self.drop_path(y.transpose([0, 3, 1, 2]))
+
+
+class ConvNeXt(nn.Layer):
+    """Four feature maps at strides 4, 8, 16 and 32.
+
+    Args:
+        arch: depths and widths by name.
+        depths, dims: instead of the named ones.
+        drop_path_rate: of the last block; the others rise linearly from 0. The paper is silent; .4 is what dense tasks use.
+        layer_scale_init: 1e-6 for pretrained weights. From scratch use 1.0: with 1e-6 every block starts as the identity
+            and a short training barely moves it. None = no layer scale.
+        output_norm: one LayerNorm per returned level; without it a pretrained net's levels differ widely in scale.
+    """
+
+    def __init__(
+        self,
+        *,
+        arch: Arch = "large",
+        depths: Four | None = None,
+        dims: Four | None = None,
+        drop_path_rate: Annotated[float, Interval(ge=0, lt=1)] = 0.4,
+        layer_scale_init: Annotated[float, Gt(0)] | None = 1e-6,
+        output_norm: bool = True,
+    ) -> None:
+        super().__init__()
+        depths, dims = depths or _ARCHS[arch][0], dims or _ARCHS[arch][1]
+        rates = iter(drop_path_rates(drop_path_rate, sum(depths)))
+        self.downsample_layers = nn.LayerList()
+        self.stages = nn.LayerList()
+        for index, (depth, channels) in enumerate(zip(depths, dims, strict=True)):
+            if index == 0:
+                layers = [nn.Conv2D(3, channels, 4, stride=4), ChannelLayerNorm(channels)]
+            else:
+                layers = [ChannelLayerNorm(dims[index - 1]), nn.Conv2D(dims[index - 1], channels, 2, stride=2)]
+            self.downsample_layers.append(nn.Sequential(*layers))
+            self.stages.append(nn.Sequential(*[_Block(channels, next(rates), layer_scale_init) for _ in range(depth)]))
+        self.output_norm = output_norm
+        if output_norm:
+            for index, channels in enumerate(dims):
+                self.add_sublayer(f"norm{index}", ChannelLayerNorm(channels))
+        self.out_specs = tuple(FeatureSpec(c, s) for c, s in zip(dims, _STRIDES, strict=True))
+        self.apply(_initialise)
+
+    def forward(self, x: paddle.Tensor) -> list[paddle.Tensor]:
+        """Returns four maps, (B, C_i, H_i, W_i), finest first.
+
+        Args:
+            x: (B, 3, H, W) normalised float32. A size that is no multiple of 32 loses its last rows and columns level by
+                level (720 gives 180, 90, 45, 22), as everywhere ConvNeXt is used.
+
+        Raises:
+            ValueError: if a side is known and below 32 pixels.
+        """
+        sides = [side for side in x.shape[2:] if isinstance(side, int) and side >= 0]
+        if sides and min(sides) < 32:
+            raise ValueError(f"ConvNeXt halves its input five times: both sides must be at least 32 px, got {sides}")
+        features = []
+        for index, (downsample, stage) in enumerate(zip(self.downsample_layers, self.stages, strict=True)):
+            x = stage(downsample(x))
+            features.append(getattr(self, f"norm{index}")(x) if self.output_norm else x)
+        return features
+
+
+def drop_path_rates(last: float, blocks: int) -> list[float]:
+    """Returns one rate per block, rising linearly from 0 to ``last``. Source: golden drop_path.json."""
+    return [last * index / max(1, blocks - 1) for index in range(blocks)]
+
+
+def _initialise(layer: nn.Layer) -> None:
+    """Convolutions and linears: truncated normal with std .02, bias 0, as facebook's code has it."""
+    if isinstance(layer, nn.Conv2D | nn.Linear):
+        nn.initializer.TruncatedNormal(std=0.02)(layer.weight)
+        nn.initializer.Constant(0.0)(layer.bias)

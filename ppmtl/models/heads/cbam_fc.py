@@ -1,0 +1,94 @@
+"""Classification head: convolution, CBAM, global average pooling, one linear layer.
+
+Source: the paper's "conv layer, CBAM, FC" on the last stage; arrangement in reference/model.md section 3; CBAM: Woo et al., ECCV
+2018.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Annotated
+
+import paddle
+import paddle.nn.functional as F
+from annotated_types import Ge, Interval
+from paddle import nn
+
+from ppmtl.models.layers import ConvBNReLU
+from ppmtl.structures import FeatureSpec
+
+
+class _CBAM(nn.Layer):
+    """Channel attention, then spatial attention.
+
+    The spatial branch takes the maximum over channels. The challenge's baseline took the arg-maximum, an index up to C - 1
+    without gradient that saturates the sigmoid; golden cbam.json holds both, and this is the paper's.
+    """
+
+    def __init__(self, channels: int, reduction: int) -> None:
+        super().__init__()
+        self.fc1 = nn.Conv2D(channels, max(1, channels // reduction), 1)
+        self.fc2 = nn.Conv2D(max(1, channels // reduction), channels, 1)
+        self.conv_after_concat = nn.Conv2D(2, 1, 7, padding=3)
+
+    def forward(self, x: paddle.Tensor) -> paddle.Tensor:
+        pooled = (x.mean([2, 3], keepdim=True), x.max([2, 3], keepdim=True))
+        x = x * F.sigmoid(paddle.add_n([self.fc2(F.relu(self.fc1(p))) for p in pooled]))
+        where = paddle.concat([x.mean(1, keepdim=True), x.max(1, keepdim=True)], axis=1)
+        return x * F.sigmoid(self.conv_after_concat(where))
+
+
+class CBAMFC(nn.Layer):
+    """One class per picture from the backbone's coarsest level.
+
+    Args:
+        in_specs: the backbone's levels, finest first.
+        num_classes: number of classes.
+        channels: width after the convolution; None = the level's own (1536 for ConvNeXt-L).
+        kernel_size: of the convolution.
+        reduction: of CBAM's channel bottleneck.
+        label_smoothing: 0 in the paper; the baseline had .1, spread over the other classes only.
+        dropout: before the linear layer.
+    """
+
+    task_type = "classification"
+
+    def __init__(
+        self,
+        in_specs: Sequence[FeatureSpec],
+        num_classes: int,
+        *,
+        channels: Annotated[int, Ge(1)] | None = None,
+        kernel_size: Annotated[int, Ge(1)] = 3,
+        reduction: Annotated[int, Ge(1)] = 16,
+        label_smoothing: Annotated[float, Interval(ge=0, lt=1)] = 0.0,
+        dropout: Annotated[float, Interval(ge=0, lt=1)] = 0.0,
+    ) -> None:
+        super().__init__()
+        width = channels or in_specs[-1].channels
+        self.conv = ConvBNReLU(in_specs[-1].channels, width, kernel_size, bias=False)
+        self.cbam = _CBAM(width, reduction)
+        self.dropout = nn.Dropout(dropout)
+        self.fc = nn.Linear(width, num_classes)
+        self.label_smoothing, self.num_classes = label_smoothing, num_classes
+
+    def forward(
+        self,
+        features: list[paddle.Tensor],
+        image_size: Sequence[int | paddle.Tensor],  # noqa: ARG002
+        targets: dict[str, paddle.Tensor] | None = None,
+    ) -> dict[str, paddle.Tensor]:
+        """Returns {"probs": (B, C)}, or the loss terms when there are targets ({"class_index": (B,) int64})."""
+        x = self.cbam(self.conv(features[-1])).mean([2, 3])
+        logits = self.fc(self.dropout(x)).astype("float32")
+        if targets is None:
+            return {"probs": F.softmax(logits, axis=1)}
+        return {"loss_ce": self._cross_entropy(logits, targets["class_index"])}
+
+    def _cross_entropy(self, logits: paddle.Tensor, labels: paddle.Tensor) -> paddle.Tensor:
+        if self.label_smoothing == 0.0 or self.num_classes == 1:
+            return F.cross_entropy(logits, labels)
+        one_hot = F.one_hot(labels, self.num_classes)
+        off = self.label_smoothing / (self.num_classes - 1)
+        soft = one_hot * (1 - self.label_smoothing - off) + off
+        return F.cross_entropy(logits, soft, soft_label=True)

@@ -1,0 +1,131 @@
+"""UPerNet for semantic segmentation, wired as in PaddleSeg, without its unused ``conv_last``.
+
+Source: Xiao et al., "Unified Perceptual Parsing", ECCV 2018; PaddleSeg's wiring in reference/model.md section 2; outputs equal
+PaddleSeg's on golden upernet_forward.json.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Annotated
+
+import paddle
+import paddle.nn.functional as F
+from annotated_types import Ge, Interval
+from paddle import nn
+
+from ppmtl.models.layers import ConvBNReLU
+from ppmtl.structures import IGNORE_LABEL, FeatureSpec
+
+Channels = Annotated[int, Ge(1)]
+
+
+class UPerNet(nn.Layer):
+    """Pyramid pooling on the coarsest level, a top-down pyramid, one classifier on the finest.
+
+    Args:
+        in_specs: the backbone's levels, finest first.
+        num_classes: of the label maps; 255 is never a class.
+        channels: width of the pyramid.
+        ppm_channels: width of each pooling branch; None = a quarter of the coarsest level's, as in PaddleSeg.
+        bins: output sizes of the pooling branches.
+        aux_weight: factor of the auxiliary loss on the second coarsest level; 0 = no auxiliary head.
+        aux_channels: its width; None = that level's own, as in PaddleSeg (mmseg uses 256).
+        align_corners: of resizing inside the head. PaddleSeg: true. The last resize to the input's size never aligns.
+        dropout: before the auxiliary classifier (PaddleSeg's main path has none).
+    """
+
+    task_type = "segmentation"
+
+    def __init__(
+        self,
+        in_specs: Sequence[FeatureSpec],
+        num_classes: int,
+        *,
+        channels: Channels = 512,
+        ppm_channels: Channels | None = None,
+        bins: tuple[Channels, ...] = (1, 2, 3, 6),
+        aux_weight: Annotated[float, Ge(0)] = 0.4,
+        aux_channels: Channels | None = None,
+        align_corners: bool = True,
+        dropout: Annotated[float, Interval(ge=0, lt=1)] = 0.1,
+    ) -> None:
+        super().__init__()
+        finer, last = [spec.channels for spec in in_specs[:-1]], in_specs[-1].channels
+        branch = ppm_channels or max(1, last // len(bins))
+        self.bins, self.align_corners, self.aux_weight = bins, align_corners, aux_weight
+        self.ppm = nn.LayerList([ConvBNReLU(last, branch, 1, bias=True) for _ in bins])
+        self.ppm_bottleneck = ConvBNReLU(last + branch * len(bins), channels, 3, bias=True)
+        self.laterals = nn.LayerList([ConvBNReLU(c, channels, 1, bias=True) for c in finer])
+        self.fpn_convs = nn.LayerList([ConvBNReLU(channels, channels, 3, bias=False) for _ in finer])
+        self.fpn_bottleneck = ConvBNReLU(channels * len(in_specs), channels, 3, bias=True)
+        self.classifier = nn.Conv2D(channels, num_classes, 1)
+        self.aux = None
+        if aux_weight > 0:
+            width = aux_channels or in_specs[-2].channels
+            self.aux = nn.Sequential(
+                ConvBNReLU(in_specs[-2].channels, width, 3, bias=True),
+                nn.Dropout2D(dropout),
+                nn.Conv2D(width, num_classes, 1),
+            )
+
+    def forward(
+        self,
+        features: list[paddle.Tensor],
+        image_size: Sequence[int | paddle.Tensor],
+        targets: dict[str, paddle.Tensor] | None = None,
+    ) -> dict[str, paddle.Tensor]:
+        """Returns {"probs": (B, C, H, W)}, or the loss terms when there are targets.
+
+        Args:
+            features: the backbone's levels; any sizes, odd ones as they are.
+            image_size: (H, W) of the network input.
+            targets: {"label_map": (B, H, W) int64}.
+        """
+        size = list(image_size)
+        logits = self.logits(features)
+        if targets is None:
+            return {"probs": F.softmax(_resize(logits.astype("float32"), size, align_corners=False), axis=1)}
+        terms = {"loss_ce": pixel_cross_entropy(logits, targets["label_map"])}
+        if self.aux is not None:
+            auxiliary = pixel_cross_entropy(self.aux(features[-2]), targets["label_map"])
+            terms["loss_aux"] = self.aux_weight * auxiliary
+        return terms
+
+    def logits(self, features: list[paddle.Tensor]) -> paddle.Tensor:
+        """Returns (B, C, h, w) at the finest level's size."""
+        levels = [lateral(x) for lateral, x in zip(self.laterals, features[:-1], strict=True)]
+        levels.append(self._pyramid_pooling(features[-1]))
+        for i in range(len(levels) - 1, 0, -1):
+            levels[i - 1] = levels[i - 1] + self._resize_like(levels[i], levels[i - 1])
+        outputs = [conv(x) for conv, x in zip(self.fpn_convs, levels[:-1], strict=True)] + [levels[-1]]
+        outputs = outputs[:1] + [self._resize_like(x, outputs[0]) for x in outputs[1:]]
+        return self.classifier(self.fpn_bottleneck(paddle.concat(outputs, axis=1)))
+
+    def _pyramid_pooling(self, x: paddle.Tensor) -> paddle.Tensor:
+        pooled = [
+            self._resize_like(conv(F.adaptive_avg_pool2d(x, bin_size)), x)
+            for conv, bin_size in zip(self.ppm, self.bins, strict=True)
+        ]
+        return self.ppm_bottleneck(paddle.concat([x, *pooled[::-1]], axis=1))  # coarse bins last, as in PaddleSeg
+
+    def _resize_like(self, x: paddle.Tensor, reference: paddle.Tensor) -> paddle.Tensor:
+        return _resize(x, paddle.shape(reference)[2:], align_corners=self.align_corners)
+
+
+def _resize(
+    x: paddle.Tensor, size: paddle.Tensor | list[int | paddle.Tensor], *, align_corners: bool
+) -> paddle.Tensor:
+    return F.interpolate(x, size=size, mode="bilinear", align_corners=align_corners)
+
+
+def pixel_cross_entropy(logits: paddle.Tensor, labels: paddle.Tensor) -> paddle.Tensor:
+    """Returns the mean cross entropy over labelled pixels, 0-D float32; 0 when no pixel is labelled.
+
+    Args:
+        logits: (B, C, h, w); resized to the labels' size.
+        labels: (B, H, W) int64, 255 = not labelled.
+    """
+    logits = _resize(logits.astype("float32"), list(labels.shape[1:]), align_corners=False)
+    loss = F.cross_entropy(logits, labels, ignore_index=IGNORE_LABEL, reduction="sum", axis=1)
+    return loss / paddle.clip((labels != IGNORE_LABEL).astype("float32").sum(), min=1.0)

@@ -1,0 +1,54 @@
+"""Layers that several parts use."""
+
+from __future__ import annotations
+
+import paddle
+import paddle.nn.functional as F
+from paddle import nn
+
+
+class ChannelLayerNorm(nn.Layer):
+    """Layer normalisation over the channels of (B, C, H, W), eps 1e-6; ``weight`` (C,) and ``bias`` (C,)."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.weight = self.create_parameter([channels], default_initializer=nn.initializer.Constant(1.0))
+        self.bias = self.create_parameter([channels], is_bias=True)
+        self.channels = channels
+
+    def forward(self, x: paddle.Tensor) -> paddle.Tensor:
+        """Returns the normalised tensor, same shape."""
+        x = F.layer_norm(x.transpose([0, 2, 3, 1]), self.channels, self.weight, self.bias, epsilon=1e-6)
+        return x.transpose([0, 3, 1, 2])
+
+
+class DropPath(nn.Layer):
+    """Drops a residual branch per sample with probability ``rate`` in training, scaling the kept ones by 1 / (1 - rate)."""
+
+    def __init__(self, rate: float) -> None:
+        super().__init__()
+        self.rate = rate
+
+    def forward(self, x: paddle.Tensor) -> paddle.Tensor:
+        """Returns x, or zeros for the samples dropped."""
+        if not self.training or self.rate == 0.0:
+            return x
+        keep = 1.0 - self.rate
+        shape = [x.shape[0]] + [1] * (x.ndim - 1)
+        mask = paddle.floor(paddle.rand(shape, dtype=x.dtype) + keep)
+        return x * (mask / keep)
+
+
+class ConvBNReLU(nn.Layer):
+    """Convolution with same padding, batch normalisation, ReLU; parameters are ``conv.*`` and ``bn.*``."""
+
+    def __init__(self, in_channels: int, out_channels: int, kernel_size: int, *, bias: bool) -> None:
+        super().__init__()
+        self.conv = nn.Conv2D(
+            in_channels, out_channels, kernel_size, padding=kernel_size // 2, bias_attr=None if bias else False
+        )
+        self.bn = nn.BatchNorm2D(out_channels)
+
+    def forward(self, x: paddle.Tensor) -> paddle.Tensor:
+        """Returns (B, out_channels, H, W)."""
+        return F.relu(self.bn(self.conv(x)))
