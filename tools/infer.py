@@ -26,6 +26,7 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument("--infer_dir", metavar="DIR", help="all pictures of a folder")
     parser.add_argument("--output_dir", default="output/infer", metavar="DIR", help="default: output/infer")
     parser.add_argument("--draw_threshold", type=float, metavar="SCORE", help="boxes below it are not drawn")
+    parser.add_argument("--limit", type=int, metavar="N", help="only the first N pictures of --infer_dir")
     cli.add_switch(parser, "--per_task_size", "show the picture to every task at the task's own size")
     arguments = parser.parse_args(argv)
     if not arguments.infer_img and not arguments.infer_dir:
@@ -35,13 +36,14 @@ def main(argv: Sequence[str]) -> int:
     import cv2
     from tqdm import tqdm
 
-    from ppmtl.data.images import find_images, read_image
+    from ppmtl.data.images import read_image
+    from ppmtl.data.listing import find_images
     from ppmtl.drawing import draw
     from ppmtl.inference import Pipeline
     from ppmtl.predictions import to_json
 
     cli.require_weights(settings)
-    paths = [Path(arguments.infer_img)] if arguments.infer_img else find_images(Path(arguments.infer_dir))
+    paths = [Path(arguments.infer_img)] if arguments.infer_img else find_images(Path(arguments.infer_dir))[: arguments.limit]
     tasks, backend = cli.load_trained(settings, tta=cli.tta_overrides(arguments))
     threshold = settings.infer.draw_threshold if arguments.draw_threshold is None else arguments.draw_threshold
     folder = Path(arguments.output_dir)

@@ -130,6 +130,8 @@ def fit(
                     loss.backward()
                 window.add(**numbers)
                 step_loss += float(loss)
+            if step == first_step:
+                _warn_of_dead_parameters(model)
             distributed.average_gradients(trainable)
             gradient_norm = clip_gradients(trainable, settings.optimizer.clip_norm)
             optimizer.step()
@@ -162,6 +164,12 @@ def fit(
 def _every(done: int, interval: int | None, total: int) -> bool:
     """Returns whether something that happens every ``interval`` steps is due; the last step always is."""
     return interval is not None and (done % interval == 0 or done == total)
+
+
+def _warn_of_dead_parameters(model: nn.Layer) -> None:
+    dead = [name for name, p in model.named_parameters() if not p.stop_gradient and p.grad is None]
+    if dead:
+        LOGGER.warning("%d trainable parameters got no gradient in the first step: %s", len(dead), ", ".join(dead[:5]))
 
 
 def _seed_step(seed: int, step: int) -> None:

@@ -1,0 +1,154 @@
+"""A tiny config on CPU: train, resume, evaluate, infer, through the tools that people type."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+from safetensors.numpy import load_file
+
+ROOT = Path(__file__).resolve().parents[1]
+
+TINY = {
+    "_base_": str(ROOT / "configs" / "allinone_demo.yml"),
+    "classes": {"cls": {"count": 4}, "det": {"count": 3}},
+    "model": {
+        "backbone": {"depths": [1, 1, 1, 1], "dims": [8, 16, 24, 32], "drop_path_rate": 0.2},
+        "heads": {
+            "seg": {"channels": 8, "aux_channels": 8},
+            "cls": {"channels": 32},
+            "det": {"neck": {"channels": [8, 16, 16]}},
+        },
+    },
+    "tasks": {"cls": {"input_size": [32, 32]}, "det": {"input_size": [96, 96]}},
+    "sources": {
+        "seg": {"batch_size": 2, "transforms": [{"type": "random_scale"}, {"type": "pad_crop", "size": [64, 96]}]},
+        "cls": {"batch_size": 4, "transforms": [{"type": "resize", "size": [32, 32]}, {"type": "random_erasing"}]},
+        "det": {"batch_size": 2, "transforms": [{"type": "random_box_crop"}, {"type": "resize", "size": [64, 64]}]},
+    },
+    "optimizer": {"warmup_steps": 1},
+    "train": {"epochs": 2, "steps_per_epoch": 2, "log_every": 1, "eval_every": "1 epoch", "save_every": 2, "num_workers": 0},
+    "infer": {"size": [64, 96]},
+}
+
+
+def tool(name: str, *arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, str(ROOT / "tools" / f"{name}.py"), *arguments]
+    return subprocess.run(command, cwd=cwd, capture_output=True, text=True, check=False)
+
+
+def ok(result: subprocess.CompletedProcess[str]) -> str:
+    assert result.returncode == 0, result.stdout + result.stderr
+    return result.stdout
+
+
+@pytest.fixture(scope="module")
+def work(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("run")
+    ok(tool("make_demo_data", "--out", "data", *DATA_FLAGS, cwd=folder))
+    (folder / "tiny.yml").write_text(yaml.safe_dump(TINY))
+    return folder
+
+
+DATA_FLAGS = (
+    "--size 64 96 --det_size 96 96 --cls_size 32 32 --sign_classes 3 --vehicle_classes 4 "
+    "--seg_images 6 3 2 --det_images 6 3 2 --cls_images 12 6 2 --workers 2"
+).split()
+COMMON = ("-c", "tiny.yml", "-o", "data_root=data")
+
+
+@pytest.fixture(scope="module")
+def trained(work) -> Path:
+    out = ok(tool("train", *COMMON, "-o", "save_dir=whole", "--eval", cwd=work))
+    assert "Epoch: [2]" in out
+    assert "loss_seg" in out
+    assert "eta:" in out
+    return work / "whole"
+
+
+def test_a_run_leaves_weights_config_environment_and_log(trained):
+    names = {p.name for p in trained.iterdir()}
+    assert {"best_model", "latest", "step_0000004", "config.yml", "environment.json", "train.log"} <= names
+    state = json.loads((trained / "latest" / "state.json").read_text())
+    assert state["progress"]["step"] == 4
+    assert state["classes"]["seg"]["names"][0] == "road"
+    assert [entry["step"] for entry in state["progress"]["history"]] == [2, 4]
+
+
+def test_stopping_and_resuming_ends_with_the_same_bytes(work, trained):
+    ok(tool("train", *COMMON, "-o", "save_dir=half", "train.keep_last=9", "--eval", cwd=work))
+    for later in ("step_0000004", "best_model"):
+        for file in (work / "half" / later).iterdir():
+            file.unlink()
+        (work / "half" / later).rmdir()
+    out = ok(tool("train", *COMMON, "-o", "save_dir=half", "train.num_workers=1", "--eval", "-r", cwd=work))
+    assert "resumed from half/step_0000002 at step 2" in out
+    for stem in ("model", "optimizer"):
+        whole = load_file(trained / "step_0000004" / f"{stem}.safetensors")
+        resumed = load_file(work / "half" / "step_0000004" / f"{stem}.safetensors")
+        assert whole.keys() == resumed.keys()
+        for name, value in whole.items():
+            assert np.array_equal(value, resumed[name]), name
+
+
+def test_evaluation_prints_the_score_last_and_writes_files(work, trained):
+    out = ok(tool("eval", *COMMON, "-o", "weights=whole/best_model", "--classwise", "--output_eval", "eval", cwd=work))
+    assert out.strip().splitlines()[-1].startswith("score ")
+    document = json.loads((work / "eval" / "metrics.json").read_text())
+    assert set(document["tasks"]) == {"seg", "cls", "det"}
+    for key in ("miou", "miou_absent_zero", "miou_absent_one"):
+        assert key in document["tasks"]["seg"]
+    assert (work / "eval" / "seg_confusion.png").stat().st_size > 1000
+    # what training measured for the weights that it kept is what eval.py measures
+    best = json.loads((trained / "best_model" / "state.json").read_text())["progress"]
+    entry = next(e for e in best["history"] if e["step"] == best["best_step"])
+    assert document["tasks"]["seg"]["miou"] == entry["seg.miou"]
+    assert document["score"] == pytest.approx(entry["score"])
+
+
+def test_inference_draws_and_writes_json_with_one_backbone_run(work, trained):  # noqa: ARG001
+    pictures = work / "data" / "track1_test_data" / "seg" / "images" / "test"
+    ok(tool("infer", *COMMON, "-o", "weights=whole/best_model", "--infer_dir", str(pictures), "--output_dir", "out", cwd=work))
+    written = sorted((work / "out").glob("*.json"))
+    assert len(written) == 2
+    document = json.loads(written[0].read_text())
+    assert document["backbone_runs"] == 1
+    assert set(document) >= {"seg", "cls", "det", "size"}
+    assert written[0].with_suffix(".jpg").is_file()
+
+
+def test_one_task_trains_without_the_data_of_the_others(work):
+    other = ("-o", "sources.seg.dataset.images=gone", "eval.datasets.cls.images=gone", "train.epochs=1", "save_dir=one")
+    out = ok(tool("train", *COMMON, *other, "--tasks", "det", "--eval", cwd=work))
+    assert "loss_det" in out
+    assert "loss_seg" not in out
+
+
+def test_missing_data_stops_before_anything_is_built(work):
+    result = tool("train", "-c", str(ROOT / "configs" / "allinone_traffic.yml"), "--eval", cwd=work)
+    assert result.returncode == 2
+    for text in ("track1_train_data/seg/images/train", "dec/val.json", "make_demo_data.py --out datasets", "data_root"):
+        assert text in result.stderr
+    assert "Traceback" not in result.stderr
+    assert not (work / "output").exists()
+
+
+def test_all_mistakes_of_a_config_come_in_one_message(work):
+    wrong = ("optimizer.learning_rte=1", "train.epochs=many", "model.backbone.arch=huge", "sources.det.tasks=[dett]")
+    result = tool("train", *COMMON, "-o", *wrong[:2], "-o", *wrong[2:], cwd=work)
+    assert result.returncode == 2
+    for text in ("learning_rate", "train.epochs", "atto"):
+        assert text in result.stderr
+    assert "Traceback" not in result.stderr
+
+
+def test_a_loss_that_is_not_finite_names_task_term_step_and_files(work):
+    blown = ("-o", "optimizer.learning_rate=1e30", "optimizer.clip_norm=null", "optimizer.warmup_steps=0", "save_dir=blown")
+    result = tool("train", *COMMON, *blown, cwd=work)
+    assert result.returncode == 1
+    for text in ("task '", "term '", "at step", ".jpg"):
+        assert text in result.stderr
+    assert "Traceback" not in result.stderr
