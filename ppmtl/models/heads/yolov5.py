@@ -1,0 +1,226 @@
+"""The YOLOv5 detection head: an own neck, one 1x1 convolution per level, the loss and the decoding.
+
+Written from the formulas in the project reference "model.md" sections 4 and 5.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Annotated, Literal, TypeAlias
+
+import numpy as np
+import paddle
+import paddle.nn.functional as F
+from annotated_types import Ge, Gt, Interval
+from paddle import nn
+
+from ppmtl.config import Part
+from ppmtl.models.necks.yolocsppan import YOLOCSPPAN
+from ppmtl.models.yolov5_loss import Anchors, YOLOv5LossSettings, yolov5_loss
+from ppmtl.structures import FeatureSpec
+
+STRIDES = (8, 16, 32)
+COCO_ANCHORS: Anchors = (
+    ((10, 13), (16, 30), (33, 23)),
+    ((30, 61), (62, 45), (59, 119)),
+    ((116, 90), (156, 198), (373, 326)),
+)
+# The prior of the biases: about 8 objects in a 640 px image, whatever the real input size, and 0.6 / C per class.
+PRIOR_OBJECTS, PRIOR_PIXELS, PRIOR_CLASS = 8, 640, 0.6
+DEFAULT_NECK: Callable[..., nn.Layer] = partial(YOLOCSPPAN)
+
+InputSide: TypeAlias = int | paddle.Tensor
+
+
+class YOLOv5(nn.Layer):
+    """Anchor-based detector on strides 8, 16 and 32; any input size works.
+
+    Levels that do not nest (1280 x 720 gives 90, 45 and 22 rows) are padded with zeros at the right and bottom. Cells
+    that lie entirely outside the image take no part in the loss and get score 0.
+
+    Args:
+        in_specs: the backbone's levels; those of stride 8, 16 and 32 are used.
+        num_classes: C.
+        neck: built with the three chosen specs; must keep sizes and offer ``out_specs``.
+        anchors: per level, (w, h) in input pixels; the default is COCO's.
+        loss_gain: multiplies all three terms; None = the images in the batch, as when the paper was written (one
+            process). In a shared backbone it decides how loud detection is beside the other tasks.
+        box_weight: of 1 - CIoU.
+        objectness_weight: of the objectness term.
+        class_weight: of the class term.
+        scaling: "paddleyolo" takes the weights as they are; "ultralytics" multiplies the class weight by C / 80 and
+            the objectness weight by input area / 640^2.
+        balance: weight of each level in the objectness term.
+        anchor_threshold: a box uses an anchor when both side ratios stay below this factor.
+        label_smoothing: e gives class targets 1 - e/2 and e/2.
+
+    Raises:
+        ValueError: if a stride is missing, or anchors and balance do not describe three levels alike.
+    """
+
+    task_type = "detection"
+
+    def __init__(
+        self,
+        in_specs: Sequence[FeatureSpec],
+        num_classes: int,
+        *,
+        neck: Annotated[Callable[..., nn.Layer], Part("ppmtl.models.necks")] = DEFAULT_NECK,
+        anchors: tuple[tuple[tuple[float, float], ...], ...] = COCO_ANCHORS,
+        loss_gain: Annotated[float, Gt(0)] | None = None,
+        box_weight: Annotated[float, Ge(0)] = 0.05,
+        objectness_weight: Annotated[float, Ge(0)] = 1.0,
+        class_weight: Annotated[float, Ge(0)] = 0.5,
+        scaling: Literal["paddleyolo", "ultralytics"] = "paddleyolo",
+        balance: tuple[float, float, float] = (4.0, 1.0, 0.4),
+        anchor_threshold: Annotated[float, Gt(1)] = 4.0,
+        label_smoothing: Annotated[float, Interval(ge=0, lt=1)] = 0.0,
+    ) -> None:
+        super().__init__()
+        _check_anchors(anchors, balance)
+        self.level_indices = _levels_of_strides(in_specs)
+        self.num_classes = num_classes
+        self.loss_settings = YOLOv5LossSettings(
+            num_classes=num_classes,
+            anchors=anchors,
+            strides=STRIDES,
+            gain=loss_gain,
+            box_weight=box_weight,
+            objectness_weight=objectness_weight,
+            class_weight=class_weight,
+            scaling=scaling,
+            balance=balance,
+            anchor_threshold=anchor_threshold,
+            label_smoothing=label_smoothing,
+        )
+        self.neck = neck([in_specs[index] for index in self.level_indices])
+        self.outputs = nn.LayerList(
+            [
+                _output_conv(spec.channels, num_classes, len(level_anchors), stride)
+                for spec, level_anchors, stride in zip(self.neck.out_specs, anchors, STRIDES, strict=True)
+            ]
+        )
+
+    def forward(
+        self,
+        features: Sequence[paddle.Tensor],
+        image_size: tuple[InputSide, InputSide],
+        targets: dict[str, paddle.Tensor] | None = None,
+    ) -> dict[str, paddle.Tensor]:
+        """Returns the loss terms when targets are given, else {"boxes", "scores"} of every anchor of every cell.
+
+        Args:
+            features: the backbone's levels (B, C_i, H_i, W_i), in the order of ``in_specs``.
+            image_size: (H, W) of the network input in pixels; may be tensors while a graph is exported.
+            targets: {"boxes": (M, 6) float32 [image, class, cx, cy, w, h]}, see ``yolov5_loss``.
+
+        Returns:
+            "loss_box", "loss_obj", "loss_cls": 0-D float32, weighted; or
+            "boxes" (B, N, 4) float32 xyxy in input pixels, not clipped, and "scores" (B, N, C) float32 = objectness x
+            class, N running over level, anchor, row, column.
+        """
+        levels = self.neck(_pad_to_nested([features[index] for index in self.level_indices]))
+        # Indices, not zip(strict=True): Paddle's exporter rewrites zip and does not know the keyword.
+        maps = [self.outputs[index](level) for index, level in enumerate(levels)]
+        if targets is not None:
+            return yolov5_loss(maps, targets["boxes"], image_size, self.loss_settings)
+        boxes, scores = [], []
+        for index, stride in enumerate(STRIDES):
+            # float32: pixel coordinates above 2048 have no fraction left in float16.
+            cells = paddle.cast(maps[index], "float32")
+            decoded = _decode(cells, self.loss_settings.anchors[index], stride, image_size, self.num_classes)
+            boxes.append(decoded[0])
+            scores.append(decoded[1])
+        return {"boxes": paddle.concat(boxes, axis=1), "scores": paddle.concat(scores, axis=1)}
+
+
+def _levels_of_strides(in_specs: Sequence[FeatureSpec]) -> list[int]:
+    strides = [spec.stride for spec in in_specs]
+    missing = [stride for stride in STRIDES if stride not in strides]
+    if missing:
+        raise ValueError(
+            f"YOLOv5 needs backbone levels of stride 8, 16 and 32, got strides {strides}: {missing} missing"
+        )
+    return [strides.index(stride) for stride in STRIDES]
+
+
+def _check_anchors(anchors: Anchors, balance: Sequence[float]) -> None:
+    counts = [len(level) for level in anchors]
+    if len(counts) != len(STRIDES) or len(set(counts)) != 1 or 0 in counts or len(balance) != len(STRIDES):
+        raise ValueError(
+            "YOLOv5 needs anchors for three levels (strides 8, 16, 32), as many on each, and three balance weights; "
+            f"got {counts} anchors and {len(balance)} weights"
+        )
+    if min(side for level in anchors for anchor in level for side in anchor) <= 0:
+        raise ValueError(f"YOLOv5 anchors are (width, height) in pixels and must be > 0, got {anchors}")
+
+
+def _output_conv(channels: int, num_classes: int, num_anchors: int, stride: int) -> nn.Conv2D:
+    """Returns the 1x1 convolution of one level, its biases set (not added) to the prior."""
+    bound = channels**-0.5
+    bias = np.zeros((num_anchors, 5 + num_classes), np.float32)
+    bias[:, 4] = math.log(PRIOR_OBJECTS / (PRIOR_PIXELS / stride) ** 2)
+    # .999999, not 1, so that one class is legal; its prior is then close to certainty, as it should be.
+    bias[:, 5:] = math.log(PRIOR_CLASS / (num_classes - 0.999999))
+    return nn.Conv2D(
+        channels,
+        bias.size,
+        1,
+        weight_attr=paddle.ParamAttr(initializer=nn.initializer.Uniform(-bound, bound)),
+        bias_attr=paddle.ParamAttr(initializer=nn.initializer.Assign(bias.reshape(-1))),
+    )
+
+
+def _pad_to_nested(features: Sequence[paddle.Tensor]) -> list[paddle.Tensor]:
+    """Returns the three levels padded with zeros at right and bottom to sizes (4n, 4m), (2n, 2m), (n, m)."""
+    factors = [STRIDES[-1] // stride for stride in STRIDES]
+    if paddle.in_dynamic_mode():
+        sizes = [np.array(feature.shape[2:]) for feature in features]
+        coarsest = np.max([-(-size // factors[i]) for i, size in enumerate(sizes)], axis=0)
+        extras = [(coarsest * factors[i] - size).tolist() for i, size in enumerate(sizes)]
+        return [F.pad(features[i], [0, dx, 0, dy]) if dx or dy else features[i] for i, (dy, dx) in enumerate(extras)]
+    # In an exported graph sizes are tensors, so that one file serves every input size. int32: F.pad insists.
+    shapes = [paddle.cast(paddle.shape(feature)[2:], "int32") for feature in features]
+    needed = [(shape + (factors[i] - 1)) // factors[i] for i, shape in enumerate(shapes)]
+    largest = paddle.amax(paddle.stack(needed), axis=0)
+    return [_pad_by(features[i], largest * factors[i] - shape) for i, shape in enumerate(shapes)]
+
+
+def _pad_by(x: paddle.Tensor, extra: paddle.Tensor) -> paddle.Tensor:
+    """Returns ``x`` with ``extra`` = int32 [rows, columns] zeros added at the bottom and the right."""
+    zero = paddle.zeros([1], "int32")
+    return F.pad(x, paddle.concat([zero, extra[1:2], zero, extra[0:1]]))
+
+
+def _decode(
+    cells: paddle.Tensor,
+    anchors: Sequence[tuple[float, float]],
+    stride: int,
+    image_size: tuple[InputSide, InputSide],
+    num_classes: int,
+) -> tuple[paddle.Tensor, paddle.Tensor]:
+    """Returns boxes (B, A * H * W, 4) xyxy px and scores (B, A * H * W, C) of one level; anchor, row, column order.
+
+    Sizes are tensors throughout: nothing here may turn into a constant when the graph is exported.
+    """
+    size = paddle.cast(paddle.shape(cells)[2:], "int64")
+    place = paddle.arange(size[0] * size[1], dtype="int64")
+    cell = paddle.stack([place % size[1], place // size[1]], axis=1)  # (H * W, 2) column, row
+    corner = paddle.cast(cell, "float32") * stride
+
+    outputs = cells.reshape([0, len(anchors), 5 + num_classes, -1]).transpose([0, 1, 3, 2])
+    outputs = F.sigmoid(outputs)
+    anchor = paddle.to_tensor(anchors, "float32").reshape([1, len(anchors), 1, 2])
+    centre = (2 * outputs[..., 0:2] - 0.5) * stride + corner
+    half = (2 * outputs[..., 2:4]).square() * anchor / 2
+    boxes = paddle.concat([centre - half, centre + half], axis=-1)
+
+    inside = (corner[:, 0] < _as_float(image_size[1])) & (corner[:, 1] < _as_float(image_size[0]))
+    scores = outputs[..., 4:5] * outputs[..., 5:] * paddle.cast(inside, "float32").unsqueeze(-1)
+    return boxes.reshape([0, -1, 4]), scores.reshape([0, -1, num_classes])
+
+
+def _as_float(side: InputSide) -> float | paddle.Tensor:
+    return float(side) if isinstance(side, int) else paddle.cast(side, "float32")
