@@ -1,0 +1,49 @@
+"""Windows onto a picture, shared by the cropping transforms. Corners are (top, left) in whole pixels."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from ppmtl.data.canvas import Canvas
+from ppmtl.ops import affine
+from ppmtl.structures import Size
+
+
+def stretch(canvas: Canvas, size: Size) -> None:
+    """Scales the window to ``size`` (height, width), not keeping the aspect."""
+    (height, width), (new_height, new_width) = canvas.size, size
+    canvas.move(affine.scaling(new_width / width, new_height / height), size)
+
+
+def whole_pixels(side: float) -> int:
+    """Returns a side in whole pixels, at least one."""
+    return max(1, round(side))
+
+
+def draw_corner(whole: Size, window: Size, rng: np.random.Generator) -> tuple[int, int]:
+    """Returns (top, left) of a window anywhere in the picture; 0 along a side in which the window is the longer one."""
+    top, left = (int(rng.integers(max(have - want, 0) + 1)) for have, want in zip(whole, window, strict=True))
+    return top, left
+
+
+def corner_around(box: np.ndarray, whole: Size, window: Size, rng: np.random.Generator) -> tuple[int, int]:
+    """Returns (top, left) of a window that shows all of ``box`` if it can, else the box's centre."""
+    corner = []
+    for have, want, low, high in zip(whole, window, (box[1], box[0]), (box[3], box[2]), strict=True):
+        first, last = math.ceil(high) - want, math.floor(low)
+        if first > last:  # the box is longer than the window
+            first = last = round((low + high - want) / 2)
+        limit = max(have - want, 0)
+        first, last = min(max(first, 0), limit), min(max(last, 0), limit)
+        corner.append(int(rng.integers(first, last + 1)))
+    return corner[0], corner[1]
+
+
+def require_order(transform: str, low_name: str, low: float, high_name: str, high: float) -> None:
+    """Raises ValueError if a pair of settings is the wrong way round."""
+    if low > high:
+        raise ValueError(
+            f"{transform}: {low_name} is {low} and {high_name} is {high}; the first must not be the larger one"
+        )

@@ -1,0 +1,87 @@
+"""Every transform: keyword settings, no chance but the sample's own generator, labels that stay consistent."""
+
+from __future__ import annotations
+
+import inspect
+
+import numpy as np
+import pytest
+
+from ppmtl.data import transforms
+from ppmtl.data.canvas import augment
+from ppmtl.structures import Sample
+
+TRANSFORMS = sorted(
+    name
+    for name, c in inspect.getmembers(transforms, inspect.isclass)
+    if c.__module__ == transforms.__name__ and not name.startswith("_")
+)
+
+
+def build(name: str):  # type: ignore[no-untyped-def]
+    c = getattr(transforms, name)
+    required = [p for p in inspect.signature(c).parameters.values() if p.default is p.empty]
+    assert [p.name for p in required] in ([], ["size"]), f"{name}: only 'size' may lack a default"
+    return c(**{p.name: (24, 32) for p in required})
+
+
+def sample() -> Sample:
+    rng = np.random.default_rng(0)
+    boxes = np.array([[5, 5, 25, 20], [30, 10, 50, 40], [0, 0, 10, 8]], np.float32)
+    return Sample(
+        "a.jpg",
+        rng.integers(0, 256, (48, 64, 3), np.uint8),
+        rng.integers(0, 5, (48, 64), np.uint8),
+        boxes,
+        np.arange(3),
+        2,
+    )
+
+
+def test_the_listing_found_the_transforms() -> None:
+    assert len(TRANSFORMS) >= 12
+    assert {"RandomScale", "RandomRotate", "PadCrop", "RandomBoxCrop", "CropAroundBox", "RandomErasing"} <= set(
+        TRANSFORMS
+    )
+
+
+@pytest.mark.parametrize("name", TRANSFORMS)
+def test_settings_are_annotated_keywords(name: str) -> None:
+    parameters = inspect.signature(getattr(transforms, name)).parameters.values()
+    assert all(p.kind is p.KEYWORD_ONLY and p.annotation is not p.empty for p in parameters)
+
+
+@pytest.mark.parametrize("name", TRANSFORMS)
+@pytest.mark.parametrize("seed", range(5))
+def test_the_same_generator_gives_the_same_sample_and_global_chance_is_not_used(name: str, seed: int) -> None:
+    np.random.seed(0)
+    state = np.random.get_state()[1].copy()  # type: ignore[index, union-attr]
+    first, second = (augment(sample(), [build(name)], np.random.default_rng(seed)) for _ in range(2))
+    np.testing.assert_array_equal(first.image, second.image)
+    np.testing.assert_array_equal(first.boxes, second.boxes)  # type: ignore[arg-type]
+    np.testing.assert_array_equal(np.random.get_state()[1], state)  # type: ignore[index]
+
+
+@pytest.mark.parametrize("name", TRANSFORMS)
+@pytest.mark.parametrize("seed", range(10))
+def test_labels_stay_consistent(name: str, seed: int) -> None:
+    out = augment(sample(), [build(name)], np.random.default_rng(seed))
+    assert out.label_map is not None
+    assert out.boxes is not None
+    assert out.box_labels is not None
+    assert out.label_map.shape == out.size
+    assert set(np.unique(out.label_map)) <= {0, 1, 2, 3, 4, 255}
+    assert len(out.boxes) == len(out.box_labels)
+    assert (out.boxes[:, 2:] > out.boxes[:, :2]).all()
+    assert (out.boxes >= 0).all()
+    assert (out.boxes <= np.array(out.size[::-1] * 2)).all()
+    assert out.class_index == 2
+    assert out.image.flags.c_contiguous
+
+
+@pytest.mark.parametrize("name", TRANSFORMS)
+def test_pictures_with_and_without_labels_are_taken(name: str) -> None:
+    bare = augment(Sample("a", sample().image), [build(name)], np.random.default_rng(0))
+    assert (bare.boxes, bare.label_map) == (None, None)
+    one_pixel = augment(Sample("a", sample().image[:1, :1]), [build(name)], np.random.default_rng(0))
+    assert min(one_pixel.size) >= 1
