@@ -1,5 +1,23 @@
-"""YAML to a merged tree to checked objects. Knows nothing of vision; imports no numpy and no paddle."""
+"""YAML to a merged tree (``tree``) to checked objects (``bind``). Knows nothing of vision; imports no numpy, no paddle.
 
-from ppmtl.config.bind import Part
+tree = load_config("configs/x.yml", ["train.epochs=3"])
+settings = check(Settings, tree)
+"""
 
-__all__ = ["Part"]
+from ppmtl.config.bind import bind, check
+from ppmtl.config.errors import ConfigError, nearest
+from ppmtl.config.parts import Part, resolve_part
+from ppmtl.config.tree import ConfigTree, diff, dump, load_config
+
+__all__ = [
+    "ConfigError",
+    "ConfigTree",
+    "Part",
+    "bind",
+    "check",
+    "diff",
+    "dump",
+    "load_config",
+    "nearest",
+    "resolve_part",
+]

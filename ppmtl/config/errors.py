@@ -1,0 +1,61 @@
+"""How config problems are worded and collected."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+
+class ConfigError(ValueError):
+    """All problems of a config in one error.
+
+    Attributes:
+        problems: one complete sentence each: where, what was got, what is allowed.
+        file: the config they were found in; empty for a mistake on the command line.
+    """
+
+    def __init__(self, problems: Sequence[str], file: str = "") -> None:
+        super().__init__(list(problems), file)  # the same arguments, so that the error survives pickling
+        self.problems = list(problems)
+        self.file = file
+
+    def __str__(self) -> str:
+        if len(self.problems) == 1 and not self.file:
+            return self.problems[0]
+        count = f"{len(self.problems)} problem{'' if len(self.problems) == 1 else 's'}"
+        head = f"{count} in {self.file}:" if self.file else f"{count}:"
+        return "\n  - ".join([head, *self.problems])
+
+
+def nearest(name: str, names: Iterable[str]) -> str | None:
+    """Returns the name most like ``name`` (ignoring case, ``-`` and ``_``), or None if none is close.
+
+    Close means: difflib's ratio is at least 0.6 (its default), or one of three letters or more is how it begins.
+    """
+    plain, given = {_plain(candidate): candidate for candidate in names}, _plain(name)
+    close = difflib.get_close_matches(given, plain, n=1, cutoff=0.6)
+    close += [candidate for candidate in plain if len(given) >= 3 and candidate.startswith(given)]
+    return plain[close[0]] if close else None
+
+
+def _plain(name: str) -> str:
+    return name.lower().replace("-", "").replace("_", "")
+
+
+def suggestion(name: str, names: Iterable[str]) -> str:
+    """Returns "; did you mean 'x'? allowed: x, y, z" for a name that is none of ``names``."""
+    known = list(names)
+    guess = nearest(name, known)
+    hint = f"; did you mean '{guess}'?" if guess else ";"
+    return f"{hint} allowed: {', '.join(known) or 'none'}"
+
+
+def show(value: Any) -> str:
+    """Returns a value as a YAML user knows it, with its kind where that could be mistaken: ``'0.1' (text)``."""
+    if value is None or isinstance(value, bool):
+        return {None: "null", True: "true", False: "false"}[value]
+    text = repr(value)
+    text = text if len(text) <= 60 else f"{text[:57]}..."
+    kinds = {str: "text", int: "whole number", float: "number", list: "list", dict: "mapping"}
+    return f"{text} ({kinds.get(type(value), type(value).__name__)})"
