@@ -31,11 +31,11 @@ class ConfigError(ValueError):
 def nearest(name: str, names: Iterable[str]) -> str | None:
     """Returns the name most like ``name`` (ignoring case, ``-`` and ``_``), or None if none is close.
 
-    Close means: difflib's ratio is at least 0.6 (its default), or one of three letters or more is how it begins.
+    Close means: difflib's ratio is at least 0.6 (its default), or the name has three letters or more and is part of it.
     """
     plain, given = {_plain(candidate): candidate for candidate in names}, _plain(name)
     close = difflib.get_close_matches(given, plain, n=1, cutoff=0.6)
-    close += [candidate for candidate in plain if len(given) >= 3 and candidate.startswith(given)]
+    close += [candidate for candidate in plain if len(given) >= 3 and given in candidate]
     return plain[close[0]] if close else None
 
 

@@ -46,7 +46,8 @@ def resolve_part(package: str, type_name: str) -> Callable[..., Any]:
     folders = _folders(package)
     if folders is None:
         return _by_class_name(importlib.import_module(package), type_name)
-    if not type_name.isidentifier() or not any((folder / f"{type_name}.py").is_file() for folder in folders):
+    usable = type_name.isidentifier() and not type_name.startswith("_")
+    if not usable or not any((folder / f"{type_name}.py").is_file() for folder in folders):
         raise ConfigError([_unknown(type_name, part_names(package))])
     module = _import(f"{package}.{type_name}", f"type '{type_name}'")
     classes = _public_classes(module)

@@ -117,7 +117,9 @@ def _load_file(path: Path, chain: tuple[Path, ...], asked_by: str, problems: lis
     for name in _base_names(node.value.pop(BASE, None), problems):
         base = _load_file(Path(os.path.normpath(path.parent / name.value)), (*chain, path), name.origin, problems)
         merged = base if merged is None or base is None else _merge(merged, base)
-    return node if merged is None else _merge(merged, node)
+    if merged is None or not node.value:  # a file with nothing but parents does not empty them
+        return merged or node
+    return _merge(merged, node)
 
 
 def _read_text(path: Path, here: str, problems: list[str]) -> str | None:
@@ -149,20 +151,23 @@ def _merge(parent: Node, child: Node) -> Node:
     if not isinstance(parent.value, dict) or not isinstance(child.value, dict) or not child.value:
         return child
     merged = dict(parent.value)
+    origin = parent.origin if child.origin.startswith(FLAG) else child.origin  # one override does not own the mapping
     old, new = parent.value.get("type"), child.value.get("type")
     if old is not None and new is not None and old.value != new.value:
-        merged = _typed_by_hand(parent).value
+        merged, origin = _set_by_hand(parent).value, new.origin
     for key, value in child.value.items():
         merged[key] = _merge(merged[key], value) if key in merged else value
-    return Node(merged, child.origin)
+    return Node(merged, origin)
 
 
-def _typed_by_hand(node: Node) -> Node:
+def _set_by_hand(node: Node) -> Node:
     """Returns the part of a mapping that overrides set: ``-o x.depth=3 x.type=other`` must not lose the depth."""
-    kept = {key: _typed_by_hand(child) if isinstance(child.value, dict) else child for key, child in node.value.items()}
-    return Node(
-        {key: child for key, child in kept.items() if child.value or child.origin.startswith(FLAG)}, node.origin
-    )
+    kept = {}
+    for key, child in node.value.items():
+        inner = _set_by_hand(child) if isinstance(child.value, dict) else None
+        if child.origin.startswith(FLAG) or (inner is not None and inner.value):
+            kept[key] = inner or child
+    return Node(kept, node.origin)
 
 
 def _override(root: Node, text: str, problems: list[str]) -> Node:

@@ -1,0 +1,298 @@
+"""Config trees: checked against type hints, with all problems in one error."""
+
+from __future__ import annotations
+
+import functools
+import textwrap
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import pytest
+from annotated_types import Ge, Gt, Interval, MinLen
+from pydantic import AfterValidator
+
+from ppmtl.config import ConfigError, Part, bind, check, load_config
+
+
+def write(folder: Path, name: str, text: str) -> Path:
+    path = folder / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(textwrap.dedent(text), encoding="utf-8")
+    return path
+
+
+Head = Annotated[Callable[..., Any], Part("toyparts.heads")]
+Op = Annotated[Callable[..., Any], Part("toyparts.ops")]
+
+
+@dataclass(frozen=True)
+class Inner:
+    rate: Annotated[float, Gt(0)] = 1e-4
+    betas: tuple[float, float] = (0.9, 0.999)
+    low: float = 0.0
+    high: float = 1.0
+
+    def __post_init__(self) -> None:
+        if self.low > self.high:
+            raise ValueError(f"low {self.low} is above high {self.high}")
+
+
+@dataclass(frozen=True)
+class Outer:
+    name: str
+    heads: dict[str, Head] = field(default_factory=dict)
+    ops: tuple[Op, ...] = ()
+    inner: Inner = field(default_factory=Inner)
+    groups: dict[str, Inner] = field(default_factory=dict)
+    batch_size: Annotated[int, Ge(1)] = 1
+
+
+def outer(folder: Path, text: str, *overrides: str) -> Outer:
+    return check(Outer, load_config(write(folder, "x.yml", text), overrides))
+
+
+def outer_problems(folder: Path, text: str, *overrides: str) -> list[str]:
+    with pytest.raises(ConfigError) as caught:
+        outer(folder, text, *overrides)
+    return [problem.replace(f"{folder}/", "") for problem in caught.value.problems]
+
+
+# --- checking one value -----------------------------------------------------------------------------------------------
+
+
+def convert(hint: Any, value: Any) -> tuple[Any, list[str]]:
+    def target(*, k: Any) -> None: ...
+
+    target.__annotations__ = {"k": hint}
+    problems: list[str] = []
+    result = bind(target, {"k": value}, path="p", problems=problems)
+    assert (result is None) == bool(problems)
+    return (result.keywords["k"] if result else None), problems
+
+
+def test_floats_arrive_bit_for_bit() -> None:
+    for value in (0.1, 1e-8, 0.456, 1 / 3, 5e-324, 1.7976931348623157e308):
+        assert convert(float, value)[0] == value
+
+
+ACCEPTED = [
+    (int, 3, 3),
+    (float, 3, 3.0),
+    (float, 1e-8, 1e-8),
+    (bool, True, True),
+    (str, "on", "on"),
+    (Path, "a/b", Path("a/b")),
+    (Path | None, None, None),
+    (Literal["a", 1], 1, 1),
+    (Annotated[int, Ge(1)] | None, 1, 1),
+    (str | int, 5, 5),
+    (str | int | None, "5 epochs", "5 epochs"),
+    (tuple[int, int], [1, 2], (1, 2)),
+    (tuple[float, ...], [1, 2.5], (1.0, 2.5)),
+    (tuple[float, ...], [], ()),
+    (list[str], ["a"], ["a"]),
+    (Sequence[int], [1], [1]),
+    (str | tuple[str, ...] | None, ["a", "b"], ("a", "b")),
+    (str | tuple[str, ...] | None, "a", "a"),
+    (tuple[int, int] | tuple[int, int, int], [1, 2, 3], (1, 2, 3)),
+    (dict[str, float], {"a": 1}, {"a": 1.0}),
+    (dict[str, tuple[int, ...]], {"a": [1]}, {"a": (1,)}),
+    (dict[str, int], {"a": 1, "b": None}, {"a": 1}),
+    (dict[str, int | None], {"b": None}, {"b": None}),
+    (dict[Literal["a"], int], {"a": 1}, {"a": 1}),
+    (Annotated[tuple[int, ...], MinLen(1)], [1], (1,)),
+    (tuple[tuple[int, int], ...], [[1, 2], [3, 4]], ((1, 2), (3, 4))),
+    (Any, {"a": [1]}, {"a": [1]}),
+    (dict, {"a": 1}, {"a": 1}),
+    (list, [1, "a"], [1, "a"]),
+]
+
+
+@pytest.mark.parametrize(("hint", "value", "expected"), ACCEPTED)
+def test_a_fitting_value_is_taken(hint: Any, value: Any, expected: Any) -> None:
+    got, problems = convert(hint, value)
+    assert problems == []
+    assert got == expected
+    assert type(got) is type(expected)
+
+
+def _even(value: int) -> int:
+    if value % 2:
+        raise ValueError("must be even")
+    return value
+
+
+REFUSED = [
+    (int, "1", "p.k: got '1' (text); allowed: a whole number"),
+    (int, True, "p.k: got true; allowed: a whole number"),
+    (int, 1.0, "p.k: got 1.0 (number); allowed: a whole number"),
+    (int, None, "p.k: got null; allowed: a whole number"),
+    (int, [1], "p.k: got [1] (list); allowed: a whole number"),
+    (float, "1e-4", "p.k: got '1e-4' (text); allowed: a number"),
+    (float, False, "p.k: got false; allowed: a number"),
+    (bool, "yes", "p.k: got 'yes' (text); allowed: true or false"),
+    (bool, 1, "p.k: got 1 (whole number); allowed: true or false"),
+    (str, 5, "p.k: got 5 (whole number); allowed: text"),
+    (Path, 5, "p.k: got 5 (whole number); allowed: a path"),
+    (Annotated[int, Ge(1)], 0, "p.k: got 0 (whole number); allowed: a whole number >= 1"),
+    (Annotated[float, Interval(gt=0, le=1)] | None, 2,
+     "p.k: got 2 (whole number); allowed: a number > 0 and <= 1, or null"),
+    (Literal["linear", "nearest"], "linaer",
+     "p.k: got 'linaer' (text); allowed: 'linear' or 'nearest'; did you mean 'linear'?"),
+    (Literal[1, 2], True, "p.k: got true; allowed: 1 or 2"),
+    (str | int, 5.5, "p.k: got 5.5 (number); allowed: text, or a whole number"),
+    (tuple[int, int], [1], "p.k: got [1] (list); allowed: a list of 2, each a whole number"),
+    (tuple[int, str], 1, "p.k: got 1 (whole number); allowed: a list of 2, a whole number, text"),
+    (tuple[int, ...], [1, "x"], "p.k.1: got 'x' (text); allowed: a whole number"),
+    (list[int], "abc", "p.k: got 'abc' (text); allowed: a list, each a whole number"),
+    (dict[str, int], [1], "p.k: got [1] (list); allowed: a mapping, each value a whole number"),
+    (dict[str, Annotated[float, Gt(0)]], {"a": 0}, "p.k.a: got 0 (whole number); allowed: a number > 0"),
+    (dict[Literal["a"], int], {"b": 1}, "p.k.b: got 'b' (text); allowed: 'a'"),
+    (Annotated[tuple[int, ...], MinLen(1)], [],
+     "p.k: got [] (list); allowed: a list, each a whole number of at least 1 items"),
+    (Annotated[int, AfterValidator(_even)], 3,
+     "p.k: got 3 (whole number); allowed: a whole number (Value error, must be even)"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("hint", "value", "message"), REFUSED)
+def test_an_unfitting_value_is_reported_with_its_path_and_what_is_allowed(hint: Any, value: Any, message: str) -> None:
+    assert convert(hint, value)[1] == [message]
+
+
+# --- checking the arguments of a callable -----------------------------------------------------------------------------
+
+
+class Reader:
+    def __init__(self, root: str, *, split: Literal["train", "val"], limit: int | None = None, **more: int) -> None:
+        self.root, self.split, self.limit, self.more = root, split, limit, more
+
+
+def bind_problems(target: Callable[..., Any], node: dict[str, Any], **more: Any) -> list[str]:
+    problems: list[str] = []
+    assert bind(target, node, path="eval.det", problems=problems, **more) is None
+    return problems
+
+
+def test_bind_returns_a_partial_that_waits_for_the_positional_arguments() -> None:
+    problems: list[str] = []
+    partial = bind(Reader, {"split": "val"}, path="d", problems=problems)
+    assert isinstance(partial, functools.partial)
+    assert (partial.func, partial.keywords, problems) == (Reader, {"split": "val"}, [])
+    assert partial("here").root == "here"
+
+
+def test_all_problems_of_one_mapping_are_reported_at_once() -> None:
+    origins = {"eval.det": "f.yml:3", "eval.det.root": "f.yml:4", "eval.det.limits": "-o eval.det.limits=1"}
+    assert bind_problems(Reader, {"root": "x", "limits": 1, "more": 1}, origins=origins) == [
+        "eval.det.root (f.yml:4): 'root' is supplied by the program and cannot be set; allowed: split, limit",
+        "eval.det.limits (-o eval.det.limits=1): unknown key 'limits'; did you mean 'limit'? allowed: split, limit",
+        "eval.det.more (f.yml:3): unknown key 'more'; allowed: split, limit",
+        "eval.det.split (f.yml:3): missing; needs 'train' or 'val'",
+    ]
+
+
+def test_what_the_builder_supplies_need_not_and_may_not_be_set() -> None:
+    problems: list[str] = []
+    assert bind(Inner, {"low": 0.5}, path="i", problems=problems, supplied=("rate",)) is not None
+    (problem,) = bind_problems(Inner, {"rate": 1.0}, supplied=("rate",))
+    assert problem == "eval.det.rate: 'rate' is supplied by the program and cannot be set; allowed: betas, low, high"
+
+
+def test_a_class_without_parameters_allows_no_keys() -> None:
+    class Nothing: ...
+
+    assert bind_problems(Nothing, {"a": 1}) == ["eval.det.a: unknown key 'a'; allowed: none"]
+
+
+def test_hints_that_cannot_be_resolved_are_a_problem_and_not_a_traceback() -> None:
+    def target(*, a: Missing) -> None: ...  # type: ignore[name-defined] # noqa: F821
+
+    (problem,) = bind_problems(target, {"a": 1})
+    assert "cannot read the parameters of" in problem
+    assert "name 'Missing' is not defined" in problem
+
+
+# --- checking a whole config ------------------------------------------------------------------------------------------
+
+
+def test_settings_are_filled_and_defaults_kept(tmp_path: Path) -> None:
+    got = outer(tmp_path, "name: x\ninner: {rate: 1e-3}\ngroups: {g: {betas: [1, 0]}}\n", "batch_size=4")
+    assert got == Outer("x", inner=Inner(rate=1e-3), groups={"g": Inner(betas=(1.0, 0.0))}, batch_size=4)
+
+
+def test_all_problems_of_a_config_come_in_one_message(tmp_path: Path) -> None:
+    text = "inner:\n  rat: 1\n  rate: 0\ngroups:\n  g: {low: 2}\n  h: 5\n"
+    with pytest.raises(ConfigError) as caught:
+        outer(tmp_path, text, "batchsize=3", "inner.betas=[1]", "batch_size=true", "innr.rate=1")
+    keys = "allowed: name, heads, ops, inner, groups, batch_size"
+    assert str(caught.value).replace(f"{tmp_path}/", "").splitlines() == [
+        "9 problems in x.yml:",
+        "  - inner.rat (x.yml:2): unknown key 'rat'; did you mean 'rate'? allowed: rate, betas, low, high",
+        "  - inner.rate (x.yml:3): got 0 (whole number); allowed: a number > 0",
+        "  - inner.betas (-o inner.betas=[1]): got [1] (list); allowed: a list of 2, each a number",
+        "  - groups.g (x.yml:5): low 2.0 is above high 1.0",
+        "  - groups.h (x.yml:6): got 5 (whole number); allowed: a mapping with rate, betas, low, high",
+        f"  - batchsize (-o batchsize=3): unknown key 'batchsize'; did you mean 'batch_size'? {keys}",
+        "  - batch_size (-o batch_size=true): got true; allowed: a whole number >= 1",
+        f"  - innr (-o innr.rate=1): unknown key 'innr'; did you mean 'inner'? {keys}",
+        "  - name (x.yml:1): missing; needs text",
+    ]  # fmt: skip
+
+
+@pytest.mark.usefixtures("toyparts")
+def test_parts_in_a_config_become_partials_at_any_depth(tmp_path: Path) -> None:
+    text = """
+    name: x
+    heads:
+      seg: {type: upernet, dropout: 0, aux: {type: linear, bias: false}}
+      cls: {type: toyparts.heads.linear.Linear, bias: true}
+      gone: null
+    ops: [{type: random_crop, size: [3, 4]}, {type: flip}]
+    """
+    got = outer(tmp_path, text)
+    seg = got.heads["seg"]([1, 2])
+    assert (seg.in_specs, seg.channels, seg.dropout, seg.aux.keywords) == ([1, 2], 512, 0.0, {"bias": False})
+    assert list(got.heads) == ["seg", "cls"]
+    assert [op().__class__.__name__ for op in got.ops] == ["RandomCrop", "Flip"]
+    assert got.ops[0]().size == (3, 4)
+
+
+@pytest.mark.usefixtures("toyparts")
+def test_problems_inside_parts_carry_the_whole_path(tmp_path: Path) -> None:
+    text = """\
+    name: x
+    heads:
+      a: upernet
+      b: {channels: 3}
+      c: {type: 5}
+      d:
+        type: upernet
+        in_specs: [1]
+        chanels: 3
+        channels: 0
+        aux:
+          type: liner
+      e: {type: linear}
+      f: null
+    ops:
+      - {type: flip}
+      - {type: random_crop, size: [3, x]}
+    """
+    names = "broken, csp_pan, linear, upernet"
+    write_type = f"write type: NAME and its settings beside it; allowed names: {names}"
+    keys = "allowed: channels, dropout, aux"
+    assert outer_problems(tmp_path, text) == [
+        f"heads.a (x.yml:3): got 'upernet' (text), not a mapping with 'type'; {write_type}",
+        f"heads.b (x.yml:4): 'type' is missing; {write_type}",
+        "heads.c.type (x.yml:5): got 5 (whole number); allowed: text",
+        f"heads.d.in_specs (x.yml:8): 'in_specs' is supplied by the program and cannot be set; {keys}",
+        f"heads.d.chanels (x.yml:9): unknown key 'chanels'; did you mean 'channels'? {keys}",
+        "heads.d.channels (x.yml:10): got 0 (whole number); allowed: a whole number >= 1",
+        "heads.d.aux.type (x.yml:12): unknown type 'liner'; did you mean 'linear'? "
+        f"allowed: {names}, or a dotted path my_package.module.Class",
+        "heads.e.bias (x.yml:13): missing; needs true or false",
+        "ops.1.size.1 (x.yml:17): got 'x' (text); allowed: a whole number",
+    ]  # fmt: skip
