@@ -1,11 +1,11 @@
-"""Draws demo data for all three tasks in the challenge's tree and formats: nothing is downloaded, every label is exact.
+"""Draws demo data for all three tasks in the challenge's tree and formats: no download, and every label is exact.
 
-    python tools/make_demo_data.py --out demo_data --preset demo     # 10 signs, 20 vehicles: what allinone_demo.yml learns
-    python tools/make_demo_data.py --out datasets                    # 45 signs, 196 vehicles, as in the challenge
+    python tools/make_demo_data.py --out demo_data --preset demo   # 10 signs, 20 vehicles: allinone_demo.yml
+    python tools/make_demo_data.py --out datasets                  # 45 signs, 196 vehicles, as in the challenge
     python tools/make_demo_data.py --out tiny --train 8 --val 4 --test 2 --size 64 96 --det_size 96 96 --cls_size 32 48
 
 The same request gives the same bytes on every run, whatever --workers; repeating it on finished data does nothing.
-DIR/preview.png shows what was made. The truth of the test pictures lies in DIR/track1_test_data/ground_truth, for scoring.
+DIR/preview.png shows what was made. DIR/track1_test_data/ground_truth holds the truth of the test pictures.
 """
 
 import argparse
@@ -17,8 +17,8 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from ppmtl.data.synthetic.dataset import TASKS, DemoRequest, Summary, default_workers, make_dataset
-from ppmtl.data.synthetic.request import SPLITS
+from ppmtl.data.synthetic.dataset import TASKS, Summary, default_workers, make_dataset
+from ppmtl.data.synthetic.request import SPLITS, DemoRequest
 
 _SIZES = {
     "size": "street scenes (segmentation)",

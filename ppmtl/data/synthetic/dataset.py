@@ -17,6 +17,7 @@ import cv2
 import numpy as np
 
 from ppmtl.data.synthetic import request as requests
+from ppmtl.data.synthetic.bodies import vehicle_classes
 from ppmtl.data.synthetic.classes import SEG_CLASSES
 from ppmtl.data.synthetic.portrait import render_vehicle
 from ppmtl.data.synthetic.preview import write_preview
@@ -24,7 +25,6 @@ from ppmtl.data.synthetic.request import DemoRequest
 from ppmtl.data.synthetic.roadsigns import render_signs
 from ppmtl.data.synthetic.scene import render_street
 from ppmtl.data.synthetic.signs import sign_names
-from ppmtl.data.synthetic.vehicles import vehicle_classes
 
 TASKS = ("seg", "det", "cls")
 _JPEG_QUALITY = 92
@@ -71,7 +71,7 @@ def make_dataset(
     *,
     workers: int = 1,
     overwrite: bool = False,
-    progress: Progress = lambda done, total: None,
+    progress: Progress | None = None,
 ) -> Summary:
     """Draws and writes a whole data set and returns what it holds; a quick no-op when it is there already.
 
@@ -97,7 +97,8 @@ def make_dataset(
     drawn: dict[tuple[str, str], list[_Drawn]] = {}
     for done, (job, result) in enumerate(zip(jobs, _run(partial(_draw, request, out), jobs, workers), strict=True), 1):
         drawn.setdefault((job.task, job.split), []).append(result)
-        progress(done, len(jobs))
+        if progress:
+            progress(done, len(jobs))
     _write_lists(out, request, drawn)
     summary = _summarise(request, drawn)
     write_preview(out, sign_names(request.sign_classes), [c.body for c in vehicle_classes(request.vehicle_classes)])

@@ -51,6 +51,11 @@ def jitter(rng: np.random.Generator, color: Color, spread: float) -> Color:
     return (r, g, b)
 
 
+def pick(rng: np.random.Generator, colors: Sequence[Color], spread: float = 14) -> Color:
+    """Returns one of the colours, jittered."""
+    return jitter(rng, colors[int(rng.integers(len(colors)))], spread)
+
+
 @dataclass(frozen=True)
 class Camera:
     """A pinhole camera looking along +Z; world X is right, Y up (0 = ground), all in metres."""
@@ -69,6 +74,17 @@ class Camera:
         return np.stack([x, y], axis=-1)
 
 
+@dataclass(frozen=True)
+class Glow:
+    """A light source: place and radius in final pixels, colour, and the picture's bytes there when it was drawn."""
+
+    x: float
+    y: float
+    radius: float
+    color: Color
+    behind: bytes
+
+
 class Canvas:
     """A picture and its label map under construction; far things are drawn first.
 
@@ -76,7 +92,7 @@ class Canvas:
         image: (2H, 2W, 3) uint8 RGB.
         label: (2H, 2W) uint8, 255 = not labelled.
         depth: metres from the camera of what is drawn now; haze mixes colours towards ``haze_color`` with it.
-        glows: (x, y, radius, colour) of light sources in final pixels, added after the light is dimmed.
+        glows: light sources, added after the light is dimmed.
     """
 
     def __init__(self, size: Size, rng: np.random.Generator, haze_color: Color = (200, 205, 210), haze: float = 0.0):
@@ -85,7 +101,7 @@ class Canvas:
         self.label = np.full(self.image.shape[:2], IGNORE_LABEL, np.uint8)
         self.rng = rng
         self.haze_color, self.haze, self.depth = haze_color, haze, 0.0
-        self.glows: list[tuple[float, float, float, Color]] = []
+        self.glows: list[Glow] = []
 
     def _tint(self, color: Color) -> Color:
         return mix(color, self.haze_color, 1.0 - float(np.exp(-self.haze * self.depth)))
@@ -180,8 +196,7 @@ class Canvas:
             return
         kernel = 2 * round(blur * SUPERSAMPLE) + 1
         mask = cv2.blur(self._mask(fixed, rows, columns), (kernel, kernel))
-        # Cast to int: a numpy scalar of another type would widen the whole product
-        weight = (256 - mask.astype(np.uint16) * int(round((1 - factor) * 256)) // 255)[..., None]
+        weight = (256 - mask.astype(np.uint16) * round((1 - factor) * 256) // 255)[..., None]
         area[:] = (area * weight) >> 8
 
     def sprite(self, rgba: np.ndarray, quad: ArrayLike, label: int | None = None) -> None:
@@ -195,7 +210,7 @@ class Canvas:
             return
         source = np.array([[0, 0], [side, 0], [side, side], [0, side]], np.float32) - 0.5
         matrix = cv2.getPerspectiveTransform(source, (corners - [left, top] - 0.5).astype(np.float32))
-        shrink = max(1.0, side / max(np.linalg.norm(corners[1] - corners[0]), 1.0))
+        shrink = max(1.0, side / max(float(np.linalg.norm(corners[1] - corners[0])), 1.0))
         if shrink > 2:  # bilinear sampling of a much larger sprite would skip pixels
             small = max(4, round(side / shrink))
             rgba = cv2.resize(rgba, (small, small), interpolation=cv2.INTER_AREA)
@@ -212,4 +227,13 @@ class Canvas:
     def glow(self, centre: ArrayLike, radius: float, color: Color) -> None:
         """Remembers a light source; it shows when the scene is dark."""
         x, y = np.asarray(centre, np.float64).tolist()
-        self.glows.append((x, y, radius, self._tint(color)))
+        self.glows.append(Glow(x, y, radius, self._tint(color), self._at(x, y)))
+
+    def uncovered(self, glow: Glow) -> bool:
+        """Returns whether nothing was drawn over a light source since; one beyond the edge counts as uncovered."""
+        return self._at(glow.x, glow.y) == glow.behind
+
+    def _at(self, x: float, y: float) -> bytes:
+        row, column = int(y * SUPERSAMPLE), int(x * SUPERSAMPLE)
+        inside = 0 <= row < self.image.shape[0] and 0 <= column < self.image.shape[1]
+        return self.image[row, column].tobytes() if inside else b""

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from ppmtl.data.synthetic.draw import Camera, Canvas, Color, jitter, mix
+from ppmtl.data.synthetic.bodies import VehicleClass, bounding_points, vehicle_classes
+from ppmtl.data.synthetic.draw import Camera, Canvas, Color, jitter, mix, pick
 from ppmtl.data.synthetic.solids import View
-from ppmtl.data.synthetic.vehicles import PAINTS, VehicleClass, bounding_points, draw_vehicle, vehicle_classes
+from ppmtl.data.synthetic.vehicles import PAINTS, draw_vehicle
 from ppmtl.data.synthetic.weather import Conditions, develop, draw_conditions
 from ppmtl.structures import Size
 
@@ -25,7 +26,7 @@ def render_vehicle(rng: np.random.Generator, class_index: int, num_classes: int,
     camera, view = _frame(rng, vehicle, size)
     canvas = Canvas(size, rng, conditions.sky_bottom, conditions.haze * 0.5)
     _draw_backdrop(canvas, camera, conditions)
-    paint = jitter(rng, PAINTS[int(rng.integers(len(PAINTS)))], 14)
+    paint = pick(rng, PAINTS)
     draw_vehicle(canvas, view, vehicle, paint, lit=conditions.lamps_on)
     if rng.random() < 0.12:  # a post in front of it
         x, width = rng.uniform(0.05, 0.95) * size[1], size[1] * rng.uniform(0.015, 0.04)
@@ -77,8 +78,8 @@ def _draw_backdrop(canvas: Canvas, camera: Camera, conditions: Conditions) -> No
     for _ in range(int(rng.integers(0, 4))):
         x = rng.uniform(0, width)
         wide = rng.uniform(0.008, 0.02) * width
-        canvas.poly([(x, far - rng.uniform(0.3, 0.8) * height), (x + wide, far - 0.4 * height), (x + wide, kerb), (x, kerb)],
-                    jitter(rng, (96, 92, 88), 25))  # fmt: skip
+        top = far - rng.uniform(0.3, 0.8) * height
+        canvas.poly([(x, top), (x + wide, top), (x + wide, kerb), (x, kerb)], jitter(rng, (96, 92, 88), 25))
     if rng.random() < 0.4:
         y = kerb + (height - kerb) * rng.uniform(0.75, 0.95)
         canvas.poly(_band(y, y + max(1.0, 0.02 * height), width), (214, 214, 206))

@@ -40,7 +40,7 @@ def _overlay(path: Path, label_path: Path) -> np.ndarray:
     palette = np.full((256, 3), 255, np.uint8)
     palette[: len(SEG_COLORS)] = SEG_COLORS
     colors = palette[_read(label_path, cv2.IMREAD_GRAYSCALE)]
-    return cv2.addWeighted(_read(path), 0.3, colors, 0.7, 0)
+    return np.asarray(cv2.addWeighted(_read(path), 0.3, colors, 0.7, 0))
 
 
 def _signs(train: Path, names: Sequence[str]) -> list[np.ndarray]:

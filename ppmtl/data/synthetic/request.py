@@ -8,11 +8,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from ppmtl.data.synthetic.bodies import MAX_VEHICLE_CLASSES
 from ppmtl.data.synthetic.signs import SIGN_NAMES
-from ppmtl.data.synthetic.vehicles import MAX_VEHICLE_CLASSES
 from ppmtl.structures import Size
 
-DRAWING_VERSION = 1  # raise it with every change that moves a pixel: old data is then not taken for new
+DRAWING_VERSION = 2  # raise it with every change that moves a pixel: old data is then not taken for new
 SPLITS = ("train", "val", "test")
 MARKER, UNFINISHED = "demo_data.json", "demo_data.unfinished"
 _OWN = ("track1_train_data", "track1_test_data", "preview.png", MARKER)
@@ -84,7 +84,8 @@ def prepare(out: Path, request: DemoRequest, *, overwrite: bool) -> bool:
             return True
         if not overwrite:
             raise ValueError(
-                f"{out} holds other demo data: {'; '.join(differences)}. Add --overwrite to replace it, or choose another --out"
+                f"{out} holds other demo data: {'; '.join(differences)}. "
+                "Add --overwrite to replace it, or choose another --out"
             )
     elif found and UNFINISHED not in found:
         real = [name for name in found if name in _OWN]
@@ -100,7 +101,7 @@ def prepare(out: Path, request: DemoRequest, *, overwrite: bool) -> bool:
     out.mkdir(parents=True, exist_ok=True)
     # From here until the marker is written the directory is known to be incomplete
     (out / UNFINISHED).write_text("make_demo_data is running or was interrupted; run it again to start anew\n")
-    for name in (MARKER, *_OWN):
+    for name in reversed(_OWN):  # the marker first
         path = out / name
         if path.is_dir():
             shutil.rmtree(path)

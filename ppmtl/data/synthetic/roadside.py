@@ -14,17 +14,14 @@ from ppmtl.data.synthetic.classes import (
     VEGETATION,
     WALL,
 )
-from ppmtl.data.synthetic.draw import Camera, Canvas, Color, jitter, mix, scaled
+from ppmtl.data.synthetic.draw import Camera, Canvas, Color, jitter, mix, pick, scaled
 from ppmtl.data.synthetic.signs import SIGN_NAMES, sign_face
 
 _FACADES: tuple[Color, ...] = (
     (178, 122, 98), (204, 188, 156), (150, 152, 158), (188, 100, 80), (216, 204, 184), (120, 126, 138), (222, 178, 128),
 )  # fmt: skip
 _METAL: Color = (112, 116, 120)
-
-
-def _pick(rng: np.random.Generator, colors: tuple[Color, ...], spread: float = 14) -> Color:
-    return jitter(rng, colors[int(rng.integers(len(colors)))], spread)
+Pane = list[tuple[float, float, float]]
 
 
 def _plane(camera: Camera, x: float, z1: float, y1: float, z2: float, y2: float) -> np.ndarray:
@@ -41,7 +38,7 @@ def draw_building(canvas: Canvas, camera: Camera, x: float, z1: float, z2: float
     """Draws a house whose facade runs along the street at X = x from z1 to z2."""
     rng, side = canvas.rng, float(np.sign(x))
     floors = int(rng.integers(2, 7))
-    tall, wall = floors * 3.1 + 1.0, _pick(rng, _FACADES)
+    tall, wall = floors * 3.1 + 1.0, pick(rng, _FACADES)
     face, end = scaled(wall, 0.95 if side > 0 else 0.78), scaled(wall, 1.08)
     canvas.poly(_plane(camera, x, z1, 0, z2, tall), face, BUILDING, bottom=scaled(face, 0.8), texture=0.1)
     far_x = x + side * 12
@@ -50,7 +47,7 @@ def draw_building(canvas: Canvas, camera: Camera, x: float, z1: float, z2: float
     bright: Color = (250, 214, 138)
     columns = max(2, int((z2 - z1) / rng.uniform(2.2, 3.4)))
     step = (z2 - z1) / columns
-    sides, ends, sides_lit, ends_lit = [], [], [], []
+    panes: dict[str, list[Pane]] = {"side": [], "end": [], "side lit": [], "end lit": []}
     for floor in range(1, floors):
         low = floor * 3.1 + 0.9
         for column in range(columns):
@@ -61,15 +58,16 @@ def draw_building(canvas: Canvas, camera: Camera, x: float, z1: float, z2: float
                 (x, low + 1.5, start + 0.5 * step),
                 (x, low, start + 0.5 * step),
             ]
-            (sides_lit if lit and rng.random() < 0.4 else sides).append(pane)
+            panes["side lit" if lit and rng.random() < 0.4 else "side"].append(pane)
         for column in range(4):
             left, right = x + side * (0.8 + column * 2.8), x + side * (2.2 + column * 2.8)
             pane = [(left, low, z1), (left, low + 1.5, z1), (right, low + 1.5, z1), (right, low, z1)]
-            (ends_lit if lit and rng.random() < 0.4 else ends).append(pane)
-    for panes, color in ((sides, glass), (sides_lit, bright), (ends, scaled(glass, 1.2)), (ends_lit, bright)):
-        if panes:
-            canvas.polys(camera.project(panes), color)
-    shop = _pick(rng, ((46, 110, 130), (150, 40, 44), (50, 90, 60), (200, 150, 50)))
+            panes["end lit" if lit and rng.random() < 0.4 else "end"].append(pane)
+    colors = {"side": glass, "end": scaled(glass, 1.2)}
+    for kind, quads in panes.items():
+        if quads:
+            canvas.polys(camera.project(quads), colors.get(kind, bright))
+    shop = pick(rng, ((46, 110, 130), (150, 40, 44), (50, 90, 60), (200, 150, 50)))
     canvas.poly(_plane(camera, x, z1 + 0.5, 2.5, z2 - 0.5, 3.1), shop)
     canvas.poly(_plane(camera, x, z1 + 0.8, 0.5, z2 - 0.8, 2.4), bright if lit else scaled(glass, 0.85))
     canvas.poly(_plane(camera, x, z1, tall - 0.35, z2, tall), scaled(face, 0.7))
@@ -79,11 +77,11 @@ def draw_building(canvas: Canvas, camera: Camera, x: float, z1: float, z2: float
 def draw_wall(canvas: Canvas, camera: Camera, x: float, z1: float, z2: float) -> None:
     """Draws a brick or concrete wall along the street."""
     rng, tall = canvas.rng, float(canvas.rng.uniform(1.8, 3.2))
-    color = _pick(rng, ((158, 96, 76), (164, 160, 150), (132, 128, 126)))
-    far_x = x + np.sign(x) * 8
+    color = pick(rng, ((158, 96, 76), (164, 160, 150), (132, 128, 126)))
+    far_x = x + float(np.sign(x)) * 8
     canvas.poly(_frontal(camera, z1, x, 0, far_x, tall), scaled(color, 1.05), WALL, texture=0.25)
     canvas.poly(_plane(camera, x, z1, 0, z2, tall), scaled(color, 0.9), WALL, bottom=scaled(color, 0.7), texture=0.25)
-    for height in np.arange(0.45, tall - 0.2, 0.45):
+    for height in np.arange(0.45, tall - 0.2, 0.45).tolist():
         canvas.line(camera.project([(x, height, z1), (x, height, z2)]), scaled(color, 0.62), 0.7)
         canvas.line(camera.project([(x, height, z1), (far_x, height, z1)]), scaled(color, 0.7), 0.7)
     canvas.poly(_plane(camera, x, z1, tall - 0.18, z2, tall), scaled(color, 1.2))
@@ -92,12 +90,13 @@ def draw_wall(canvas: Canvas, camera: Camera, x: float, z1: float, z2: float) ->
 def draw_fence(canvas: Canvas, camera: Camera, x: float, z1: float, z2: float) -> None:
     """Draws a picket or rail fence along the street; the label covers its outline, gaps included, as in Cityscapes."""
     rng, tall = canvas.rng, float(canvas.rng.uniform(1.3, 2.1))
-    color = _pick(rng, ((226, 224, 216), (120, 84, 56), (66, 76, 72), (70, 110, 80)), 10)
+    color = pick(rng, ((226, 224, 216), (120, 84, 56), (66, 76, 72), (70, 110, 80)), 10)
     behind = mix(color, (64, 84, 56), 0.7)
     canvas.poly(_plane(camera, x, z1, 0.05, z2, tall), behind, FENCE, bottom=scaled(behind, 0.8))
     gap = float(rng.uniform(0.3, 0.5))
     pickets = [
-        [(x, 0, z), (x, tall, z), (x, tall, z + 0.45 * gap), (x, 0, z + 0.45 * gap)] for z in np.arange(z1, z2, gap)
+        [(x, 0, z), (x, tall, z), (x, tall, z + 0.45 * gap), (x, 0, z + 0.45 * gap)]
+        for z in np.arange(z1, z2, gap).tolist()
     ]
     canvas.polys(camera.project(pickets[:90]), scaled(color, 0.95))
     for height in (0.3 * tall, 0.8 * tall):
@@ -144,7 +143,7 @@ def draw_hedge(canvas: Canvas, camera: Camera, x: float, z1: float, z2: float) -
     depths = np.linspace(z1, z2, 9)
     tops = rng.uniform(1.2, 2.0) + rng.uniform(-0.22, 0.22, 9)
     outline = [(x, 0, z1), *((x, float(t), float(d)) for d, t in zip(depths, tops, strict=True)), (x, 0, z2)]
-    far_x = x + np.sign(x) * 6
+    far_x = x + float(np.sign(x)) * 6
     canvas.poly(_frontal(camera, z1, x, 0, far_x, float(tops[0])), scaled(green, 1.1), VEGETATION, texture=0.5)
     canvas.poly(camera.project(outline), green, VEGETATION, bottom=scaled(green, 0.7), texture=0.5)
 
@@ -163,7 +162,7 @@ def draw_pole(canvas: Canvas, camera: Camera, x: float, z: float, *, lamp: bool,
     rng, scale, inward = canvas.rng, camera.focal / z, -float(np.sign(x))
     tall = float(rng.uniform(5.5, 7.5)) if lamp else float(rng.uniform(2.8, 6.0))
     width = float(rng.uniform(0.16, 0.26))
-    color = _pick(rng, (_METAL, (86, 92, 92), (146, 146, 142), (96, 78, 62)), 8)
+    color = pick(rng, (_METAL, (86, 92, 92), (146, 146, 142), (96, 78, 62)), 8)
     _post(canvas, camera, x, z, tall, width, color)
     if not lamp:
         return

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import numpy as np
 
-from ppmtl.data.synthetic.draw import Canvas, Color, jitter, scaled
+from ppmtl.data.synthetic.draw import Camera, Canvas, Color, jitter, scaled
 from ppmtl.data.synthetic.scene import draw_street
 from ppmtl.data.synthetic.signs import Sign, sign_face, sign_names
 from ppmtl.data.synthetic.weather import develop
 from ppmtl.structures import Size
 
 _STEEL: Color = (122, 126, 130)
+_SIGN_METRES = 0.8
 _NEGATIVE_SHARE = 0.12  # pictures without any sign: a detector must learn to stay silent
 
 
@@ -30,37 +31,58 @@ def render_signs(
         (N,) int64 class indices.
     """
     names = sign_names(num_classes)
-    canvas, _, conditions = draw_street(rng, size, signs=False, busy=0.5)
+    canvas, camera, conditions = draw_street(rng, size, signs=False, busy=0.5)
     count = (
         0
         if rng.random() < _NEGATIVE_SHARE
         else int(rng.choice([1, 2, 3, 4, 5, 6], p=[0.2, 0.24, 0.22, 0.16, 0.1, 0.08]))
     )
+    labels_to_place = [int(label) for label in rng.integers(num_classes, size=count)]
+    if labels_to_place and first_label is not None:
+        labels_to_place[0] = first_label
+    # None is a distractor. Small = far first: then a near post may hide a far sign's post, never a plate
+    things: list[int | None] = [*labels_to_place, *[None] * int(rng.integers(1, 5))]
+    sides = [_draw_side(canvas, sign=thing is not None) for thing in things]
     taken: list[np.ndarray] = []
-    for _ in range(int(rng.integers(1, 5))):
-        _place_distractor(canvas, taken)
     boxes, labels = [], []
-    for index in range(count):
-        label = first_label if index == 0 and first_label is not None else int(rng.integers(num_classes))
-        box = _place_sign(canvas, sign_face(names[label]), taken)
+    for index in np.argsort(sides).tolist():
+        thing, side = things[index], sides[index]
+        if thing is None:
+            _place_distractor(canvas, camera, side, taken)
+            continue
+        box = _place_sign(canvas, camera, sign_face(names[thing]), side, taken)
         if box is not None:
             boxes.append(box)
-            labels.append(label)
+            labels.append(thing)
     picture = develop(canvas, conditions, rng)
     return picture, np.array(boxes, np.float32).reshape(-1, 4), np.array(labels, np.int64)
 
 
-def _free_square(canvas: Canvas, side: float, taken: list[np.ndarray]) -> np.ndarray | None:
-    """Returns the corner of a square clear of what is placed already, or None when eight tries find none."""
+def _free_square(canvas: Canvas, camera: Camera, side: float, taken: list[np.ndarray]) -> np.ndarray | None:
+    """Returns the corner of a square clear of what stands there already, or None when ten tries find no place.
+
+    The square hangs 1.5 to 6 m above the ground for a sign of 0.8 m, so that sizes and places agree with the camera.
+    """
     rng, (height, width) = canvas.rng, canvas.size
-    for _ in range(8):
-        corner = rng.uniform([2, 0.06 * height], [width - side - 2, max(0.68 * height - side, 0.07 * height)])
-        square = np.array([*corner, *(corner + side)])
-        # 1.15: signs stand apart a little; two of them may still share a post
-        if all(np.abs(square[:2] - other[:2]).max() > 1.15 * max(side, other[2] - other[0]) for other in taken):
+    for _ in range(10):
+        x, lift = rng.uniform(2, width - side - 2), rng.uniform(1.5, 6.0)
+        y = camera.horizon + (camera.height - lift) * side / _SIGN_METRES - side
+        y = max(y, rng.uniform(2, 0.1 * height))
+        square = np.array([x, y, x + side, y + side])
+        post = np.array([x + 0.4 * side, y, x + 0.6 * side, _foot(camera, side)])
+        if not any(_overlap(square, other, 0.08 * side) or _overlap(post, other, 1.0) for other in taken):
             taken.append(square)
-            return corner
+            return np.array([x, y])
     return None
+
+
+def _overlap(a: np.ndarray, b: np.ndarray, gap: float) -> bool:
+    return bool((a[:2] < b[2:] + gap).all() and (b[:2] < a[2:] + gap).all())
+
+
+def _foot(camera: Camera, side: float) -> float:
+    """Returns the row where the post of a sign that is ``side`` pixels wide meets the ground."""
+    return camera.horizon + camera.height * side / _SIGN_METRES
 
 
 def _tilted(rng: np.random.Generator, points: np.ndarray, corner: np.ndarray, side: float) -> np.ndarray:
@@ -69,13 +91,19 @@ def _tilted(rng: np.random.Generator, points: np.ndarray, corner: np.ndarray, si
     middle = (points - 0.5) * [turn, 1.0]
     rotation = np.array([[np.cos(lean), -np.sin(lean)], [np.sin(lean), np.cos(lean)]])
     # 0.92: the corners of a leaning square stay inside the reserved one
-    return corner + side * (0.5 + 0.92 * middle @ rotation.T)
+    return np.asarray(corner + side * (0.5 + 0.92 * middle @ rotation.T))
 
 
-def _post(canvas: Canvas, corner: np.ndarray, side: float) -> None:
+def _draw_side(canvas: Canvas, *, sign: bool) -> float:
+    """Returns a plate's side in pixels: 16 to 82 for signs of a 512 px picture, small ones more often."""
+    share = canvas.rng.random()
+    return min(canvas.size) / 512 * float(16 + 66 * share**1.3 if sign else 18 + 62 * share)
+
+
+def _post(canvas: Canvas, camera: Camera, corner: np.ndarray, side: float) -> None:
     x, y = corner + [0.5 * side, 0.6 * side]
     width = max(1.2, 0.09 * side)
-    foot = min(y + side * canvas.rng.uniform(1.8, 3.5), canvas.size[0])
+    foot = _foot(camera, side)
     color = jitter(canvas.rng, _STEEL, 14)
     canvas.poly([(x - width / 2, y), (x + width / 2, y), (x + width / 2, foot), (x - width / 2, foot)], color)
     canvas.poly(
@@ -83,15 +111,13 @@ def _post(canvas: Canvas, corner: np.ndarray, side: float) -> None:
     )
 
 
-def _place_sign(canvas: Canvas, sign: Sign, taken: list[np.ndarray]) -> np.ndarray | None:
+def _place_sign(canvas: Canvas, camera: Camera, sign: Sign, side: float, taken: list[np.ndarray]) -> np.ndarray | None:
     rng = canvas.rng
-    # 14 to 80 px at TT100K's square pictures of 512, smaller ones more often, as seen from afar
-    side = min(canvas.size) / 512 * (16 + 66 * rng.random() ** 1.3)
-    corner = _free_square(canvas, side, taken)
+    corner = _free_square(canvas, camera, side, taken)
     if corner is None:
         return None
-    if rng.random() < 0.8:
-        _post(canvas, corner, side)
+    if rng.random() < 0.93:
+        _post(canvas, camera, corner, side)
     unit = np.concatenate([np.array([[0, 0], [1, 0], [1, 1], [0, 1]], np.float64), sign.outline])
     pixels = _tilted(rng, unit, corner, side)
     quad, plate = pixels[:4], pixels[4:]
@@ -99,7 +125,7 @@ def _place_sign(canvas: Canvas, sign: Sign, taken: list[np.ndarray]) -> np.ndarr
         middle = quad.mean(axis=0)
         canvas.poly(middle + (quad - middle) * 1.12, jitter(rng, (150, 152, 150), 20))
     canvas.sprite(sign.sprite, quad)
-    box = np.concatenate([plate.min(axis=0), plate.max(axis=0)])
+    box: np.ndarray = np.concatenate([plate.min(axis=0), plate.max(axis=0)])
     if rng.random() < 0.2:
         _occlude(canvas, box)
     return box
@@ -124,11 +150,10 @@ def _occlude(canvas: Canvas, box: np.ndarray) -> None:
         canvas.poly(middle + reach * np.stack([np.cos(angle), np.sin(angle)], -1), scaled(green, rng.uniform(0.7, 1.2)))
 
 
-def _place_distractor(canvas: Canvas, taken: list[np.ndarray]) -> None:
+def _place_distractor(canvas: Canvas, camera: Camera, side: float, taken: list[np.ndarray]) -> None:
     """Draws something sign-like that is no sign: an advertisement, the back of a sign, a mirror, a pennant."""
     rng = canvas.rng
-    side = min(canvas.size) / 512 * rng.uniform(18, 80)
-    corner = _free_square(canvas, side, taken)
+    corner = _free_square(canvas, camera, side, taken)
     if corner is None:
         return
     angle = np.linspace(0, 2 * np.pi, 40, endpoint=False)
@@ -137,7 +162,7 @@ def _place_distractor(canvas: Canvas, taken: list[np.ndarray]) -> None:
     board = np.array([[0.02, 0.2], [0.98, 0.2], [0.98, 0.8], [0.02, 0.8]])
     outline = (circle, triangle, board)[int(rng.choice(3, p=[0.45, 0.25, 0.3]))]
     kind = int(rng.integers(3))
-    _post(canvas, corner, side)
+    _post(canvas, camera, corner, side)
     pixels = _tilted(rng, outline, corner, side)
     middle = pixels.mean(axis=0)
     if kind == 0:  # the back of a sign

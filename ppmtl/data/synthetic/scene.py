@@ -3,32 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
 
-from ppmtl.data.synthetic import actors, roadside
-from ppmtl.data.synthetic.classes import BUILDING, CAR, ROAD, SIDEWALK, SKY, TERRAIN, VEGETATION
-from ppmtl.data.synthetic.draw import Camera, Canvas, jitter, mix, scaled
+from ppmtl.data.synthetic import actors, people, roadside
+from ppmtl.data.synthetic.bodies import vehicle_classes
+from ppmtl.data.synthetic.classes import CAR
+from ppmtl.data.synthetic.draw import Camera, Canvas, pick, scaled
+from ppmtl.data.synthetic.ground import Street, draw_ground, draw_sky, plan_street
 from ppmtl.data.synthetic.solids import View
-from ppmtl.data.synthetic.vehicles import PAINTS, draw_vehicle, vehicle_classes
+from ppmtl.data.synthetic.vehicles import PAINTS, draw_vehicle
 from ppmtl.data.synthetic.weather import Conditions, develop, draw_conditions, hard_labels
 from ppmtl.structures import IGNORE_LABEL, Size
 
 _FAR = 70.0  # metres to the end of the street
 Drawing = tuple[float, Callable[[], object]]
-
-
-@dataclass(frozen=True)
-class Street:
-    """The plan of one street: metres from its middle, the camera stands at X = 0."""
-
-    left: float
-    right: float
-    walk_left: float
-    walk_right: float
-    lanes: tuple[float, ...]
 
 
 def render_street(rng: np.random.Generator, size: Size) -> tuple[np.ndarray, np.ndarray]:
@@ -64,9 +54,9 @@ def draw_street(
     focal = max(width, 1.5 * height) * rng.uniform(0.62, 0.82)
     camera = Camera(focal, width * rng.uniform(0.42, 0.58), height * rng.uniform(0.42, 0.52), rng.uniform(1.35, 1.9))
     canvas = Canvas(size, rng, conditions.sky_bottom, conditions.haze)
-    street = _plan(rng)
-    _draw_sky(canvas, camera, conditions)
-    _draw_ground(canvas, camera, street)
+    street = plan_street(rng)
+    draw_sky(canvas, camera, conditions)
+    draw_ground(canvas, camera, street)
     things = _sides(canvas, camera, street, conditions) + _traffic(canvas, camera, street, conditions, busy)
     things += _furniture(canvas, camera, street, conditions, signs)
     for depth, draw in sorted(things, key=lambda thing: -thing[0]):
@@ -74,82 +64,6 @@ def draw_street(
         draw()
     canvas.depth = 0.0
     return canvas, camera, conditions
-
-
-def _plan(rng: np.random.Generator) -> Street:
-    lane = rng.uniform(3.0, 3.5)
-    own, other = (int(n) for n in rng.integers(1, 3, 2))
-    right, left = lane * (own - 0.5), -lane * (other + 0.5)
-    right_walk, left_walk = rng.uniform(1.8, 4.0, 2)
-    lanes = tuple((np.arange(-other, own) * lane).tolist())
-    return Street(left, right, left - left_walk, right + right_walk, lanes)
-
-
-def _draw_sky(canvas: Canvas, camera: Camera, conditions: Conditions) -> None:
-    rng, (height, width) = canvas.rng, canvas.size
-    horizon = camera.horizon
-    canvas.poly([(0, 0), (width, 0), (width, horizon + 3), (0, horizon + 3)], conditions.sky_top, SKY,
-                bottom=conditions.sky_bottom)  # fmt: skip
-    for _ in range(int(rng.integers(0, 6))):
-        x, y, wide = rng.uniform(0, width), rng.uniform(0, 0.7) * horizon, rng.uniform(0.06, 0.2) * width
-        cloud = mix(conditions.sky_bottom, (250, 250, 250), 0.5)
-        for _ in range(5):
-            angle = np.linspace(0, 2 * np.pi, 14)
-            reach = wide * rng.uniform(0.25, 0.55)
-            middle = (x + rng.uniform(-0.6, 0.6) * wide, y + rng.uniform(-0.1, 0.1) * wide)
-            canvas.poly(np.stack([middle[0] + reach * np.cos(angle), middle[1] + 0.32 * reach * np.sin(angle)], -1),
-                        mix(cloud, conditions.sky_top, rng.uniform(0, 0.4)))  # fmt: skip
-    canvas.depth = 90.0
-    xs = np.linspace(-0.05, 1.05, 15) * width
-    for label, color, tall in ((BUILDING, (128, 130, 138), 0.16), (VEGETATION, (72, 96, 66), 0.07)):
-        tops = horizon - height * tall * rng.uniform(0.3, 1.0, 15)
-        edge = np.repeat(np.stack([xs, tops], -1), 2, axis=0)
-        if label == BUILDING:  # flat roofs: shift every second point to the next column
-            edge[:-1, 0] = edge[1:, 0]
-        canvas.poly(
-            [(xs[0], horizon + 3), *edge.tolist(), (xs[-1], horizon + 3)], jitter(rng, color, 12), label, texture=0.15
-        )
-
-
-def _draw_ground(canvas: Canvas, camera: Camera, street: Street) -> None:
-    rng, (height, width) = canvas.rng, canvas.size
-    canvas.depth, near = 20.0, 1.2
-    grass = jitter(rng, (138, 146, 80) if rng.random() < 0.7 else (160, 146, 108), 14)
-    top = camera.horizon + 1
-    canvas.poly([(0, top), (width, top), (width, height), (0, height)], mix(grass, canvas.haze_color, 0.2), TERRAIN,
-                bottom=grass, texture=0.35)  # fmt: skip
-    canvas.depth = 4.0
-
-    def strip(x1: float, x2: float, z1: float = near, z2: float = 400.0) -> np.ndarray:
-        return camera.project([(x1, 0, z1), (x1, 0, z2), (x2, 0, z2), (x2, 0, z1)])
-
-    slabs = jitter(rng, (168, 160, 152), 12)
-    for inner, outer in ((street.left, street.walk_left), (street.right, street.walk_right)):
-        canvas.poly(strip(inner, outer), mix(slabs, canvas.haze_color, 0.3), SIDEWALK, bottom=slabs, texture=0.15)
-        for z in np.arange(2.0, 26.0, 1.5):
-            canvas.line(camera.project([(inner, 0, z), (outer, 0, z)]), scaled(slabs, 0.78), 0.6)
-    asphalt = jitter(rng, (92, 92, 96), 12)
-    canvas.poly(
-        strip(street.left, street.right), mix(asphalt, canvas.haze_color, 0.25), ROAD, bottom=asphalt, texture=0.22
-    )
-    for edge in (street.left, street.right):
-        canvas.poly(strip(edge - 0.1, edge + 0.1), (186, 182, 176), SIDEWALK)
-    paint = (226, 226, 218)
-    gap = (street.right - street.left) / len(street.lanes)
-    for index in range(1, len(street.lanes)):
-        x = street.left + index * gap
-        middle = index == sum(lane < 0 for lane in street.lanes)
-        if middle and rng.random() < 0.6:
-            canvas.poly(strip(x - 0.08, x + 0.08, z2=90), (228, 190, 80))
-            continue
-        offset = rng.uniform(0, 6)
-        for z in np.arange(near + offset - 4, 60, 6.0):
-            if z > near:
-                canvas.poly(strip(x - 0.08, x + 0.08, z, z + 2.6), paint)
-    if rng.random() < 0.3:
-        start = rng.uniform(7, 18)
-        for x in np.arange(street.left + 0.4, street.right - 0.4, 1.0):
-            canvas.poly(strip(x, x + 0.5, start, start + 3.2), paint)
 
 
 def _sides(canvas: Canvas, camera: Camera, street: Street, conditions: Conditions) -> list[Drawing]:
@@ -190,10 +104,6 @@ def _sides(canvas: Canvas, camera: Camera, street: Street, conditions: Condition
     return things
 
 
-def _view(camera: Camera, x: float, z: float, yaw: float) -> View:
-    return View(camera, x, z, yaw)
-
-
 def _traffic(canvas: Canvas, camera: Camera, street: Street, conditions: Conditions, busy: float) -> list[Drawing]:
     rng, lit = canvas.rng, conditions.lamps_on
     things: list[Drawing] = []
@@ -215,7 +125,7 @@ def _traffic(canvas: Canvas, camera: Camera, street: Street, conditions: Conditi
         lane, z = place
         tilt = float(rng.uniform(-0.05, 0.05))
         oncoming = lane < 0
-        view = _view(camera, lane, z + (length if oncoming else 0), (np.pi if oncoming else 0.0) + tilt)
+        view = View(camera, lane, z + (length if oncoming else 0), (np.pi if oncoming else 0.0) + tilt)
         things.append((z + 0.5, partial(draw, canvas, view, lit=lit)))
 
     for chance, draw, length in (
@@ -227,13 +137,13 @@ def _traffic(canvas: Canvas, camera: Camera, street: Street, conditions: Conditi
             big(draw, length, 8.0, 24.0)
     classes = vehicle_classes(60)
     for _ in range(int(rng.integers(1, 6) * busy)):
-        vehicle, paint = classes[int(rng.integers(60))], jitter(rng, PAINTS[int(rng.integers(len(PAINTS)))], 14)
+        vehicle, paint = classes[int(rng.integers(60))], pick(rng, PAINTS)
         place = reserve(5.0, 6.0, 38.0)
         if place is not None:
             lane, z = place
             oncoming = lane < 0
             turn = float(rng.uniform(-0.12, 0.12)) if rng.random() < 0.8 else float(rng.uniform(-1.2, 1.2))
-            view = _view(camera, lane, z + (4.8 if oncoming else 0), (np.pi if oncoming else 0.0) + turn)
+            view = View(camera, lane, z + (4.8 if oncoming else 0), (np.pi if oncoming else 0.0) + turn)
             things.append((z, partial(draw_vehicle, canvas, view, vehicle, paint, CAR, lit=lit)))
     for motor, chance in ((True, 0.55), (False, 0.55)):
         for _ in range(2):
@@ -247,7 +157,7 @@ def _traffic(canvas: Canvas, camera: Camera, street: Street, conditions: Conditi
             if rng.random() < 0.75
             else float(rng.uniform(street.left, street.right))
         )
-        things.append((z, partial(actors.draw_person, canvas, x, z, _view(camera, x, z, 0.0))))
+        things.append((z, partial(people.draw_person, canvas, camera, x, z)))
     return things
 
 
@@ -260,8 +170,8 @@ def _cycle(canvas: Canvas, camera: Camera, street: Street, *, motor: bool, lit: 
     low, high = (street.left, street.right) if ridden else (street.walk_left, street.walk_right)
     x = float(np.clip(rng.uniform(-reach, reach), low, high))
     yaw = float(rng.uniform(0.7, 2.4)) * (1 if rng.random() < 0.5 else -1)
-    view = _view(camera, x, z, yaw)
-    return z, partial(actors.draw_cycle, canvas, view, motor=motor, ridden=ridden, lit=lit)
+    view = View(camera, x, z, yaw)
+    return z, partial(people.draw_cycle, canvas, view, motor=motor, ridden=ridden, lit=lit)
 
 
 def _furniture(canvas: Canvas, camera: Camera, street: Street, conditions: Conditions, signs: bool) -> list[Drawing]:
@@ -288,6 +198,6 @@ def _draw_bonnet(canvas: Canvas) -> None:
     rise = height * rng.uniform(0.04, 0.10)
     xs = np.linspace(0, 1, 13)
     tops = height - rise * (0.45 + 0.55 * np.sin(np.pi * xs))
-    color = jitter(rng, PAINTS[int(rng.integers(len(PAINTS)))], 10)
+    color = pick(rng, PAINTS)
     canvas.poly([*zip((xs * width).tolist(), tops.tolist(), strict=True), (width, height), (0, height)], color,
                 IGNORE_LABEL, bottom=scaled(color, 0.5))  # fmt: skip

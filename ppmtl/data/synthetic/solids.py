@@ -36,7 +36,7 @@ class View:
 
     def world(self, local: ArrayLike) -> np.ndarray:
         """Returns (..., 3) world points of local points."""
-        return self.turn(local) + np.array([self.x, 0.0, self.z])
+        return np.asarray(self.turn(local) + np.array([self.x, 0.0, self.z]))
 
     def pixels(self, local: ArrayLike) -> np.ndarray:
         """Returns (..., 2) pixel coordinates of local points."""

@@ -83,7 +83,8 @@ def develop(canvas: Canvas, conditions: Conditions, rng: np.random.Generator) ->
     if conditions.blur > 0.25:
         picture = cv2.GaussianBlur(picture, (0, 0), conditions.blur)
     picture += rng.standard_normal(picture.shape, np.float32) * np.float32(conditions.noise)
-    return np.clip(picture + 0.5, 0, 255).astype(np.uint8)
+    finished: np.ndarray = np.clip(picture + 0.5, 0, 255).astype(np.uint8)
+    return finished
 
 
 def hard_labels(canvas: Canvas) -> np.ndarray:
@@ -98,7 +99,8 @@ def hard_labels(canvas: Canvas) -> np.ndarray:
 
 def _add_glows(picture: np.ndarray, canvas: Canvas, strength: float) -> None:
     height, width = picture.shape[:2]
-    for x, y, radius, color in canvas.glows:
+    for glow in filter(canvas.uncovered, canvas.glows):
+        x, y, radius = glow.x, glow.y, glow.radius
         left, right = max(0, int(x - 2 * radius)), min(width, int(x + 2 * radius) + 2)
         top, bottom = max(0, int(y - 2 * radius)), min(height, int(y + 2 * radius) + 2)
         if left >= right or top >= bottom:
@@ -106,7 +108,7 @@ def _add_glows(picture: np.ndarray, canvas: Canvas, strength: float) -> None:
         across = np.exp(-(((np.arange(left, right) + 0.5 - x) / radius) ** 2) * 1.6)
         down = np.exp(-(((np.arange(top, bottom) + 0.5 - y) / radius) ** 2) * 1.6)
         blob = (np.outer(down, across) * strength).astype(np.float32)
-        picture[top:bottom, left:right] += blob[..., None] * np.asarray(color, np.float32)
+        picture[top:bottom, left:right] += blob[..., None] * np.asarray(glow.color, np.float32)
 
 
 def _add_falling(picture: np.ndarray, conditions: Conditions, rng: np.random.Generator) -> None:
