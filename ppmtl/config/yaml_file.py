@@ -124,9 +124,8 @@ class _Builder:
         return Node(value, origin)
 
     def mapping(self, node: yaml.MappingNode) -> dict[str, Node]:
-        if not any(
-            node is done for done in self.checked
-        ):  # an aliased mapping comes again, after << was resolved in it
+        # An aliased mapping comes again after << was resolved in it, and then holds the keys it overrides as well.
+        if not any(node is done for done in self.checked):
             self.checked.append(node)
             self.check_keys(node)
             self.loader.flatten_mapping(node)
