@@ -8,7 +8,7 @@ from ppmtl.ops.polygons import decode, encode
 
 
 def _official(polygons, size):
-    """The scorer's rasteriser as reference/challenge.md section 3 tells it."""
+    """The scorer's rasteriser as docs/submission.md describes it."""
     label_map = np.zeros(size, np.uint8)
     for key in polygons:
         contours = [np.array(contour, np.int32) for contour in polygons[key] if len(contour) > 2]

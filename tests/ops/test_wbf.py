@@ -16,7 +16,7 @@ BOX = [0.1, 0.1, 0.3, 0.3]
 
 
 def _reference(boxes_list, scores_list, labels_list, weights, threshold, confidence_type, overflow):
-    """The rule as model.md states it, one box after the other: slow, and written without the code under test."""
+    """The published rule, one box after the other: slow, and written without the code under test."""
     weights = np.ones(len(boxes_list)) if weights is None else np.asarray(weights, np.float64)
     groups = {}
     for view, (boxes, scores, labels) in enumerate(zip(boxes_list, scores_list, labels_list, strict=True)):
