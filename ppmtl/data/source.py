@@ -1,0 +1,273 @@
+"""A source: one data set + transforms + sampler = an endless stream of batches that can be entered at any step.
+
+Nothing is remembered between steps. Which samples a step takes, and every random draw of their augmentation, are a pure
+function of (seed, source name, step, position). So the number of workers changes nothing, and a resumed run needs only
+its step number.
+"""
+
+from __future__ import annotations
+
+import logging
+import shutil
+import zlib
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, Protocol
+
+import cv2
+import numpy as np
+
+from ppmtl.data.canvas import Transform, augment
+from ppmtl.structures import ClassList, Sample
+
+log = logging.getLogger(__name__)
+
+Sampler = Literal["shuffle", "class_balanced", "sequential"]
+
+# First word after (seed, source) of every generator: shuffling, class drawing and augmentation must not share draws.
+_SHUFFLE, _BALANCE, _AUGMENT = range(3)
+# Batches wait in shared memory, several per worker and source; containers often have 64 MiB, and a full one kills
+# the worker with a bus error instead of a message.
+_SHARED_MEMORY_BYTES = 2**30
+
+
+class Dataset(Protocol):
+    """What a reader offers (``ppmtl/data/datasets``)."""
+
+    classes: ClassList
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int, /) -> Sample: ...
+
+    def path(self, index: int) -> str:
+        """Returns the picture file of a sample without reading it."""
+
+    def describe(self) -> str:
+        """Returns one line with counts."""
+
+
+class Collates(Protocol):
+    """The part of a task that a source uses (a task in ``ppmtl/tasks`` has it)."""
+
+    def collate(self, samples: Sequence[Sample]) -> dict[str, np.ndarray]:
+        """Returns the target arrays of a batch; none of them may have zero elements."""
+
+
+@dataclass(frozen=True)
+class Batch:
+    """One training batch.
+
+    Attributes:
+        images: (B, H, W, 3) uint8 RGB, or float32 on the same 0..255 scale. numpy from ``Source.batch``, Paddle tensors
+            from ``Source.loader``.
+        targets: {task: {target name: array or tensor}}.
+    """
+
+    images: Any
+    targets: Mapping[str, Mapping[str, Any]]
+
+
+class Source:
+    """An endless, stateless stream of batches.
+
+    Args:
+        name: its key in the config; part of every random seed, so sources do not share draws.
+        dataset: the reader.
+        transforms: applied in order to every sample.
+        tasks: {task name: task} whose targets a batch carries.
+        batch_size: samples per step and process.
+        seed: of the run.
+        sampler: "shuffle" = a new permutation per pass, each sample once per pass over all processes together;
+            "class_balanced" = a class evenly, then one of its samples evenly, with replacement;
+            "sequential" = file order.
+        rank: this process.
+        world_size: number of processes.
+
+    Raises:
+        ValueError: if the data set is empty, or has no ``class_indices()`` and the sampler needs them.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        dataset: Dataset,
+        transforms: Sequence[Transform],
+        tasks: Mapping[str, Collates],
+        *,
+        batch_size: int,
+        seed: int,
+        sampler: Sampler = "shuffle",
+        rank: int = 0,
+        world_size: int = 1,
+    ) -> None:
+        if len(dataset) == 0:
+            raise ValueError(f"source '{name}': the data set has no samples; check its paths")
+        self.name, self.dataset, self.transforms, self.tasks = name, dataset, tuple(transforms), dict(tasks)
+        self.batch_size, self.sampler, self.rank, self.world_size = batch_size, sampler, rank, world_size
+        self._entropy = (seed, zlib.crc32(name.encode()))
+        self._passes: dict[int, np.ndarray] = {}
+        self._by_class: list[np.ndarray] = _by_class(name, dataset) if sampler == "class_balanced" else []
+
+    def indices(self, step: int) -> list[int]:
+        """Returns the data set indices of this process's batch at ``step``, in batch order."""
+        return [self._index(step, position) for position in range(self.batch_size)]
+
+    def files(self, step: int) -> list[str]:
+        """Returns the picture files of this process's batch at ``step``, without reading them."""
+        return [self.dataset.path(index) for index in self.indices(step)]
+
+    def sample(self, step: int, position: int) -> Sample:
+        """Returns sample ``position`` of this process's batch at ``step``, read and augmented."""
+        rng = self._rng(_AUGMENT, step, self._place(position))
+        return augment(self.dataset[self._index(step, position)], self.transforms, rng)
+
+    def batch(self, step: int) -> Batch:
+        """Returns the batch of ``step`` as numpy arrays.
+
+        Raises:
+            ValueError: if a file is unreadable or lacks a label, or the transforms leave pictures of several sizes.
+        """
+        samples = [self.sample(step, position) for position in range(self.batch_size)]
+        if len({sample.size for sample in samples}) > 1:
+            names = ", ".join(type(transform).__name__ for transform in self.transforms) or "(none)"
+            sizes = "; ".join(f"{sample.path} {sample.size}" for sample in samples)
+            raise ValueError(
+                f"source '{self.name}': the pictures of a batch need one (height, width), got {sizes}; its transforms "
+                f"are {names}: add pad_crop or resize after the last one that changes the size, or set batch_size to 1"
+            )
+        targets = {task: self.tasks[task].collate(samples) for task in self.tasks}
+        for task, arrays in targets.items():
+            for key, array in arrays.items():
+                assert array.size, f"{task}.{key}: Paddle's DataLoader cannot carry zero-size arrays; collate must pad"
+        return Batch(np.stack([sample.image for sample in samples]), targets)
+
+    def loader(self, start_step: int, num_steps: int, num_workers: int) -> Iterator[Batch]:
+        """Yields the batches of ``num_steps`` steps from ``start_step`` on, as Paddle tensors.
+
+        The stream is the same for every ``num_workers``; 0 builds batches in this process. Leaving the iterator (also
+        by an exception) ends its workers.
+
+        Raises:
+            ValueError: what went wrong with a file or a label, with the message of the place where it happened.
+            RuntimeError: if a worker process died or has a bug.
+        """
+        steps = _Steps(self, start_step, num_steps)
+        return _from_workers(steps, num_workers) if num_workers else _in_this_process(steps)
+
+    def _place(self, position: int) -> int:
+        """Returns the position in the batch of all processes together; they take turns."""
+        return position * self.world_size + self.rank
+
+    def _index(self, step: int, position: int) -> int:
+        count = len(self.dataset)
+        place = step * self.batch_size * self.world_size + self._place(position)
+        if self.sampler == "class_balanced":
+            rng = self._rng(_BALANCE, place)
+            members = self._by_class[int(rng.integers(len(self._by_class)))]
+            return int(members[rng.integers(len(members))])
+        if self.sampler == "sequential":
+            return place % count
+        return int(self._permutation(place // count)[place % count])
+
+    def _permutation(self, number: int) -> np.ndarray:
+        """Returns the order of pass ``number``; the last two are kept, because a batch may straddle two passes."""
+        if number not in self._passes:
+            self._passes = {n: order for n, order in self._passes.items() if n == number - 1}
+            self._passes[number] = self._rng(_SHUFFLE, number).permutation(len(self.dataset))
+        return self._passes[number]
+
+    def _rng(self, *key: int) -> np.random.Generator:
+        return np.random.default_rng([*self._entropy, *key])
+
+
+def _by_class(name: str, dataset: Dataset) -> list[np.ndarray]:
+    """Returns the sample indices of every class that has samples."""
+    class_indices = getattr(dataset, "class_indices", None)
+    if class_indices is None:
+        raise ValueError(
+            f"source '{name}': sampler 'class_balanced' needs one class per picture, which {type(dataset).__name__} "
+            "has not; use sampler: shuffle"
+        )
+    of_sample = class_indices()
+    return [np.flatnonzero(of_sample == index) for index in np.unique(of_sample)]
+
+
+class _Steps:
+    """The steps of a stream as a map-style data set: item i is the whole batch of step ``start + i``.
+
+    Whole batches, because what a batch holds depends on its step: Paddle's batch sampler would have to carry (step,
+    position) pairs, and its collate function would run without the tasks.
+    """
+
+    def __init__(self, source: Source, start: int, count: int) -> None:
+        self.source, self.start, self.count = source, start, count
+
+    def __len__(self) -> int:
+        return self.count
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        """Returns {"images", "targets"}, or {"error": UTF-8 bytes}.
+
+        Paddle answers an exception in a worker with "Blocking queue is killed" in the main process, perhaps steps
+        before the one it belongs to; so what a user can cause travels as a value, in order.
+        """
+        try:
+            batch = self.source.batch(self.start + index)
+        except (ValueError, OSError) as error:
+            return {"error": np.frombuffer(f"{error}".encode() or b"unknown", np.uint8)}
+        return {"images": batch.images, "targets": batch.targets}
+
+
+def _in_this_process(steps: _Steps) -> Iterator[Batch]:
+    import paddle  # data is read by tools that run without Paddle
+
+    for step in range(steps.start, steps.start + steps.count):
+        batch = steps.source.batch(step)
+        targets = {t: {k: paddle.to_tensor(a) for k, a in arrays.items()} for t, arrays in batch.targets.items()}
+        yield Batch(paddle.to_tensor(batch.images), targets)
+
+
+def _from_workers(steps: _Steps, num_workers: int) -> Iterator[Batch]:
+    from paddle.io import DataLoader  # data is read by tools that run without Paddle
+
+    name = steps.source.name
+    batches = iter(
+        DataLoader(
+            steps,
+            batch_size=None,
+            num_workers=min(num_workers, max(1, len(steps))),
+            use_shared_memory=_shared_memory_is_large(),
+            worker_init_fn=_quiet_worker,
+        )
+    )
+    try:
+        for _ in range(len(steps)):
+            try:
+                item = next(batches)
+            except SystemError as error:  # Paddle's "Blocking queue is killed"
+                raise RuntimeError(
+                    f"source '{name}': a data worker died; its own message is printed above (none: it was killed, "
+                    "often for lack of memory). Set train.num_workers=0 to see the error in place, without workers"
+                ) from error
+            if "error" in item:
+                raise ValueError(item["error"].numpy().tobytes().decode())
+            yield Batch(item["images"], item["targets"])
+    finally:
+        # Its reader thread refers to the iterator, so dropping it would leave the workers running until the program
+        # ends; Paddle has no public way to say "enough".
+        batches._try_shutdown_all()
+
+
+def _quiet_worker(worker_id: int) -> None:  # noqa: ARG001
+    cv2.setNumThreads(0)  # as many workers as wanted are running already; OpenCV's threads would fight with them
+
+
+def _shared_memory_is_large() -> bool:
+    try:
+        enough = shutil.disk_usage("/dev/shm").free >= _SHARED_MEMORY_BYTES
+    except OSError:
+        return False
+    if not enough:
+        log.warning("/dev/shm has less than 1 GiB free: data workers use slower pipes (docker: --shm-size=2g)")
+    return enough

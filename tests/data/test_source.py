@@ -1,0 +1,232 @@
+"""The sample stream: a pure function of the step, whole passes, the same with any number of workers."""
+
+from __future__ import annotations
+
+import multiprocessing
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import pytest
+
+from ppmtl.data import source as source_module
+from ppmtl.data import transforms as T
+from ppmtl.data.source import Source
+from ppmtl.structures import ClassList, Sample
+
+
+class Numbers:
+    """Pictures that show their own number; class = number modulo 3, class 0 only for picture 0."""
+
+    classes = ClassList(("a", "b", "c"))
+
+    def __init__(self, count: int, fail_at: int = -1, error: type[Exception] = ValueError, side: int = 8) -> None:
+        self.count, self.fail_at, self.error, self.side = count, fail_at, error, side
+
+    def __len__(self) -> int:
+        return self.count
+
+    def path(self, index: int) -> str:
+        return f"{index}.jpg"
+
+    def describe(self) -> str:
+        return f"{self.count} numbers"
+
+    def class_indices(self) -> np.ndarray:
+        return np.array([0] + [1 + i % 2 for i in range(1, self.count)])
+
+    def __getitem__(self, index: int) -> Sample:
+        if index == self.fail_at:
+            raise self.error(f"/数据/{index}.jpg: the file is empty; copy it again")
+        image = np.full((self.side, self.side + index * (self.side == 9), 3), index, np.uint8)
+        return Sample(self.path(index), image, class_index=index)
+
+
+class First:
+    """A task whose target is the class index."""
+
+    def collate(self, samples: Sequence[Sample]) -> dict[str, np.ndarray]:
+        return {"class_index": np.array([sample.class_index for sample in samples], np.int64)}
+
+
+def stream(
+    count: int = 10, name: str = "cls", transforms: Sequence[Any] = (), *, dataset: Any = None, **options: Any
+) -> Source:
+    settings = {"batch_size": 3, "seed": 1, **options}
+    return Source(name, dataset or Numbers(count), transforms, {"cls": First()}, **settings)
+
+
+def served(source: Source, steps: range) -> list[int]:
+    return [index for step in steps for index in source.indices(step)]
+
+
+# ---- which samples --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("world_size", [1, 2, 3])
+def test_all_processes_together_serve_each_sample_once_per_pass(world_size: int) -> None:
+    ranks = [stream(10, rank=rank, world_size=world_size) for rank in range(world_size)]
+    steps = range(10)  # 10 steps of 3 x world_size samples are 3 x world_size whole passes
+    counts = Counter(index for source in ranks for index in served(source, steps))
+    assert counts == dict.fromkeys(range(10), 3 * world_size)
+
+
+def test_a_pass_has_no_repetition_although_batches_straddle_passes() -> None:
+    order = served(stream(10), range(20))
+    passes = [order[i : i + 10] for i in range(0, 60, 10)]
+    assert all(sorted(one) == list(range(10)) for one in passes)
+    assert len({tuple(one) for one in passes}) == len(passes)
+
+
+def test_processes_share_one_order() -> None:
+    alone = stream(10, batch_size=6)
+    pair = [stream(10, batch_size=3, rank=rank, world_size=2) for rank in (0, 1)]
+    for step in range(7):
+        together = [index for both in zip(*(p.indices(step) for p in pair), strict=True) for index in both]
+        assert together == alone.indices(step)
+
+
+def test_any_step_can_be_entered_in_any_order() -> None:
+    forward = [stream().indices(step) for step in range(30)]
+    source = stream()
+    assert [source.indices(step) for step in reversed(range(30))] == forward[::-1]
+
+
+def test_seed_and_name_change_the_order() -> None:
+    orders = [served(stream(30, name, seed=seed), range(10)) for name, seed in (("cls", 1), ("cls", 2), ("seg", 1))]
+    assert len({tuple(order) for order in orders}) == 3
+
+
+def test_sequential_keeps_the_file_order_and_starts_again() -> None:
+    assert served(stream(4, sampler="sequential"), range(2)) == [0, 1, 2, 3, 0, 1]
+
+
+def test_class_balanced_draws_classes_evenly_and_every_sample() -> None:
+    order = served(stream(21, sampler="class_balanced"), range(1000))
+    assert abs(order.count(0) / 3000 - 1 / 3) < 0.03  # picture 0 is a class of its own
+    assert set(order) == set(range(21))
+
+
+def test_class_balanced_needs_one_class_per_picture() -> None:
+    class Boxes(Numbers):
+        class_indices = None  # type: ignore[assignment]
+
+    with pytest.raises(ValueError, match=r"'cls': sampler 'class_balanced'.*Boxes"):
+        stream(dataset=Boxes(4), sampler="class_balanced")
+
+
+def test_an_empty_data_set_is_refused() -> None:
+    with pytest.raises(ValueError, match="no samples"):
+        stream(0)
+
+
+def test_files_name_the_pictures_of_a_step() -> None:
+    source = stream()
+    assert source.files(4) == [f"{index}.jpg" for index in source.indices(4)]
+
+
+# ---- augmentation and batches ---------------------------------------------------------------------------------------
+
+
+class Note:
+    """Writes one random number into the picture."""
+
+    def __call__(self, canvas: Any, rng: np.random.Generator) -> None:
+        canvas.image = np.full_like(canvas.image, rng.integers(256))
+
+
+def test_augmentation_depends_on_step_place_and_seed_alone() -> None:
+    source = stream(transforms=[Note()])
+    values = {(step, p): int(source.sample(step, p).image[0, 0, 0]) for step in range(20) for p in range(3)}
+    assert len(set(values.values())) > 40
+    again = stream(transforms=[Note()])
+    assert {key: int(again.sample(*key).image[0, 0, 0]) for key in reversed(values)} == values
+    ranks = [stream(transforms=[Note()], rank=rank, world_size=2) for rank in (0, 1)]
+    assert [s.sample(5, 0).image[0, 0, 0] for s in ranks] == [values[5, 0], values[5, 1]]
+
+
+def test_a_batch_stacks_pictures_and_collates_targets() -> None:
+    source = stream()
+    batch = source.batch(2)
+    assert (batch.images.shape, batch.images.dtype) == ((3, 8, 8, 3), np.uint8)
+    assert batch.images[:, 0, 0, 0].tolist() == batch.targets["cls"]["class_index"].tolist() == source.indices(2)
+
+
+def test_one_float_picture_makes_a_float_batch() -> None:
+    batches = [stream(transforms=[T.RandomErasing(p=0.5)]).batch(step).images.dtype for step in range(6)]
+    assert np.dtype(np.float32) in batches
+
+
+def test_pictures_of_several_sizes_are_refused_with_the_transforms_named() -> None:
+    with pytest.raises(
+        ValueError, match=r"source 'cls'.*one \(height, width\).*\.jpg \(9, \d+\).*HorizontalFlip.*pad_crop"
+    ):
+        stream(dataset=Numbers(5, side=9), transforms=[T.HorizontalFlip()]).batch(0)
+
+
+# ---- Paddle ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(autouse=True)
+def no_process_stays() -> Iterator[None]:
+    yield
+    assert multiprocessing.active_children() == []
+
+
+def drained(source: Source, start: int, count: int, workers: int) -> list[tuple[Any, Any]]:
+    return [(b.images.numpy(), b.targets["cls"]["class_index"].numpy()) for b in source.loader(start, count, workers)]
+
+
+@pytest.mark.parametrize("workers", [1, 4])
+@pytest.mark.parametrize("shared", [True, False])
+def test_workers_change_nothing(monkeypatch: pytest.MonkeyPatch, workers: int, shared: bool) -> None:
+    monkeypatch.setattr(source_module, "_shared_memory_is_large", lambda: shared)
+    transforms = [T.RandomScale(min=0.5, max=2.0), T.PadCrop(size=(12, 12)), T.ColorJitter(), T.RandomErasing()]
+    expected = drained(stream(transforms=transforms), 5, 9, 0)
+    assert len(expected) == 9
+    for (images, targets), (images_0, targets_0) in zip(
+        drained(stream(transforms=transforms), 5, 9, workers), expected, strict=True
+    ):
+        np.testing.assert_array_equal(images, images_0)
+        np.testing.assert_array_equal(targets, targets_0)
+        assert images.dtype == images_0.dtype
+
+
+def test_resuming_continues_the_stream() -> None:
+    whole = drained(stream(transforms=[Note()]), 0, 8, 2)
+    second = drained(stream(transforms=[Note()]), 4, 4, 2)
+    for (images, _), (expected, _) in zip(second, whole[4:], strict=True):
+        np.testing.assert_array_equal(images, expected)
+
+
+def test_tensors_have_the_types_that_the_model_takes() -> None:
+    for workers in (0, 1):
+        batch = next(stream().loader(0, 1, workers))
+        assert (str(batch.images.dtype), str(batch.targets["cls"]["class_index"].dtype)) == (
+            "paddle.uint8",
+            "paddle.int64",
+        )
+
+
+def test_leaving_early_ends_the_workers() -> None:
+    batches = stream().loader(0, 100_000, 2)
+    next(batches)
+    assert len(multiprocessing.active_children()) == 2
+    batches.close()  # type: ignore[attr-defined]
+    assert multiprocessing.active_children() == []
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("error", [ValueError, OSError])
+def test_a_bad_file_surfaces_in_place_with_its_own_message(workers: int, error: type[Exception]) -> None:
+    batches = stream(dataset=Numbers(30, fail_at=7, error=error), sampler="sequential").loader(0, 10, workers)
+    assert len([next(batches), next(batches)]) == 2  # samples 0 to 5
+    with pytest.raises((ValueError, OSError), match=r"/数据/7\.jpg: the file is empty; copy it again"):
+        next(batches)
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_a_bug_in_a_worker_ends_the_stream_and_does_not_hang() -> None:
+    with pytest.raises(RuntimeError, match=r"source 'cls': a data worker died.*num_workers=0"):
+        list(stream(dataset=Numbers(30, fail_at=7, error=KeyError), sampler="sequential").loader(0, 10, 2))
