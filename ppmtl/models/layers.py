@@ -23,7 +23,7 @@ class ChannelLayerNorm(nn.Layer):
 
 
 class DropPath(nn.Layer):
-    """Drops a residual branch per sample with probability ``rate`` in training, scaling the kept ones by 1 / (1 - rate)."""
+    """Zeroes a residual branch per sample with probability ``rate`` in training; the others grow by 1 / (1 - rate)."""
 
     def __init__(self, rate: float) -> None:
         super().__init__()
@@ -52,3 +52,14 @@ class ConvBNReLU(nn.Layer):
     def forward(self, x: paddle.Tensor) -> paddle.Tensor:
         """Returns (B, out_channels, H, W)."""
         return F.relu(self.bn(self.conv(x)))
+
+
+def sigmoid(x: paddle.Tensor) -> paddle.Tensor:
+    """Returns 1 / (1 + exp(-x)), also while a graph of the old format (.pdmodel) is exported.
+
+    Paddle 3.2.2 binds ``F.sigmoid`` straight to the new format's operator, which refuses the old format's variables
+    ("must be Value, but got Variable"). The formula's overflow below -88 is harmless there: 1 / inf = 0, no gradient.
+    ``paddle.reciprocal`` and not ``1 / y``: Paddle Inference 3.2.2 with oneDNN computes the latter wrongly (measured:
+    off by 9 on values of 3 and more), without a word.
+    """
+    return F.sigmoid(x) if paddle.in_dynamic_mode() else paddle.reciprocal(1 + paddle.exp(-x))

@@ -18,6 +18,9 @@ class MultiTaskModel(nn.Layer):
         backbone: maps (B, 3, H, W) to a list of feature maps.
         heads: {task: head}.
         mean, std: of RGB in 0..1. They live here and nowhere else, so training, export and serving cannot disagree.
+
+    Raises:
+        ValueError: if there is no head, or mean and std are not three numbers each with std > 0.
     """
 
     def __init__(
@@ -29,6 +32,10 @@ class MultiTaskModel(nn.Layer):
         std: Sequence[float] = (0.229, 0.224, 0.225),
     ) -> None:
         super().__init__()
+        if not heads:
+            raise ValueError("MultiTaskModel needs at least one head, got none")
+        if len(mean) != 3 or len(std) != 3 or min(std) <= 0:
+            raise ValueError(f"mean and std must be three numbers each (R, G, B), std > 0; got {mean} and {std}")
         self.backbone = backbone
         self.heads = nn.LayerDict(dict(heads))
         shift = np.asarray(mean, np.float32).reshape(1, 3, 1, 1)
@@ -47,12 +54,24 @@ class MultiTaskModel(nn.Layer):
         Args:
             images: (B, H, W, 3) uint8 or float32 0..255, RGB.
             tasks: which heads to run; None = all, or with targets the heads that have some. Others are not executed.
-            targets: {task: {name: tensor}}.
+            targets: {task: {name: tensor}}; its keys are the heads to run, whatever ``tasks`` says.
+
+        Raises:
+            ValueError: if a task has no head, or the images are not (B, H, W, 3) (not checked while exporting).
         """
-        names = list(targets) if targets is not None else list(tasks or self.heads.keys())
+        names = list(targets if targets is not None else self.heads if tasks is None else tasks)
+        unknown = [name for name in names if name not in self.heads]
+        if unknown:
+            raise ValueError(f"the model has no head for {unknown}; its tasks are {list(self.heads)}")
+        if paddle.in_dynamic_mode() and (images.ndim != 4 or images.shape[3] != 3):
+            raise ValueError(f"the model takes images (B, H, W, 3) RGB, got shape {images.shape}")
         x = images.astype("float32").transpose([0, 3, 1, 2]) * self.scale + self.offset
-        size = x.shape[2:] if -1 not in x.shape[2:] else paddle.shape(x)[2:]  # -1: traced with a dynamic size
+        # Tensors while a graph is exported, so that one file serves every input size. Asked of the mode and not of the
+        # shape: there the tracer turns an unknown side into a tensor, which no Python comparison can see through. And
+        # asked of x: the old graph format has no shape of uint8.
+        size = x.shape[2:] if paddle.in_dynamic_mode() else paddle.shape(x)[2:]
         features = self.backbone(x)
         return {
-            name: self.heads[name](features, size, None if targets is None else targets[name]) for name in names
+            name: self.heads[name](features, (size[0], size[1]), None if targets is None else targets[name])
+            for name in names
         }

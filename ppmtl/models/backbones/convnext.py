@@ -1,12 +1,11 @@
 """ConvNeXt, the backbone of the paper (large) and its smaller and larger relatives.
 
-Source: Liu et al., "A ConvNet for the 2020s", CVPR 2022; constants in reference/model.md section 1. Parameter names are those
-of facebook's and PaddleClas's checkpoints; outputs equal timm's on golden convnext_tiny_forward.json.
+Source: Liu et al., "A ConvNet for the 2020s", CVPR 2022; constants in reference/model.md section 1. Parameter names are
+those of facebook's and PaddleClas's checkpoints; outputs equal timm's on golden convnext_tiny_forward.json.
 """
 
 from __future__ import annotations
 
-from itertools import pairwise
 from typing import Annotated, Literal
 
 import paddle
@@ -50,7 +49,7 @@ class _Block(nn.Layer):
         self.drop_path = DropPath(drop_path_rate)
 
     def forward(self, x: paddle.Tensor) -> paddle.Tensor:
-        # Channels last between the two transposes: nn.Linear runs at GEMM speed on CPU, a 1x1 convolution at a third of it
+        # Channels last between the transposes: nn.Linear runs at GEMM speed on CPU, a 1x1 convolution at a third of it
         y = self.dwconv(x).transpose([0, 2, 3, 1])
         y = self.pwconv2(F.gelu(self.pwconv1(self.norm(y))))
         if self.gamma is not None:
@@ -64,9 +63,9 @@ class ConvNeXt(nn.Layer):
     Args:
         arch: depths and widths by name.
         depths, dims: instead of the named ones.
-        drop_path_rate: of the last block; the others rise linearly from 0. The paper is silent; .4 is what dense tasks use.
-        layer_scale_init: 1e-6 for pretrained weights. From scratch use 1.0: with 1e-6 every block starts as the identity
-            and a short training barely moves it. None = no layer scale.
+        drop_path_rate: of the last block; the others rise linearly from 0. The paper is silent; dense tasks use .4.
+        layer_scale_init: 1e-6 for pretrained weights. From scratch use 1.0: with 1e-6 every block starts as the
+            identity and a short training barely moves it. None = no layer scale.
         output_norm: one LayerNorm per returned level; without it a pretrained net's levels differ widely in scale.
     """
 
@@ -103,18 +102,21 @@ class ConvNeXt(nn.Layer):
         """Returns four maps, (B, C_i, H_i, W_i), finest first.
 
         Args:
-            x: (B, 3, H, W) normalised float32. A size that is no multiple of 32 loses its last rows and columns level by
-                level (720 gives 180, 90, 45, 22), as everywhere ConvNeXt is used.
+            x: (B, 3, H, W) normalised float32. A size that is no multiple of 32 loses its last rows and columns level
+                by level (720 gives 180, 90, 45, 22), as everywhere ConvNeXt is used.
 
         Raises:
-            ValueError: if a side is known and below 32 pixels.
+            ValueError: if a side is below 32 pixels (not checked while a graph is exported: sizes are unknown then).
         """
-        sides = [side for side in x.shape[2:] if isinstance(side, int) and side >= 0]
-        if sides and min(sides) < 32:
-            raise ValueError(f"ConvNeXt halves its input five times: both sides must be at least 32 px, got {sides}")
+        if paddle.in_dynamic_mode() and min(x.shape[2:]) < _STRIDES[-1]:
+            raise ValueError(
+                f"ConvNeXt halves its input five times: both sides must be at least {_STRIDES[-1]} px, got "
+                f"{x.shape[2]} x {x.shape[3]} (H x W); enlarge or pad the image"
+            )
         features = []
-        for index, (downsample, stage) in enumerate(zip(self.downsample_layers, self.stages, strict=True)):
-            x = stage(downsample(x))
+        # Indices, not zip(strict=True): Paddle's exporter rewrites zip and does not know the keyword.
+        for index in range(len(self.stages)):
+            x = self.stages[index](self.downsample_layers[index](x))
             features.append(getattr(self, f"norm{index}")(x) if self.output_norm else x)
         return features
 

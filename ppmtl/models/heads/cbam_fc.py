@@ -1,7 +1,7 @@
 """Classification head: convolution, CBAM, global average pooling, one linear layer.
 
-Source: the paper's "conv layer, CBAM, FC" on the last stage; arrangement in reference/model.md section 3; CBAM: Woo et al., ECCV
-2018.
+Source: the paper's "conv layer, CBAM, FC" on the last stage; arrangement in reference/model.md section 3; CBAM: Woo et
+al., ECCV 2018.
 """
 
 from __future__ import annotations
@@ -14,15 +14,15 @@ import paddle.nn.functional as F
 from annotated_types import Ge, Interval
 from paddle import nn
 
-from ppmtl.models.layers import ConvBNReLU
+from ppmtl.models.layers import ConvBNReLU, sigmoid
 from ppmtl.structures import FeatureSpec
 
 
 class _CBAM(nn.Layer):
     """Channel attention, then spatial attention.
 
-    The spatial branch takes the maximum over channels. The challenge's baseline took the arg-maximum, an index up to C - 1
-    without gradient that saturates the sigmoid; golden cbam.json holds both, and this is the paper's.
+    The spatial branch takes the maximum over channels. The challenge's baseline took the arg-maximum, an index up to
+    C - 1 without gradient that saturates the sigmoid; golden cbam.json holds both, and this is the paper's.
     """
 
     def __init__(self, channels: int, reduction: int) -> None:
@@ -32,10 +32,10 @@ class _CBAM(nn.Layer):
         self.conv_after_concat = nn.Conv2D(2, 1, 7, padding=3)
 
     def forward(self, x: paddle.Tensor) -> paddle.Tensor:
-        pooled = (x.mean([2, 3], keepdim=True), x.max([2, 3], keepdim=True))
-        x = x * F.sigmoid(paddle.add_n([self.fc2(F.relu(self.fc1(p))) for p in pooled]))
-        where = paddle.concat([x.mean(1, keepdim=True), x.max(1, keepdim=True)], axis=1)
-        return x * F.sigmoid(self.conv_after_concat(where))
+        pooled = (x.mean([2, 3], keepdim=True), x.max(axis=[2, 3], keepdim=True))
+        x = x * sigmoid(paddle.add_n([self.fc2(F.relu(self.fc1(p))) for p in pooled]))
+        where = paddle.concat([x.mean(1, keepdim=True), x.max(axis=1, keepdim=True)], axis=1)
+        return x * sigmoid(self.conv_after_concat(where))
 
 
 class CBAMFC(nn.Layer):
@@ -45,10 +45,13 @@ class CBAMFC(nn.Layer):
         in_specs: the backbone's levels, finest first.
         num_classes: number of classes.
         channels: width after the convolution; None = the level's own (1536 for ConvNeXt-L).
-        kernel_size: of the convolution.
+        kernel_size: of the convolution; odd, so that the map keeps its size.
         reduction: of CBAM's channel bottleneck.
         label_smoothing: 0 in the paper; the baseline had .1, spread over the other classes only.
         dropout: before the linear layer.
+
+    Raises:
+        ValueError: if ``kernel_size`` is even.
     """
 
     task_type = "classification"
@@ -65,6 +68,8 @@ class CBAMFC(nn.Layer):
         dropout: Annotated[float, Interval(ge=0, lt=1)] = 0.0,
     ) -> None:
         super().__init__()
+        if kernel_size % 2 == 0:
+            raise ValueError(f"CBAMFC: kernel_size must be odd to keep the map's size, got {kernel_size}; try 1 or 3")
         width = channels or in_specs[-1].channels
         self.conv = ConvBNReLU(in_specs[-1].channels, width, kernel_size, bias=False)
         self.cbam = _CBAM(width, reduction)

@@ -1,7 +1,7 @@
 """UPerNet for semantic segmentation, wired as in PaddleSeg, without its unused ``conv_last``.
 
-Source: Xiao et al., "Unified Perceptual Parsing", ECCV 2018; PaddleSeg's wiring in reference/model.md section 2; outputs equal
-PaddleSeg's on golden upernet_forward.json.
+Source: Xiao et al., "Unified Perceptual Parsing", ECCV 2018; PaddleSeg's wiring in reference/model.md section 2;
+outputs equal PaddleSeg's on golden upernet_forward.json.
 """
 
 from __future__ import annotations
@@ -33,6 +33,9 @@ class UPerNet(nn.Layer):
         aux_channels: its width; None = that level's own, as in PaddleSeg (mmseg uses 256).
         align_corners: of resizing inside the head. PaddleSeg: true. The last resize to the input's size never aligns.
         dropout: before the auxiliary classifier (PaddleSeg's main path has none).
+
+    Raises:
+        ValueError: if there are fewer than two levels, or no bins.
     """
 
     task_type = "segmentation"
@@ -51,6 +54,8 @@ class UPerNet(nn.Layer):
         dropout: Annotated[float, Interval(ge=0, lt=1)] = 0.1,
     ) -> None:
         super().__init__()
+        if len(in_specs) < 2 or not bins:
+            raise ValueError(f"UPerNet needs at least two levels and one bin, got {len(in_specs)} levels, bins {bins}")
         finer, last = [spec.channels for spec in in_specs[:-1]], in_specs[-1].channels
         branch = ppm_channels or max(1, last // len(bins))
         self.bins, self.align_corners, self.aux_weight = bins, align_corners, aux_weight
@@ -65,7 +70,7 @@ class UPerNet(nn.Layer):
             width = aux_channels or in_specs[-2].channels
             self.aux = nn.Sequential(
                 ConvBNReLU(in_specs[-2].channels, width, 3, bias=True),
-                nn.Dropout2D(dropout),
+                nn.Dropout(dropout),
                 nn.Conv2D(width, num_classes, 1),
             )
 
@@ -94,28 +99,32 @@ class UPerNet(nn.Layer):
 
     def logits(self, features: list[paddle.Tensor]) -> paddle.Tensor:
         """Returns (B, C, h, w) at the finest level's size."""
-        levels = [lateral(x) for lateral, x in zip(self.laterals, features[:-1], strict=True)]
+        # Indices, not zip(strict=True): Paddle's exporter rewrites zip and does not know the keyword.
+        levels = [lateral(features[i]) for i, lateral in enumerate(self.laterals)]
         levels.append(self._pyramid_pooling(features[-1]))
         for i in range(len(levels) - 1, 0, -1):
             levels[i - 1] = levels[i - 1] + self._resize_like(levels[i], levels[i - 1])
-        outputs = [conv(x) for conv, x in zip(self.fpn_convs, levels[:-1], strict=True)] + [levels[-1]]
+        outputs = [conv(levels[i]) for i, conv in enumerate(self.fpn_convs)] + [levels[-1]]
         outputs = outputs[:1] + [self._resize_like(x, outputs[0]) for x in outputs[1:]]
         return self.classifier(self.fpn_bottleneck(paddle.concat(outputs, axis=1)))
 
     def _pyramid_pooling(self, x: paddle.Tensor) -> paddle.Tensor:
-        pooled = [
-            self._resize_like(conv(F.adaptive_avg_pool2d(x, bin_size)), x)
-            for conv, bin_size in zip(self.ppm, self.bins, strict=True)
-        ]
+        pooled = [self._resize_like(conv(F.adaptive_avg_pool2d(x, self.bins[i])), x) for i, conv in enumerate(self.ppm)]
         return self.ppm_bottleneck(paddle.concat([x, *pooled[::-1]], axis=1))  # coarse bins last, as in PaddleSeg
 
     def _resize_like(self, x: paddle.Tensor, reference: paddle.Tensor) -> paddle.Tensor:
         return _resize(x, paddle.shape(reference)[2:], align_corners=self.align_corners)
 
 
-def _resize(
-    x: paddle.Tensor, size: paddle.Tensor | list[int | paddle.Tensor], *, align_corners: bool
-) -> paddle.Tensor:
+def _resize(x: paddle.Tensor, size: paddle.Tensor | list[int | paddle.Tensor], *, align_corners: bool) -> paddle.Tensor:
+    if align_corners and not paddle.in_dynamic_mode():
+        # Paddle Inference 3.2.2 hands every bilinear resize of a .json graph to oneDNN, which cannot align corners and
+        # silently does not (probabilities off by .2; PaddlePaddle/Paddle#52462 excluded .pdmodel graphs only). With a
+        # depth of 1 the trilinear resize gives the same numbers and stays away from oneDNN.
+        cube = F.interpolate(
+            x.unsqueeze(2), size=[1, size[0], size[1]], mode="trilinear", align_corners=True, data_format="NCDHW"
+        )
+        return cube.squeeze(2)
     return F.interpolate(x, size=size, mode="bilinear", align_corners=align_corners)
 
 
