@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,6 +16,11 @@ if TYPE_CHECKING:
     from ppmtl.inference import Backend
     from ppmtl.run import Settings
     from ppmtl.tasks.base import Task
+
+
+# Paddle's own remarks on import and on correct use; they would stand between our lines and mean nothing to a user.
+for _remark in ("No ccache found", "When training, we now always track global mean and variance", r"\s*Non compatible API"):
+    warnings.filterwarnings("ignore", message=_remark)
 
 
 def parser(description: str, *, weights: bool = False) -> argparse.ArgumentParser:

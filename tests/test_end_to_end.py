@@ -152,3 +152,16 @@ def test_a_loss_that_is_not_finite_names_task_term_step_and_files(work):
     for text in ("task '", "term '", "at step", ".jpg"):
         assert text in result.stderr
     assert "Traceback" not in result.stderr
+
+
+def test_weights_become_a_scored_submission_that_resumes(work, trained):  # noqa: ARG001
+    command = ("submit", *COMMON, "-o", "weights=whole/best_model", "--tta", "--scales", "1.0", "--out", "pred.json")
+    ok(tool(*command, cwd=work))
+    first = (work / "pred.json").read_bytes()
+    checked = ok(tool("submit", "check", "pred.json", *COMMON, cwd=work))
+    assert "pred.json: 0 errors" in checked
+    assert "official-2.7.0" in checked
+    assert "strict" in checked
+    # half of the pictures are there already, as after an interruption
+    assert "'seg': 2" in ok(tool(*command, cwd=work))
+    assert (work / "pred.json").read_bytes() == first

@@ -23,7 +23,7 @@ ALLOWED = {
     "data": {"structures", "ops", "config"},
     "models": {"structures", "config"},
     "run": {"config"},
-    "engine": {"structures", "ops", "tasks", "inference", "data", "run", "report", "drawing"},
+    "engine": {"structures", "ops", "tasks", "inference", "data", "run", "report", "drawing", "submission"},
     "build": None,
     "cli": None,
 }

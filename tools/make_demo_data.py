@@ -1,6 +1,6 @@
 """Draws demo data for all three tasks in the challenge's tree and formats: no download, and every label is exact.
 
-    python tools/make_demo_data.py --out demo_data --preset demo   # 10 signs, 20 vehicles: allinone_demo.yml
+    python tools/make_demo_data.py --out demo_data --preset demo   # 10 signs, 10 vehicles: allinone_demo.yml
     python tools/make_demo_data.py --out datasets                  # 45 signs, 196 vehicles, as in the challenge
     python tools/make_demo_data.py --out tiny --train 8 --val 4 --test 2 --size 64 96 --det_size 96 96 --cls_size 32 48
 
@@ -25,7 +25,7 @@ _SIZES = {
     "det_size": "road sign scenes",
     "cls_size": "vehicles, which vary around it",
 }
-_PRESETS = {"challenge": DemoRequest(), "demo": DemoRequest(sign_classes=10, vehicle_classes=20)}
+_PRESETS = {"challenge": DemoRequest(), "demo": DemoRequest(sign_classes=10, vehicle_classes=10)}
 
 
 def build_parser() -> argparse.ArgumentParser:

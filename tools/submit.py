@@ -1,5 +1,7 @@
-"""Checks a submission file of the challenge, and scores it where the ground truth is known.
+"""Writes the challenge's submission file, checks one, and scores it where the ground truth is known.
 
+python tools/submit.py -c configs/allinone_demo.yml -o weights=output/allinone_demo/best_model --out pred_results.json
+python tools/submit.py -c ... -o weights=... --tta --out pred_results.json    (interrupted? the same command goes on)
 python tools/submit.py check pred_results.json --gt demo_data
 python tools/submit.py check pred_results.json -c configs/allinone_demo.yml
 """
@@ -17,11 +19,47 @@ from ppmtl import cli
 
 def main(argv: Sequence[str]) -> int:
     """Returns the exit code."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    commands = parser.add_subparsers(metavar="COMMAND", required=True)
-    add_check(commands)
+    if argv and argv[0] == "check":
+        parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+        add_check(parser.add_subparsers(metavar="COMMAND", required=True))
+        arguments = parser.parse_args(argv)
+        return int(arguments.run(arguments))
+    return write(argv)
+
+
+def write(argv: Sequence[str]) -> int:
+    """Predicts the test lists and writes the file; returns the exit code."""
+    parser = cli.parser(__doc__ or "", weights=True)
+    cli.add_tta_flags(parser)
+    parser.add_argument("--out", type=Path, default=Path("pred_results.json"), help="default: pred_results.json")
+    parser.add_argument("--form", choices=["list", "dict"], default="list",
+                        help="list = what the official scorer reads (default); dict = as the challenge's README shows it")  # fmt: skip
+    parser.add_argument("--max_boxes", type=int, default=100, metavar="N", help="per picture, the best by score (default: 100)")
+    cli.add_switch(parser, "--restart", "throw away what an interrupted run left instead of going on from it")
     arguments = parser.parse_args(argv)
-    return int(arguments.run(arguments))
+    settings, _ = cli.load_settings(arguments)
+
+    from ppmtl.engine.checkpoint import read_state
+    from ppmtl.engine.submit import predict_test_set
+    from ppmtl.submission import SubmissionWriter
+
+    cli.require_weights(settings)
+    views = cli.tta_overrides(arguments)
+    tasks, backend = cli.load_trained(settings, tta=views)
+    fingerprint = {
+        "weights": read_state(settings.weights).get("digests", settings.weights),
+        "data_root": str(Path(settings.data_root).resolve()),
+        "tasks": {name: repr({k: v for k, v in vars(task).items() if k != "classes"}) for name, task in tasks.items()},
+        "tta": arguments.tta,
+    }
+    seg_classes = next((len(t.classes) for t in tasks.values() if t.task_type == "segmentation"), 19)
+    with SubmissionWriter(arguments.out, fingerprint=fingerprint, form=arguments.form, max_boxes=arguments.max_boxes,
+                          seg_classes=seg_classes, resume=not arguments.restart) as writer:  # fmt: skip
+        counts = predict_test_set(Path(settings.data_root), tasks, backend, writer, augment=arguments.tta)
+        path = writer.finish()
+    print(f"wrote {path} ({path.stat().st_size / 2**20:.1f} MiB); predicted now: {counts}")
+    print(f"check it: python tools/submit.py check {path} -c {arguments.config}")
+    return 0
 
 
 def add_check(commands: Any) -> None:

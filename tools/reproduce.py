@@ -1,0 +1,60 @@
+"""Runs the rows of the paper's tables on your config, weights and validation data; prints paper, ours, difference, cost.
+
+    python tools/reproduce.py -c configs/allinone_demo.yml -o weights=output/allinone_demo/best_model --table 4 5 6
+    python tools/reproduce.py -c configs/allinone_traffic.yml -o weights=... --table 2
+
+Tables: 2 = the three tasks' scores, 4 = TTA of segmentation, 5 = of classification, 6 = of detection. Nothing is printed as
+"ours" that this run did not measure.
+"""
+
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from ppmtl import cli
+
+
+def main(argv: Sequence[str]) -> int:
+    """Returns the exit code."""
+    parser = cli.parser(__doc__ or "", weights=True)
+    parser.add_argument("--table", nargs="+", choices=["2", "4", "5", "6"], default=["2", "4", "5", "6"], metavar="N",
+                        help="which tables (default: all)")  # fmt: skip
+    parser.add_argument("--limit", type=int, metavar="N", help="only the first N pictures of each set; the tables say so")
+    parser.add_argument("--output_dir", metavar="DIR", help="default: <save_dir>/reproduce")
+    arguments = parser.parse_args(argv)
+    settings, _ = cli.load_settings(arguments)
+
+    from ppmtl import build
+    from ppmtl.engine import reproduce
+
+    cli.require_weights(settings)
+    cli.require_data(settings, training=False, evaluation=True)
+    tasks, backend = cli.load_trained(settings, tta={})
+    datasets = build.build_val_datasets(settings, {name: task.classes for name, task in tasks.items()})
+    folder = Path(arguments.output_dir or Path(settings.save_dir) / "reproduce")
+    folder.mkdir(parents=True, exist_ok=True)
+    pictures = "all pictures" if arguments.limit is None else f"the first {arguments.limit} pictures"
+    source = f"weights {settings.weights}, config {arguments.config}, {pictures} of the validation sets"
+
+    tables, texts = {}, []
+    for table in arguments.table:
+        cells = reproduce.run_table(
+            reproduce.TABLES[table], tasks, datasets, backend, limit=arguments.limit,
+            done=lambda cell: print(f"  {cell.row.task_type}: {cell.row.label}", file=sys.stderr),
+        )  # fmt: skip
+        tables[table] = cells
+        texts.append(reproduce.markdown(table, cells, source))
+        print(texts[-1], end="\n\n")
+    document = {"source": source, "tables": [reproduce.to_json(name, cells) for name, cells in tables.items()]}
+    (folder / "reproduce.json").write_text(json.dumps(document, indent=1), encoding="utf-8")
+    (folder / "reproduce.md").write_text("\n\n".join(texts) + "\n", encoding="utf-8")
+    reproduce.plot(tables, folder / "reproduce.png")
+    print(f"wrote reproduce.md, reproduce.json and reproduce.png to {folder}")
+    return 0
+
+
+if __name__ == "__main__":
+    cli.run(main)
