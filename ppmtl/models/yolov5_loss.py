@@ -132,12 +132,10 @@ def complete_iou(boxes: paddle.Tensor, references: paddle.Tensor) -> paddle.Tens
     """
     centre, size = boxes[:, :2], boxes[:, 2:]
     reference_centre, reference_size = references[:, :2], references[:, 2:]
-    low = paddle.stack([centre - size / 2, reference_centre - reference_size / 2])
-    high = paddle.stack([centre + size / 2, reference_centre + reference_size / 2])
-    # amin/amax share the gradient between equal values; minimum/maximum give it to one side, and a perfect box would
-    # be pushed away.
-    overlap = paddle.clip(paddle.amin(high, axis=0) - paddle.amax(low, axis=0), min=0)
-    hull = paddle.amax(high, axis=0) - paddle.amin(low, axis=0)
+    low, reference_low = centre - size / 2, reference_centre - reference_size / 2
+    high, reference_high = centre + size / 2, reference_centre + reference_size / 2
+    overlap = paddle.clip(paddle.minimum(high, reference_high) - paddle.maximum(low, reference_low), min=0)
+    hull = paddle.maximum(high, reference_high) - paddle.minimum(low, reference_low)
 
     intersection = _area(overlap)
     union = _area(size) + _area(reference_size) - intersection + CIOU_EPSILON

@@ -2,12 +2,15 @@
 
 import json
 import math
+from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 import paddle
 import pytest
+from paddle import inference
+from paddle.pir_utils import OldIrGuard
 from paddle.static import InputSpec
 
 from ppmtl.models.heads.yolov5 import COCO_ANCHORS, STRIDES, YOLOv5, _decode
@@ -127,6 +130,20 @@ def test_boxes_stay_where_the_object_is_when_features_are_padded():
     assert first[1, 8, 4].tolist() == [36 - 8, 68 - 15, 36 + 8, 68 + 15]
 
 
+def test_padding_is_zeros_at_the_right_and_bottom():
+    model = head()
+    model.eval()
+    inputs = features((72, 40))  # strides 8, 16, 32: 9 x 5, 4 x 2 and 2 x 1 cells
+    by_hand = [inputs[0]]
+    for level, (height, width) in zip(inputs[1:], ((12, 8), (6, 4), (3, 2)), strict=True):
+        padded = np.zeros((*level.shape[:2], height, width), np.float32)
+        padded[:, :, : level.shape[2], : level.shape[3]] = level.numpy()
+        by_hand.append(paddle.to_tensor(padded))
+    raw, expected = model(inputs, (72, 40)), model(by_hand, (72, 40))
+    for name, values in raw.items():
+        np.testing.assert_array_equal(values.numpy(), expected[name].numpy())
+
+
 @pytest.mark.parametrize("image_size", [(64, 64), (72, 96), (45, 70)])
 def test_training_drives_the_loss_down_and_the_decoded_box_onto_the_target(image_size):
     model = head(loss_gain=1.0, box_weight=1.0)
@@ -174,19 +191,24 @@ class Exportable(paddle.nn.Layer):
         return self.model([image, s8, s16, s32], (size[2], size[3]))  # the head never looks at stride 4
 
 
-def test_the_exported_graph_equals_eager_at_sizes_it_was_never_traced_with(tmp_path):
+@pytest.mark.parametrize("graph_format", ["json", "pdmodel"])
+def test_the_exported_graph_equals_eager_at_sizes_it_was_never_traced_with(tmp_path, graph_format):
     model = head()
     model.eval()
-    specs = [InputSpec([None, c, None, None], "float32") for c in (3, *CHANNELS[1:])]
-    paddle.jit.save(Exportable(model), str(tmp_path / "net"), input_spec=specs)
-    loaded = paddle.jit.load(str(tmp_path / "net"))
+    exportable = Exportable(model)  # a layer built inside the guard could not be exported
+    specs = [InputSpec([None, c, None, None], "float32", name=f"x{c}_{i}") for i, c in enumerate((3, *CHANNELS[1:]))]
+    with OldIrGuard() if graph_format == "pdmodel" else nullcontext():
+        paddle.jit.save(exportable, str(tmp_path / "net"), input_spec=specs)
+    config = inference.Config(str(tmp_path / f"net.{graph_format}"), str(tmp_path / "net.pdiparams"))
+    config.disable_glog_info()
+    predictor = inference.create_predictor(config)
     for image_size, batch in (((64, 64), 1), ((96, 160), 2), ((72, 45), 1), ((720, 64), 1)):
         inputs = features(image_size, batch)
-        boxes, scores = loaded(paddle.zeros([batch, 3, *image_size]), *inputs[1:])
+        boxes, scores = predictor.run([paddle.zeros([batch, 3, *image_size]), *inputs[1:]])
         raw = model(inputs, image_size)
         np.testing.assert_allclose(boxes.numpy(), raw["boxes"].numpy(), atol=1e-3)
         np.testing.assert_allclose(scores.numpy(), raw["scores"].numpy(), atol=1e-6)
-        assert (scores.numpy() == 0).sum() == (raw["scores"].numpy() == 0).sum()
+        np.testing.assert_array_equal(scores.numpy() == 0, raw["scores"].numpy() == 0)
 
 
 @pytest.mark.parametrize(

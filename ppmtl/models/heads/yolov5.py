@@ -17,6 +17,7 @@ from annotated_types import Ge, Gt, Interval
 from paddle import nn
 
 from ppmtl.config import Part
+from ppmtl.models.layers import sigmoid
 from ppmtl.models.necks.yolocsppan import YOLOCSPPAN
 from ppmtl.models.yolov5_loss import Anchors, YOLOv5LossSettings, yolov5_loss
 from ppmtl.structures import FeatureSpec
@@ -184,7 +185,7 @@ def _pad_to_nested(features: Sequence[paddle.Tensor]) -> list[paddle.Tensor]:
     # In an exported graph sizes are tensors, so that one file serves every input size. int32: F.pad insists.
     shapes = [paddle.cast(paddle.shape(feature)[2:], "int32") for feature in features]
     needed = [(shape + (factors[i] - 1)) // factors[i] for i, shape in enumerate(shapes)]
-    largest = paddle.amax(paddle.stack(needed), axis=0)
+    largest = paddle.max(paddle.stack(needed), axis=0)  # Paddle 3.2.2 cannot export maximum or amax in the old format
     return [_pad_by(features[i], largest * factors[i] - shape) for i, shape in enumerate(shapes)]
 
 
@@ -210,8 +211,7 @@ def _decode(
     cell = paddle.stack([place % size[1], place // size[1]], axis=1)  # (H * W, 2) column, row
     corner = paddle.cast(cell, "float32") * stride
 
-    outputs = cells.reshape([0, len(anchors), 5 + num_classes, -1]).transpose([0, 1, 3, 2])
-    outputs = F.sigmoid(outputs)
+    outputs = sigmoid(cells.reshape([0, len(anchors), 5 + num_classes, -1]).transpose([0, 1, 3, 2]))
     anchor = paddle.to_tensor(anchors, "float32").reshape([1, len(anchors), 1, 2])
     centre = (2 * outputs[..., 0:2] - 0.5) * stride + corner
     half = (2 * outputs[..., 2:4]).square() * anchor / 2
