@@ -1,0 +1,107 @@
+"""Converting to a file: the same numbers as loading, tensor by tensor, whole or not at all."""
+
+import subprocess
+import sys
+import tracemalloc
+from pathlib import Path
+
+import numpy as np
+import pytest
+from foreign_weights import TorchZip, classifier_state, features, random_convnext, timm_names, write_safetensors
+from safetensors import safe_open
+from safetensors.numpy import load_file
+
+from ppmtl.models import convert as convert_module
+from ppmtl.models.convert import convert
+from ppmtl.models.pretrained import load_pretrained
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture
+def timm_file(tmp_path):
+    write_safetensors(tmp_path / "timm.safetensors", timm_names(classifier_state(random_convnext(), torch=True)))
+    return tmp_path / "timm.safetensors"
+
+
+def test_the_tool_writes_what_loading_gives(tmp_path, timm_file):
+    tool = [sys.executable, str(ROOT / "tools" / "convert_weights.py"), str(timm_file), "out.safetensors"]
+    result = subprocess.run(tool, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stderr
+    assert "timm names, linear weights as in torch" in result.stdout
+    assert "matched 61, missing 0, unexpected 0" in result.stdout
+    wanted = {n: v.numpy() for n, v in random_convnext(output_norm=False).state_dict().items()}
+    got = load_file(tmp_path / "out.safetensors")  # the library itself accepts the file
+    assert got.keys() == wanted.keys()
+    for name, array in wanted.items():
+        assert np.array_equal(got[name], array), name
+    with safe_open(tmp_path / "out.safetensors", "numpy") as file:
+        assert file.metadata()["format"] == "pd"
+        assert len(file.metadata()["source_sha256"]) == 64
+    target = random_convnext(seed=1, output_norm=False)
+    report = load_pretrained(target, str(tmp_path / "out.safetensors"))
+    assert report.layout == "paddle"
+    assert np.array_equal(features(target)[3], features(random_convnext(output_norm=False))[3])
+
+
+def test_a_mistake_ends_in_one_line_without_a_traceback(tmp_path):
+    tool = [sys.executable, str(ROOT / "tools" / "convert_weights.py"), "gone.pth", "out.safetensors"]
+    result = subprocess.run(tool, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert result.returncode == 1
+    assert "gone.pth does not exist" in result.stderr
+    assert "Traceback" not in result.stderr
+
+
+def test_converting_needs_no_torch():
+    code = "import sys, ppmtl.models.convert; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False).returncode == 0
+
+
+def test_a_block_that_is_missing_in_the_middle_is_noticed(tmp_path):
+    state = classifier_state(random_convnext(depths=(1, 1, 4, 1)), torch=True)
+    TorchZip().write(tmp_path / "w.pth", {n: a for n, a in state.items() if not n.startswith("stages.2.1.")})
+    with pytest.raises(ValueError, match=r"9 missing: stages\.2\.1\.(.|\n)*9 unexpected: stages\.2\.3\."):
+        convert(str(tmp_path / "w.pth"), tmp_path / "out.safetensors")
+    assert not (tmp_path / "out.safetensors").exists()
+
+
+def test_an_interrupted_conversion_leaves_the_old_file_alone(tmp_path, timm_file, monkeypatch):
+    target = tmp_path / "out.safetensors"
+    target.write_bytes(b"old")
+
+    def broken(out, *_):
+        out.write(b"half")
+        raise OSError("disk full")
+
+    monkeypatch.setattr(convert_module, "_write", broken)
+    with pytest.raises(OSError, match="disk full"):
+        convert(str(timm_file), target)
+    assert target.read_bytes() == b"old"
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["out.safetensors", "timm.safetensors"]
+
+
+def test_the_output_must_be_another_safetensors_file(tmp_path, timm_file):
+    with pytest.raises(ValueError, match=r"out\.pdparams: the output is a \.safetensors file"):
+        convert(str(timm_file), tmp_path / "out.pdparams")
+    with pytest.raises(ValueError, match="is also the input"):
+        convert(str(timm_file), timm_file)
+
+
+@pytest.mark.parametrize("format_name", ["pth", "safetensors"])
+def test_a_conversion_holds_one_tensor_at_a_time(tmp_path, format_name):
+    model = random_convnext(depths=(1, 1, 12, 1), dims=(64, 128, 192, 64))
+    state = classifier_state(model, torch=True)
+    path = tmp_path / f"w.{format_name}"
+    if format_name == "pth":
+        TorchZip().write(path, state)
+    else:
+        write_safetensors(path, state)
+    largest = max(array.nbytes for array in state.values())
+    del state
+    tracemalloc.start()
+    convert(str(path), tmp_path / "out.safetensors")
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    # as read and transposed, plus 1 MiB blocks while the digest is taken, plus some for names
+    assert peak < 2 * largest + (3 << 20)
+    assert path.stat().st_size > 3 * peak
