@@ -37,6 +37,7 @@ def main(argv: Sequence[str]) -> int:
     from ppmtl.engine import checkpoint, distributed
     from ppmtl.engine.log import LOGGER, start_logging
     from ppmtl.engine.train import fit
+    from ppmtl.models.pretrained import load_pretrained
     from ppmtl.report import without_nan
 
     rank, world_size = distributed.start(settings.device)
@@ -51,6 +52,8 @@ def main(argv: Sequence[str]) -> int:
     model = build.build_model(settings, classes)
     if settings.weights and not resume:
         checkpoint.load_weights(model, checkpoint.read_tensors(settings.weights), settings.weights)
+    elif not resume and (pretrained := getattr(model.backbone, "pretrained", None)):
+        LOGGER.info("pretrained backbone: %s", load_pretrained(model.backbone, pretrained).text())
 
     description = build.describe(tree.data, classes)
     if rank == 0:

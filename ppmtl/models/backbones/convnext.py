@@ -67,6 +67,8 @@ class ConvNeXt(nn.Layer):
         layer_scale_init: 1e-6 for pretrained weights. From scratch use 1.0: with 1e-6 every block starts as the
             identity and a short training barely moves it. None = no layer scale.
         output_norm: one LayerNorm per returned level; without it a pretrained net's levels differ widely in scale.
+        pretrained: a file or URL that the training tool fills the trunk from on a fresh start (models/pretrained.py).
+            Only kept here: evaluation, export and resuming have their weights from a checkpoint and must not need it.
     """
 
     def __init__(
@@ -78,8 +80,10 @@ class ConvNeXt(nn.Layer):
         drop_path_rate: Annotated[float, Interval(ge=0, lt=1)] = 0.4,
         layer_scale_init: Annotated[float, Gt(0)] | None = 1e-6,
         output_norm: bool = True,
+        pretrained: str | None = None,
     ) -> None:
         super().__init__()
+        self.pretrained = pretrained
         depths, dims = depths or _ARCHS[arch][0], dims or _ARCHS[arch][1]
         rates = iter(drop_path_rates(drop_path_rate, sum(depths)))
         self.downsample_layers = nn.LayerList()
