@@ -1,0 +1,87 @@
+"""Every backbone under ``ppmtl/models/backbones``: one public class per file, and what heads rely on."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import pkgutil
+
+import numpy as np
+import paddle
+import pytest
+from paddle.static import InputSpec
+
+import ppmtl.models.backbones
+from ppmtl.structures import FeatureSpec
+
+MODULES = sorted(m.name for m in pkgutil.iter_modules(ppmtl.models.backbones.__path__) if not m.name.startswith("_"))
+# The smallest settings of each; a new backbone needs none if its defaults are small
+SMALL = {"convnext": {"depths": (1, 1, 1, 1), "dims": (4, 6, 8, 10), "layer_scale_init": 1.0}}
+
+
+def class_of(module_name: str) -> type:
+    module = importlib.import_module(f"ppmtl.models.backbones.{module_name}")
+    classes = [
+        c
+        for name, c in inspect.getmembers(module, inspect.isclass)
+        if c.__module__ == module.__name__ and not name.startswith("_")
+    ]
+    assert len(classes) == 1, f"{module_name}: one public class per file, got {classes}"
+    return classes[0]
+
+
+def build(name: str) -> paddle.nn.Layer:
+    paddle.seed(0)
+    return class_of(name)(**SMALL.get(name, {}))
+
+
+def test_the_listing_found_the_backbones() -> None:
+    assert len(MODULES) == 1
+    assert MODULES == ["convnext"]
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_every_setting_is_an_annotated_keyword_with_a_default(name: str) -> None:
+    parameters = list(inspect.signature(class_of(name)).parameters.values())
+    assert parameters
+    for p in parameters:
+        assert p.kind is p.KEYWORD_ONLY, p
+        assert p.annotation is not p.empty, p
+        assert p.default is not p.empty, p
+
+
+@pytest.mark.parametrize("name", MODULES)
+@pytest.mark.parametrize("size", [(64, 96), (90, 45)])
+def test_outputs_have_the_promised_channels_and_strides(name: str, size: tuple[int, int]) -> None:
+    backbone = build(name)
+    features = backbone(paddle.rand([2, 3, *size]))
+    specs = backbone.out_specs
+    assert isinstance(specs, tuple)
+    assert all(isinstance(spec, FeatureSpec) for spec in specs)
+    assert [spec.stride for spec in specs] == [4, 8, 16, 32]
+    for feature, spec in zip(features, specs, strict=True):
+        assert list(feature.shape) == [2, spec.channels, size[0] // spec.stride, size[1] // spec.stride]
+        assert feature.dtype == paddle.float32
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_every_trained_parameter_gets_a_gradient(name: str) -> None:
+    backbone = build(name)
+    backbone.train()
+    sum((f * paddle.rand(f.shape)).sum() for f in backbone(paddle.rand([2, 3, 64, 64]))).backward()
+    parameters = {key: p for key, p in backbone.named_parameters() if not p.stop_gradient}
+    assert len(parameters) > 10
+    assert [key for key, p in parameters.items() if p.grad is None or not np.isfinite(p.grad.numpy()).all()] == []
+    assert [key for key, p in parameters.items() if not p.grad.numpy().any()] == []
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_the_exported_graph_equals_eager_at_sizes_it_was_not_traced_with(name: str, tmp_path) -> None:
+    backbone = build(name)
+    backbone.eval()
+    paddle.jit.save(backbone, str(tmp_path / "net"), input_spec=[InputSpec([None, 3, None, None], "float32")])
+    loaded = paddle.jit.load(str(tmp_path / "net"))
+    for shape in ([1, 3, 64, 96], [2, 3, 90, 45]):
+        x = paddle.rand(shape)
+        for eager, exported in zip(backbone(x), loaded(x), strict=True):
+            np.testing.assert_allclose(exported.numpy(), eager.numpy(), atol=1e-5)

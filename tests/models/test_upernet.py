@@ -1,0 +1,165 @@
+"""The segmentation head: wiring against PaddleSeg's numbers, parameter counts, losses, sizes that do not divide."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import paddle
+import pytest
+from golden_weights import assert_equals_summary, parameter_count, seeded
+
+from ppmtl.models.heads.upernet import UPerNet, pixel_cross_entropy
+from ppmtl.structures import FeatureSpec
+
+GOLDEN = json.loads((Path(__file__).parents[1] / "golden" / "upernet_forward.json").read_text())
+# Our parameter names (beginning) -> PaddleSeg's
+PADDLESEG_NAMES = {
+    **{f"ppm.{i}": f"ppm.stages.{i}.1" for i in range(4)},
+    "ppm_bottleneck": "ppm.conv_bn_relu2",
+    **{f"laterals.{i}": f"lateral_convs.{i}" for i in range(3)},
+    **{f"fpn_convs.{i}": f"fpn_convs.{i}" for i in range(3)},
+    "fpn_bottleneck": "fpn_bottleneck",
+    "classifier": "conv_seg",
+    "aux.0": "aux_head.conv_bn_relu",
+    "aux.2": "aux_head.conv",
+}
+
+
+def specs(*channels: int) -> list[FeatureSpec]:
+    return [FeatureSpec(c, stride) for c, stride in zip(channels, (4, 8, 16, 32), strict=True)]
+
+
+def small(**changes) -> UPerNet:
+    paddle.seed(0)
+    return UPerNet(specs(8, 16, 24, 32), 5, **({"channels": 12} | changes))
+
+
+def features(*sizes: tuple[int, int], batch: int = 1, seed: int = 11) -> list[paddle.Tensor]:
+    random = np.random.RandomState(seed)
+    return [
+        paddle.to_tensor(random.randn(batch, c, h, w).astype(np.float32))
+        for c, (h, w) in zip((8, 16, 24, 32), sizes, strict=True)
+    ]
+
+
+ODD = ((45, 80), (22, 40), (11, 20), (5, 10))
+
+
+def paddleseg_name(key: str) -> str:
+    """Returns PaddleSeg's name of one of our tensors."""
+    for ours, theirs in PADDLESEG_NAMES.items():
+        if key.startswith(ours + "."):
+            rest = key[len(ours) + 1 :]
+            return f"{theirs}.{rest.replace('conv.', '_conv.').replace('bn.', '_batch_norm.')}"
+    raise AssertionError(f"no PaddleSeg name for {key}")
+
+
+def golden_value(key: str, shape: list[int]) -> np.ndarray:
+    value = 0.1 * seeded(key, shape)
+    if key.endswith("_variance"):
+        value = 1 + np.abs(value)
+    elif key.endswith("_batch_norm.weight"):
+        value = 1 + value
+    return value.astype(np.float32)
+
+
+@pytest.fixture(scope="module")
+def golden_head() -> UPerNet:
+    head = small()
+    state = head.state_dict()
+    head.set_state_dict(
+        {key: paddle.to_tensor(golden_value(paddleseg_name(key), list(value.shape))) for key, value in state.items()}
+    )
+    head.eval()
+    return head
+
+
+def test_all_of_paddlesegs_tensors_have_their_place_except_the_dead_branch(golden_head):
+    names = sorted(paddleseg_name(key) for key in golden_head.state_dict())
+    assert names == sorted(key for key in GOLDEN["keys"] if not key.startswith("conv_last."))
+
+
+def test_logits_equal_paddleseg_at_sizes_that_do_not_divide(golden_head):
+    main, aux = GOLDEN["out"]
+    levels = features(*ODD)
+    # float32 convolutions: rounding differs with the order of summation
+    assert_equals_summary(golden_head.logits(levels).numpy(), main, rtol=2e-5)
+    assert_equals_summary(golden_head.aux(levels[2]).numpy(), aux, rtol=2e-5)
+
+
+def test_parameter_counts_are_paddlesegs_less_the_dead_branch():
+    head = UPerNet(specs(192, 384, 768, 1536), 19)
+    assert parameter_count(head) == 48_516_665 - 9_447_955 == 39_068_710
+    assert parameter_count(head.aux) == 5_325_331
+    assert parameter_count(head.ppm) + parameter_count(head.ppm_bottleneck) == 16_521_216
+    assert parameter_count(head.laterals) == 692_736
+    assert parameter_count(head.fpn_convs) == 7_080_960
+    assert parameter_count(head.fpn_bottleneck) == 9_438_720
+    assert parameter_count(UPerNet(specs(192, 384, 768, 1536), 19, aux_weight=0)) == 33_743_379
+
+
+def test_probabilities_come_at_input_size_and_sum_to_one(golden_head):
+    probs = golden_head(features(*ODD), (180, 323))["probs"]
+    assert list(probs.shape) == [1, 5, 180, 323]
+    np.testing.assert_allclose(probs.numpy().sum(axis=1), 1, atol=1e-5)
+    expected = paddle.nn.functional.interpolate(
+        golden_head.logits(features(*ODD)), size=[180, 323], mode="bilinear", align_corners=False
+    )
+    np.testing.assert_allclose(probs.numpy(), paddle.nn.functional.softmax(expected, axis=1).numpy(), atol=1e-6)
+
+
+def test_a_crop_without_labelled_pixels_costs_nothing_and_gives_no_nan():
+    head = small()
+    terms = head(
+        features((16, 16), (8, 8), (4, 4), (2, 2), batch=2),
+        (64, 64),
+        {"label_map": paddle.full([2, 64, 64], 255, "int64")},
+    )
+    assert {name: float(term) for name, term in terms.items()} == {"loss_ce": 0.0, "loss_aux": 0.0}
+    sum(terms.values()).backward()
+    for name, parameter in head.named_parameters():
+        if not parameter.stop_gradient:
+            assert (parameter.grad.numpy() == 0).all(), name
+
+
+def test_the_loss_is_the_mean_over_labelled_pixels_only():
+    logits = np.random.RandomState(0).randn(2, 3, 4, 6).astype(np.float32)
+    labels = np.random.RandomState(1).randint(0, 3, (2, 4, 6))
+    labels[0, :3] = 255
+    shifted = logits - np.log(np.exp(logits).sum(axis=1, keepdims=True))
+    picked = [-shifted[b, labels[b, y, x], y, x] for b, y, x in np.argwhere(labels != 255)]
+    assert len(picked) == 2 * 24 - 18
+    value = pixel_cross_entropy(paddle.to_tensor(logits), paddle.to_tensor(labels))
+    assert list(value.shape) == []
+    assert float(value) == pytest.approx(np.mean(picked), rel=1e-5)
+
+
+def test_the_auxiliary_term_is_weighted_and_can_be_left_out():
+    levels, targets = (
+        features((16, 16), (8, 8), (4, 4), (2, 2), batch=2),
+        {"label_map": paddle.zeros([2, 64, 64], "int64")},
+    )
+    by_weight = {}
+    for weight in (0.4, 0.8):
+        head = small(aux_weight=weight, dropout=0.0)
+        by_weight[weight] = float(head(levels, (64, 64), targets)["loss_aux"])
+    assert by_weight[0.8] == pytest.approx(2 * by_weight[0.4], rel=1e-5)
+    assert list(small(aux_weight=0)(levels, (64, 64), targets)) == ["loss_ce"]
+
+
+def test_corner_alignment_is_a_setting_that_changes_the_result():
+    aligned, not_aligned = small(), small(align_corners=False)
+    not_aligned.set_state_dict(aligned.state_dict())
+    aligned.eval()
+    not_aligned.eval()
+    assert np.abs(aligned.logits(features(*ODD)).numpy() - not_aligned.logits(features(*ODD)).numpy()).max() > 1e-3
+
+
+def test_one_image_can_train_although_its_coarsest_pooled_map_is_one_pixel():
+    head = small()
+    levels, targets = features((16, 16), (8, 8), (4, 4), (2, 2)), {"label_map": paddle.zeros([1, 64, 64], "int64")}
+    sum(head(levels, (64, 64), targets).values()).backward()
+    bin_one = head.ppm[0].bn.weight.grad.numpy()
+    assert bin_one.any()  # Paddle's batch norm would have skipped its scale and shift without a word
