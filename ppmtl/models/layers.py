@@ -50,8 +50,19 @@ class ConvBNReLU(nn.Layer):
         self.bn = nn.BatchNorm2D(out_channels)
 
     def forward(self, x: paddle.Tensor) -> paddle.Tensor:
-        """Returns (B, out_channels, H, W)."""
-        return F.relu(self.bn(self.conv(x)))
+        """Returns (B, out_channels, H, W).
+
+        In training, one value per channel (one image and a 1x1 map: pyramid pooling's coarsest bin at batch size 1) has
+        no statistics. Paddle then silently skips the normalisation, scale and shift included, unlike in evaluation;
+        here the running statistics are used, as in evaluation, so the two agree and every parameter keeps its gradient.
+        SyncBatchNorm has the values of all cards and needs no help.
+        """
+        x = self.conv(x)
+        bn = self.bn
+        if self.training and isinstance(bn, nn.BatchNorm2D) and x.shape[0] * x.shape[2] * x.shape[3] == 1:
+            x = F.batch_norm(x, bn._mean, bn._variance, bn.weight, bn.bias, training=False, epsilon=bn._epsilon)
+            return F.relu(x)
+        return F.relu(bn(x))
 
 
 def sigmoid(x: paddle.Tensor) -> paddle.Tensor:
