@@ -105,7 +105,7 @@ def missing_paths(settings: Settings, *, training: bool, evaluation: bool) -> li
     root = Path(settings.data_root)
     parts = [source.dataset for source in settings.sources.values()] if training else []
     parts += list(settings.eval.datasets.values()) if evaluation else []
-    wanted = [path for part in parts for path in _callable(part).required_paths(root, **part.keywords)]
+    wanted = [path for part in parts for path in _callable(part).required_paths(root, **getattr(part, "keywords", {}))]
     wanted += [root / c.names for c in settings.classes.values() if isinstance(c.names, str)]
     return sorted({path for path in wanted if not path.exists()})
 
@@ -218,6 +218,8 @@ def environment() -> dict[str, str]:
         except PackageNotFoundError:
             continue
     here = Path(__file__).resolve().parent
-    git = subprocess.run(["git", "describe", "--always", "--dirty"], cwd=here, capture_output=True, text=True, check=False)
+    git = subprocess.run(
+        ["git", "describe", "--always", "--dirty"], cwd=here, capture_output=True, text=True, check=False
+    )
     found["git"] = git.stdout.strip() if git.returncode == 0 else "not a git checkout"
     return found

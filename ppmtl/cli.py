@@ -19,7 +19,11 @@ if TYPE_CHECKING:
 
 
 # Paddle's own remarks on import and on correct use; they would stand between our lines and mean nothing to a user.
-for _remark in ("No ccache found", "When training, we now always track global mean and variance", r"\s*Non compatible API"):
+for _remark in (
+    "No ccache found",
+    "When training, we now always track global mean and variance",
+    r"\s*Non compatible API",
+):
     warnings.filterwarnings("ignore", message=_remark)
 
 
@@ -31,7 +35,9 @@ def parser(description: str, *, weights: bool = False) -> argparse.ArgumentParse
         weights: mention in --help that the tool needs ``-o weights=``.
     """
     result = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
-    result.add_argument("-c", "--config", required=True, metavar="YML", help="config file, e.g. configs/allinone_demo.yml")
+    result.add_argument(
+        "-c", "--config", required=True, metavar="YML", help="config file, e.g. configs/allinone_demo.yml"
+    )
     example = "weights=output/allinone_demo/best_model" if weights else "train.epochs=10 optimizer.learning_rate=2e-4"
     result.add_argument("-o", "--opt", "--opts", dest="overrides", nargs="+", action="append", default=[], metavar="KEY=VALUE",
                         help=f"override config values; may be repeated, the last one wins. Example: -o {example}")  # fmt: skip
@@ -66,7 +72,9 @@ def load_settings(arguments: argparse.Namespace) -> tuple[Settings, ConfigTree]:
     from ppmtl.run import Settings
 
     overrides = [item for group in arguments.overrides for item in group]
-    overrides += [f"{key}={getattr(arguments, key)}" for key in ("seed", "device") if getattr(arguments, key) is not None]
+    overrides += [
+        f"{key}={getattr(arguments, key)}" for key in ("seed", "device") if getattr(arguments, key) is not None
+    ]
     tree = load_config(arguments.config, overrides)
     settings = check(Settings, tree)
     build.check_agreement(settings)
@@ -99,10 +107,11 @@ def tta_overrides(arguments: argparse.Namespace) -> dict[str, Any]:
     return given
 
 
-def require_weights(settings: Settings) -> None:
-    """Raises ConfigError if the config names no weights."""
+def require_weights(settings: Settings) -> str:
+    """Returns the weights' path; raises ConfigError if the config names none."""
     if settings.weights is None:
         raise ConfigError([f"weights: nothing to load; add -o weights={settings.save_dir}/best_model"])
+    return settings.weights
 
 
 def require_data(settings: Settings, *, training: bool, evaluation: bool) -> None:

@@ -31,7 +31,9 @@ def class_colors(classes: ClassList) -> np.ndarray:
     return np.asarray(colors, np.uint8)
 
 
-def draw(image: np.ndarray, predictions: Mapping[str, Prediction], tasks: Mapping[str, Task], threshold: float) -> np.ndarray:
+def draw(
+    image: np.ndarray, predictions: Mapping[str, Prediction], tasks: Mapping[str, Task], threshold: float
+) -> np.ndarray:
     """Returns a copy of the picture with masks, then boxes with names, then the class in the corner.
 
     Args:

@@ -35,6 +35,8 @@ def to_json(prediction: Prediction, classes: ClassList, *, top: int = 5) -> dict
     counts = np.bincount(prediction.labels.ravel(), minlength=len(classes))
     return {
         "classes": {
-            classes.names[i]: round(float(counts[i]) / prediction.labels.size, 5) for i in np.argsort(-counts) if counts[i]
+            classes.names[i]: round(float(counts[i]) / prediction.labels.size, 5)
+            for i in np.argsort(-counts)
+            if counts[i]
         }
     }

@@ -30,7 +30,14 @@ TINY = {
         "det": {"batch_size": 2, "transforms": [{"type": "random_box_crop"}, {"type": "resize", "size": [64, 64]}]},
     },
     "optimizer": {"warmup_steps": 1},
-    "train": {"epochs": 2, "steps_per_epoch": 2, "log_every": 1, "eval_every": "1 epoch", "save_every": 2, "num_workers": 0},
+    "train": {
+        "epochs": 2,
+        "steps_per_epoch": 2,
+        "log_every": 1,
+        "eval_every": "1 epoch",
+        "save_every": 2,
+        "num_workers": 0,
+    },
     "infer": {"size": [64, 96]},
 }
 
@@ -53,10 +60,35 @@ def work(tmp_path_factory) -> Path:
     return folder
 
 
-DATA_FLAGS = (
-    "--size 64 96 --det_size 96 96 --cls_size 32 32 --sign_classes 3 --vehicle_classes 4 "
-    "--seg_images 6 3 2 --det_images 6 3 2 --cls_images 12 6 2 --workers 2"
-).split()
+DATA_FLAGS = [
+    "--size",
+    "64",
+    "96",
+    "--det_size",
+    "96",
+    "96",
+    "--cls_size",
+    "32",
+    "32",
+    "--sign_classes",
+    "3",
+    "--vehicle_classes",
+    "4",
+    "--seg_images",
+    "6",
+    "3",
+    "2",
+    "--det_images",
+    "6",
+    "3",
+    "2",
+    "--cls_images",
+    "12",
+    "6",
+    "2",
+    "--workers",
+    "2",
+]
 COMMON = ("-c", "tiny.yml", "-o", "data_root=data")
 
 
@@ -111,7 +143,19 @@ def test_evaluation_prints_the_score_last_and_writes_files(work, trained):
 
 def test_inference_draws_and_writes_json_with_one_backbone_run(work, trained):  # noqa: ARG001
     pictures = work / "data" / "track1_test_data" / "seg" / "images" / "test"
-    ok(tool("infer", *COMMON, "-o", "weights=whole/best_model", "--infer_dir", str(pictures), "--output_dir", "out", cwd=work))
+    ok(
+        tool(
+            "infer",
+            *COMMON,
+            "-o",
+            "weights=whole/best_model",
+            "--infer_dir",
+            str(pictures),
+            "--output_dir",
+            "out",
+            cwd=work,
+        )
+    )
     written = sorted((work / "out").glob("*.json"))
     assert len(written) == 2
     document = json.loads(written[0].read_text())
@@ -146,7 +190,13 @@ def test_all_mistakes_of_a_config_come_in_one_message(work):
 
 
 def test_a_loss_that_is_not_finite_names_task_term_step_and_files(work):
-    blown = ("-o", "optimizer.learning_rate=1e30", "optimizer.clip_norm=null", "optimizer.warmup_steps=0", "save_dir=blown")
+    blown = (
+        "-o",
+        "optimizer.learning_rate=1e30",
+        "optimizer.clip_norm=null",
+        "optimizer.warmup_steps=0",
+        "save_dir=blown",
+    )
     result = tool("train", *COMMON, *blown, cwd=work)
     assert result.returncode == 1
     for text in ("task '", "term '", "at step", ".jpg"):

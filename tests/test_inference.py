@@ -121,7 +121,9 @@ def test_averaging_probabilities_and_logits_can_differ():
 
 
 def test_scales_are_rounded_and_snapped_as_the_paper_needs():
-    cls = Classification("cls", CLASSES, input_size=(448, 448), tta=TestTimeAugmentation((1.0, 1.2, 1.4), flip=True, snap=32))
+    cls = Classification(
+        "cls", CLASSES, input_size=(448, 448), tta=TestTimeAugmentation((1.0, 1.2, 1.4), flip=True, snap=32)
+    )
     assert [v.size for v in cls.views((100, 100), augment=True)][::2] == [(448, 448), (544, 544), (640, 640)]
     seg = Segmentation("seg", CLASSES, tta=TestTimeAugmentation((1.0, 1.2, 1.6), flip=False))
     assert [v.size for v in seg.views((720, 1280), augment=True)] == [(720, 1280), (864, 1536), (1152, 2048)]

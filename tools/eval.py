@@ -1,6 +1,6 @@
 """Evaluates weights on the validation sets: mIoU, Top-1/Top-5, COCO AP; tables, pictures, metrics.json.
 
-    python tools/eval.py -c configs/allinone_demo.yml -o weights=output/allinone_demo/best_model
+python tools/eval.py -c configs/allinone_demo.yml -o weights=output/allinone_demo/best_model
 """
 
 import sys
@@ -17,7 +17,9 @@ def main(argv: Sequence[str]) -> int:
     parser = cli.parser(__doc__ or "", weights=True)
     cli.add_tta_flags(parser)
     cli.add_switch(parser, "--classwise", "print the per-class tables (they are written to CSV files in any case)")
-    parser.add_argument("--output_eval", metavar="DIR", help="where metrics.json and pictures go (default: <save_dir>/eval)")
+    parser.add_argument(
+        "--output_eval", metavar="DIR", help="where metrics.json and pictures go (default: <save_dir>/eval)"
+    )
     parser.add_argument("--limit", type=int, metavar="N", help="only the first N pictures of each set (a quick look)")
     arguments = parser.parse_args(argv)
     settings, _ = cli.load_settings(arguments)

@@ -12,6 +12,7 @@ import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
@@ -41,9 +42,14 @@ def main(argv: Sequence[str]) -> int:
     from ppmtl.drawing import draw
     from ppmtl.inference import Pipeline
     from ppmtl.predictions import to_json
+    from ppmtl.structures import SegMap
 
     cli.require_weights(settings)
-    paths = [Path(arguments.infer_img)] if arguments.infer_img else find_images(Path(arguments.infer_dir))[: arguments.limit]
+    paths = (
+        [Path(arguments.infer_img)]
+        if arguments.infer_img
+        else find_images(Path(arguments.infer_dir))[: arguments.limit]
+    )
     tasks, backend = cli.load_trained(settings, tta=cli.tta_overrides(arguments))
     threshold = settings.infer.draw_threshold if arguments.draw_threshold is None else arguments.draw_threshold
     folder = Path(arguments.output_dir)
@@ -62,7 +68,7 @@ def main(argv: Sequence[str]) -> int:
         pipeline = Pipeline(tasks, backend, augment=arguments.tta, shared_size=shared)
         predictions = pipeline.predict([image], [str(path)])[0]
         seconds = time.perf_counter() - started
-        document = {
+        document: dict[str, Any] = {
             "image": str(path),
             "size": list(image.shape[:2]),
             "seconds": round(seconds, 4),
@@ -73,7 +79,7 @@ def main(argv: Sequence[str]) -> int:
         drawn = draw(image, predictions, tasks, threshold)
         cv2.imencode(".jpg", drawn[..., ::-1])[1].tofile(f"{target}.jpg")
         for name, prediction in predictions.items():
-            if tasks[name].task_type == "segmentation":
+            if isinstance(prediction, SegMap):
                 cv2.imencode(".png", prediction.labels)[1].tofile(f"{target}_{name}.png")
                 document[name]["label_png"] = f"{target.name}_{name}.png"
         Path(f"{target}.json").write_text(json.dumps(document, indent=1, ensure_ascii=False), encoding="utf-8")

@@ -22,7 +22,9 @@ def main(argv: Sequence[str]) -> int:
     parser = cli.parser(__doc__ or "", weights=True)
     parser.add_argument("--table", nargs="+", choices=["2", "4", "5", "6"], default=["2", "4", "5", "6"], metavar="N",
                         help="which tables (default: all)")  # fmt: skip
-    parser.add_argument("--limit", type=int, metavar="N", help="only the first N pictures of each set; the tables say so")
+    parser.add_argument(
+        "--limit", type=int, metavar="N", help="only the first N pictures of each set; the tables say so"
+    )
     parser.add_argument("--output_dir", metavar="DIR", help="default: <save_dir>/reproduce")
     arguments = parser.parse_args(argv)
     settings, _ = cli.load_settings(arguments)

@@ -33,8 +33,9 @@ def write(argv: Sequence[str]) -> int:
     cli.add_tta_flags(parser)
     parser.add_argument("--out", type=Path, default=Path("pred_results.json"), help="default: pred_results.json")
     parser.add_argument("--form", choices=["list", "dict"], default="list",
-                        help="list = what the official scorer reads (default); dict = as the challenge's README shows it")  # fmt: skip
-    parser.add_argument("--max_boxes", type=int, default=100, metavar="N", help="per picture, the best by score (default: 100)")
+                        help="list = what the official scorer reads (default); dict = as in the README")  # fmt: skip
+    parser.add_argument("--max_boxes", type=int, default=100, metavar="N",
+                        help="per picture, the best by score (default: 100)")  # fmt: skip
     cli.add_switch(parser, "--restart", "throw away what an interrupted run left instead of going on from it")
     arguments = parser.parse_args(argv)
     settings, _ = cli.load_settings(arguments)
@@ -43,11 +44,11 @@ def write(argv: Sequence[str]) -> int:
     from ppmtl.engine.submit import predict_test_set
     from ppmtl.submission import SubmissionWriter
 
-    cli.require_weights(settings)
+    weights = cli.require_weights(settings)
     views = cli.tta_overrides(arguments)
     tasks, backend = cli.load_trained(settings, tta=views)
     fingerprint = {
-        "weights": read_state(settings.weights).get("digests", settings.weights),
+        "weights": read_state(weights).get("digests", weights),
         "data_root": str(Path(settings.data_root).resolve()),
         "tasks": {name: repr({k: v for k, v in vars(task).items() if k != "classes"}) for name, task in tasks.items()},
         "tta": arguments.tta,
@@ -86,7 +87,8 @@ def run_check(parser: argparse.ArgumentParser, arguments: argparse.Namespace) ->
 
     if not arguments.file.is_file():
         parser.error(f"{arguments.file}: no such file")
-    root, counts = arguments.gt, {}
+    root = arguments.gt
+    counts: dict[str, int] = {}
     if arguments.config:
         settings, counts = class_counts(arguments)
         root = root or settings.data_root
@@ -116,7 +118,7 @@ def class_counts(arguments: argparse.Namespace) -> tuple[Any, dict[str, int]]:
     from ppmtl.run import Settings
 
     settings = check(Settings, load_config(arguments.config, [item for group in arguments.overrides for item in group]))
-    counts = {}
+    counts: dict[str, int] = {}
     for task in ("seg", "cls"):
         if task not in settings.classes:
             raise ValueError(f"{arguments.config}: classes.{task} is missing; a submission answers seg, cls and det")

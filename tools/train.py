@@ -1,9 +1,9 @@
 """Trains one model for several tasks.
 
-    python tools/train.py -c configs/allinone_traffic.yml --eval
-    python tools/train.py -c configs/allinone_demo.yml --eval --use_vdl -o train.epochs=5
-    python tools/train.py -c configs/allinone_traffic.yml -r auto          (continue after an interruption)
-    python -m paddle.distributed.launch --gpus 0,1,2,3 tools/train.py -c configs/allinone_traffic.yml --eval
+python tools/train.py -c configs/allinone_traffic.yml --eval
+python tools/train.py -c configs/allinone_demo.yml --eval --use_vdl -o train.epochs=5
+python tools/train.py -c configs/allinone_traffic.yml -r auto          (continue after an interruption)
+python -m paddle.distributed.launch --gpus 0,1,2,3 tools/train.py -c configs/allinone_traffic.yml --eval
 """
 
 import sys
@@ -61,7 +61,13 @@ def main(argv: Sequence[str]) -> int:
         (save_dir / "environment.json").write_text(json.dumps(description["environment"], indent=1), encoding="utf-8")
     LOGGER.info("environment: %s", ", ".join(f"{k} {v}" for k, v in description["environment"].items()))
     for name, source in sources.items():
-        LOGGER.info("source %s: %s, batch %d -> %s", name, source.dataset.describe(), source.batch_size, settings.sources[name].tasks)
+        LOGGER.info(
+            "source %s: %s, batch %d -> %s",
+            name,
+            source.dataset.describe(),
+            source.batch_size,
+            settings.sources[name].tasks,
+        )
     for name, dataset in val.items():
         LOGGER.info("validation %s: %s", name, dataset.describe())
     count = sum(p.size for p in model.parameters() if not p.stop_gradient)
@@ -70,7 +76,9 @@ def main(argv: Sequence[str]) -> int:
     if not val:
         LOGGER.info("no evaluation during training (add --eval); best_model is not written")
     vdl = Path(arguments.vdl_log_dir or save_dir / "vdl") if arguments.use_vdl else None
-    progress = fit(settings, model, tasks, sources, val, description=without_nan(description), resume=resume, vdl_dir=vdl)
+    progress = fit(
+        settings, model, tasks, sources, val, description=without_nan(description), resume=resume, vdl_dir=vdl
+    )
     LOGGER.info("done: %d steps; weights in %s", progress.step, save_dir / ("best_model" if val else "latest"))
     return 0
 

@@ -82,9 +82,7 @@ def optimizer_state(model: nn.Layer, optimizer: paddle.optimizer.Optimizer) -> d
     return state
 
 
-def load_optimizer_state(
-    model: nn.Layer, optimizer: paddle.optimizer.Optimizer, state: dict[str, np.ndarray]
-) -> None:
+def load_optimizer_state(model: nn.Layer, optimizer: paddle.optimizer.Optimizer, state: dict[str, np.ndarray]) -> None:
     """Puts moments saved by :func:`optimizer_state` back, whatever names Paddle generated in this process.
 
     Raises:

@@ -107,7 +107,7 @@ def run_table(
     backend: Backend,
     *,
     limit: int | None = None,
-    done: Callable[[Cell], None] = lambda cell: None,
+    done: Callable[[Cell], object] = lambda _: None,
 ) -> list[Cell]:
     """Returns every row measured on the task's own data set; rows without a task or data say so instead.
 

@@ -182,9 +182,7 @@ def _weighted_sum(terms: Mapping[str, Mapping[str, paddle.Tensor]], weights: Map
     return paddle.add_n(parts)
 
 
-def _check_finite(
-    terms: Mapping[str, Mapping[str, paddle.Tensor]], step: int, source: Source
-) -> dict[str, float]:
+def _check_finite(terms: Mapping[str, Mapping[str, paddle.Tensor]], step: int, source: Source) -> dict[str, float]:
     """Returns {"loss_<task>": sum, "<task>.<term>": value} for the log; stops the run on a non-finite term."""
     numbers: dict[str, float] = {}
     for task, of_task in terms.items():

@@ -10,7 +10,7 @@ from ppmtl.structures import Size
 def clip_boxes(boxes: np.ndarray, size: Size) -> np.ndarray:
     """Returns (N, 4) float32 boxes cut to a picture of ``size`` (height, width); the input is left alone."""
     height, width = size
-    clipped = np.asarray(boxes, np.float32).copy()
+    clipped: np.ndarray = np.asarray(boxes, np.float32).copy()
     clipped[:, 0::2] = clipped[:, 0::2].clip(0, width)
     clipped[:, 1::2] = clipped[:, 1::2].clip(0, height)
     return clipped
@@ -18,7 +18,8 @@ def clip_boxes(boxes: np.ndarray, size: Size) -> np.ndarray:
 
 def box_areas(boxes: np.ndarray) -> np.ndarray:
     """Returns (N,) areas; an inverted box counts as 0."""
-    return np.maximum(boxes[:, 2] - boxes[:, 0], 0) * np.maximum(boxes[:, 3] - boxes[:, 1], 0)
+    areas: np.ndarray = np.maximum(boxes[:, 2] - boxes[:, 0], 0) * np.maximum(boxes[:, 3] - boxes[:, 1], 0)
+    return areas
 
 
 def iou_one_to_many(box: np.ndarray, boxes: np.ndarray) -> np.ndarray:
@@ -27,4 +28,5 @@ def iou_one_to_many(box: np.ndarray, boxes: np.ndarray) -> np.ndarray:
     height = np.minimum(box[3], boxes[:, 3]) - np.maximum(box[1], boxes[:, 1])
     intersection = np.maximum(width, 0) * np.maximum(height, 0)
     union = box_areas(box[None])[0] + box_areas(boxes) - intersection
-    return intersection / np.maximum(union, np.finfo(np.float32).tiny)
+    iou: np.ndarray = intersection / np.maximum(union, np.finfo(np.float32).tiny)
+    return iou

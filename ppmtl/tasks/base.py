@@ -17,7 +17,6 @@ from annotated_types import Gt
 from ppmtl.ops.affine import Interpolation
 from ppmtl.structures import ClassList, ImageMeta, Prediction, Sample, Size
 
-
 Raw = Mapping[str, np.ndarray]
 
 

@@ -22,7 +22,9 @@ class Classification(Task):
         """Returns {"class_index": (B,) int64}."""
         for sample in samples:
             if sample.class_index is None:
-                raise ValueError(f"{sample.path}: task '{self.name}' needs a class for every picture, this one has none")
+                raise ValueError(
+                    f"{sample.path}: task '{self.name}' needs a class for every picture, this one has none"
+                )
         return {"class_index": np.asarray([sample.class_index for sample in samples], np.int64)}
 
     def decode(self, raw: Raw, index: int, meta: ImageMeta, *, single: bool) -> Prediction:  # noqa: ARG002
@@ -47,7 +49,9 @@ class _MeanProbs:
         self._views.append(prediction.probs)
 
     def result(self) -> Prediction:
-        return ClassProbs(self._views[0] if len(self._views) == 1 else np.mean(self._views, axis=0, dtype=np.float32))
+        return ClassProbs(
+            self._views[0] if len(self._views) == 1 else np.stack(self._views).mean(axis=0, dtype=np.float32)
+        )
 
 
 class _TopK:

@@ -12,13 +12,12 @@ from typing import Annotated, Literal
 import numpy as np
 from annotated_types import Ge, Interval
 
-from ppmtl.ops.affine import apply_to_boxes
+from ppmtl.ops.affine import Interpolation, apply_to_boxes
 from ppmtl.ops.average_precision import coco_average_precision
 from ppmtl.ops.boxes import box_areas, clip_boxes
 from ppmtl.ops.nms import candidates, nms
 from ppmtl.ops.wbf import weighted_boxes_fusion
 from ppmtl.structures import ClassList, Detections, ImageMeta, Prediction, Sample, Size
-from ppmtl.ops.affine import Interpolation
 from ppmtl.tasks.base import Merge, Meter, Metrics, Raw, Task, TestTimeAugmentation
 
 Fraction = Annotated[float, Interval(ge=0.0, le=1.0)]
@@ -67,7 +66,9 @@ class Detection(Task):
         rows = [np.full((1, 6), -1, np.float32)]
         for index, sample in enumerate(samples):
             if sample.boxes is None or sample.box_labels is None:
-                raise ValueError(f"{sample.path}: task '{self.name}' needs boxes (possibly none), this picture has no list")
+                raise ValueError(
+                    f"{sample.path}: task '{self.name}' needs boxes (possibly none), this picture has no list"
+                )
             height, width = sample.size
             boxes = sample.boxes / np.asarray([width, height, width, height], np.float32)
             row = np.empty((len(boxes), 6), np.float32)

@@ -7,14 +7,14 @@ smaller than the input; they cover the same field of view).
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import Literal, cast
 
 import cv2
 import numpy as np
 
-from ppmtl.ops.confusion import confusion_matrix
-from ppmtl.structures import IGNORE_LABEL, ClassList, ImageMeta, Prediction, Sample, SegMap
 from ppmtl.ops.affine import Interpolation
+from ppmtl.ops.confusion import class_iou, confusion_matrix, mean_iou
+from ppmtl.structures import IGNORE_LABEL, ClassList, ImageMeta, Prediction, Sample, SegMap
 from ppmtl.tasks.base import Merge, Meter, Metrics, Raw, Task, TestTimeAugmentation
 
 AbsentClass = Literal["skip", "zero", "one"]
@@ -48,7 +48,9 @@ class Segmentation(Task):
             name, classes, input_size=input_size, long_side=long_side, interpolation=interpolation, tta=tta
         )
         if len(classes) > IGNORE_LABEL:
-            raise ValueError(f"classes.{name}: 8-bit label maps hold at most {IGNORE_LABEL} classes, got {len(classes)}")
+            raise ValueError(
+                f"classes.{name}: 8-bit label maps hold at most {IGNORE_LABEL} classes, got {len(classes)}"
+            )
         self.absent: AbsentClass = absent
         self.average = average
 
@@ -57,7 +59,9 @@ class Segmentation(Task):
         maps = []
         for sample in samples:
             if sample.label_map is None:
-                raise ValueError(f"{sample.path}: task '{self.name}' needs a label map for every picture, this one has none")
+                raise ValueError(
+                    f"{sample.path}: task '{self.name}' needs a label map for every picture, this one has none"
+                )
             maps.append(sample.label_map)
         return {"label_map": np.stack(maps).astype(np.int64)}
 
@@ -78,14 +82,16 @@ class Segmentation(Task):
 
 
 def _argmax(probs: np.ndarray) -> np.ndarray:
-    return np.argmax(probs, axis=0).astype(np.uint8)
+    return cast(np.ndarray, np.argmax(probs, axis=0).astype(np.uint8))
 
 
 def _to_original(probs: np.ndarray, meta: ImageMeta) -> np.ndarray:
     """Returns (C, H, W) at original size. A view is a scale and perhaps a mirror, so that is all there is to undo."""
     shear = meta.to_original[[0, 1], [1, 0]]
     if np.abs(shear).max() > 1e-9 or meta.to_original[1, 1] <= 0:
-        raise ValueError(f"{meta.path}: segmentation views may scale and mirror, got the affine {meta.to_original.tolist()}")
+        raise ValueError(
+            f"{meta.path}: segmentation views may scale and mirror, got the affine {meta.to_original.tolist()}"
+        )
     if meta.to_original[0, 0] < 0:
         probs = probs[:, :, ::-1]
     height, width = meta.original_size
@@ -118,29 +124,6 @@ class _MeanMap:
         if self._sum is None:
             return SegMap(self._first.labels)
         return SegMap(_argmax(self._sum))
-
-
-def mean_iou(matrix: np.ndarray, absent: AbsentClass) -> float:
-    """Returns the mean IoU of a confusion matrix under one convention for absent classes; NaN if nothing is left.
-
-    Args:
-        matrix: (C, C) integer, rows = truth, columns = prediction, ignored pixels already left out.
-        absent: see :class:`Segmentation`.
-
-    Source: golden miou.json holds all three conventions.
-    """
-    iou = class_iou(matrix)
-    if absent != "skip":
-        iou = np.where(np.isnan(iou), 0.0 if absent == "zero" else 1.0, iou)
-    present = iou[~np.isnan(iou)]
-    return float(present.mean()) if present.size else float("nan")
-
-
-def class_iou(matrix: np.ndarray) -> np.ndarray:
-    """Returns (C,) float64 IoU per class; NaN where neither truth nor prediction has the class."""
-    hit = np.diag(matrix).astype(np.float64)
-    union = matrix.sum(axis=0) + matrix.sum(axis=1) - hit
-    return np.divide(hit, union, out=np.full(len(hit), np.nan), where=union > 0)
 
 
 class _IoU:

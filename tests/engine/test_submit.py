@@ -49,5 +49,8 @@ def test_finished_pictures_are_not_computed_again_and_the_file_is_the_same(root)
 
 def test_two_tasks_of_one_kind_are_refused(root):
     tasks = {name: Classification(name, CLASSES) for name in ("cls", "cls2")}
-    with SubmissionWriter(root / "pred.json", fingerprint={}) as writer, pytest.raises(ValueError, match="one answer per kind"):
-        predict_test_set(root, tasks, lambda images, tasks: {}, writer, augment=False)
+    with (
+        SubmissionWriter(root / "pred.json", fingerprint={}) as writer,
+        pytest.raises(ValueError, match="one answer per kind"),
+    ):
+        predict_test_set(root, tasks, lambda _images, _tasks: {}, writer, augment=False)

@@ -13,7 +13,9 @@ from ppmtl.structures import Detections
 GOLDEN = json.loads((Path(__file__).parents[1] / "golden" / "nms.json").read_text())
 
 
-@pytest.mark.parametrize("case", [c for c in GOLDEN["cases"] if c["multi_label"]], ids=lambda c: f"{c['conf']}-{c['iou']}")
+@pytest.mark.parametrize(
+    "case", [c for c in GOLDEN["cases"] if c["multi_label"]], ids=lambda c: f"{c['conf']}-{c['iou']}"
+)
 def test_rows_equal_the_reference(case):
     boxes = np.array(GOLDEN["boxes"], np.float32)
     scores = np.array(GOLDEN["scores_obj_times_cls"], np.float32)

