@@ -146,6 +146,9 @@ def test_the_auxiliary_term_is_weighted_and_can_be_left_out():
         head = small(aux_weight=weight, dropout=0.0)
         by_weight[weight] = float(head(levels, (64, 64), targets)["loss_aux"])
     assert by_weight[0.8] == pytest.approx(2 * by_weight[0.4], rel=1e-5)
+    levels[2].stop_gradient = False
+    small()(levels, (64, 64), targets)["loss_aux"].backward()
+    assert levels[2].grad.numpy().any()  # it trains the backbone, not only its own head
     assert list(small(aux_weight=0)(levels, (64, 64), targets)) == ["loss_ce"]
 
 
