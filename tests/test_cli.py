@@ -1,0 +1,89 @@
+"""The flags that all tools share."""
+
+import argparse
+import sys
+from pathlib import Path
+
+import pytest
+
+from ppmtl import cli
+from ppmtl.config import ConfigError
+
+ROOT = Path(__file__).resolve().parents[1]
+DEMO = str(ROOT / "configs" / "allinone_demo.yml")
+
+
+def settings_of(*arguments):
+    parser = cli.parser("test")
+    cli.add_tta_flags(parser)
+    return cli.load_settings(parser.parse_args(["-c", DEMO, *arguments]))[0]
+
+
+def test_repeated_overrides_are_all_kept_and_the_last_one_wins():
+    settings = settings_of("-o", "train.epochs=3", "optimizer.warmup_steps=7", "-o", "train.epochs=4")
+    assert (settings.train.epochs, settings.optimizer.warmup_steps) == (4, 7)
+
+
+def test_seed_and_device_flags_are_overrides():
+    settings = settings_of("--seed", "9", "--device", "cpu", "-o", "seed=1")
+    assert (settings.seed, settings.device) == (9, "cpu")
+
+
+def test_choosing_tasks_leaves_nothing_of_the_others():
+    settings = settings_of("--tasks", "seg,det")
+    for group in (settings.tasks, settings.classes, settings.sources, settings.model.heads, settings.eval.datasets):
+        assert set(group) == {"seg", "det"}
+
+
+def test_an_unknown_task_is_refused_with_the_known_ones():
+    with pytest.raises(ConfigError, match="'depth', the config has seg, cls, det"):
+        settings_of("--tasks", "seg,depth")
+
+
+def test_a_head_that_answers_another_question_is_refused():
+    with pytest.raises(ConfigError, match=r"model\.heads\.seg: CBAMFC answers classification, but tasks\.seg asks segment"):
+        settings_of("-o", "model.heads.seg={type: cbam_fc}")
+
+
+@pytest.mark.parametrize("text, expected", [("True", True), ("false", False), ("0", False), ("yes", True)])
+def test_a_switch_given_a_word_means_the_word(text, expected):
+    parser = argparse.ArgumentParser()
+    cli.add_switch(parser, "--use_vdl", "")
+    assert parser.parse_args(["--use_vdl", text]).use_vdl is expected
+    assert parser.parse_args(["--use_vdl"]).use_vdl is True
+    assert parser.parse_args([]).use_vdl is False
+
+
+def test_scales_without_tta_are_refused_and_with_it_replace_sizes():
+    parser = cli.parser("test")
+    cli.add_tta_flags(parser)
+    alone = parser.parse_args(["-c", DEMO, "--scales", "1.0", "1.5"])
+    with pytest.raises(ConfigError, match="add --tta"):
+        cli.tta_overrides(alone)
+    both = parser.parse_args(["-c", DEMO, "--tta", "--scales", "1.0", "1.5", "--no-flip"])
+    assert cli.tta_overrides(both) == {"scales": (1.0, 1.5), "sizes": (), "flip": False}
+
+
+@pytest.mark.parametrize(
+    "error, code", [(ConfigError(["x"]), 2), (ValueError("x"), 1), (FloatingPointError("x"), 1), (OSError("x"), 1)]
+)
+def test_errors_end_with_a_message_and_a_code_but_no_traceback(error, code, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["train.py"])
+
+    def main(argv):
+        raise error
+
+    with pytest.raises(SystemExit) as exit_info:
+        cli.run(main)
+    assert exit_info.value.code == code
+    assert capsys.readouterr().err.startswith("train.py: ")
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "configs").glob("*.yml")), ids=lambda p: p.name)
+def test_every_config_checks(path):
+    parser = cli.parser("test")
+    assert cli.load_settings(parser.parse_args(["-c", str(path)]))[0].tasks
+
+
+def test_there_are_three_configs():
+    assert len(list((ROOT / "configs").glob("*.yml"))) == 3
