@@ -248,7 +248,7 @@ def _shape_here(name: str, stored: Shape, layout: Layout) -> tuple[Shape, bool]:
 
 
 def described_shapes(ours: Mapping[str, StoredTensor], source: str) -> dict[str, Shape]:
-    """Returns {name: shape} of the whole ConvNeXt trunk whose depths and dims the given tensors show.
+    """Returns {name: shape} of the whole ConvNeXt trunk whose depths, dims and kernels the given tensors show.
 
     Raises:
         ValueError: if a stage's width or blocks cannot be seen.
@@ -262,21 +262,26 @@ def described_shapes(ours: Mapping[str, StoredTensor], source: str) -> dict[str,
         dims.append(convolution.shape[0])
         depths.append(len(set(blocks)))  # not the largest number: a gap must show up as missing
     norms = {name: tensor.shape for name, tensor in ours.items() if _OUTPUT_NORM.match(name)}
-    return dict(_trunk_shapes(depths, dims, layer_scale=any(name.endswith(".gamma") for name in ours))) | norms
+    layer_scale = any(name.endswith(".gamma") for name in ours)
+    depthwise = ours.get("stages.0.0.dwconv.weight")
+    kernel = depthwise.shape[2:] if depthwise else (7, 7)
+    return dict(_trunk_shapes(depths, dims, kernel, layer_scale=layer_scale)) | norms
 
 
-def _trunk_shapes(depths: Sequence[int], dims: Sequence[int], *, layer_scale: bool) -> Iterator[tuple[str, Shape]]:
+def _trunk_shapes(
+    depths: Sequence[int], dims: Sequence[int], kernel: Shape, *, layer_scale: bool
+) -> Iterator[tuple[str, Shape]]:
     for stage, (depth, c) in enumerate(zip(depths, dims, strict=True)):
         before, (norm, conv) = (c, (1, 0)) if stage == 0 else (dims[stage - 1], (0, 1))
-        kernel = (c, 3, 4, 4) if stage == 0 else (c, before, 2, 2)
+        down = (c, 3, 4, 4) if stage == 0 else (c, before, 2, 2)
         at = f"downsample_layers.{stage}"
-        yield from ((f"{at}.{conv}.weight", kernel), (f"{at}.{conv}.bias", (c,)))
+        yield from ((f"{at}.{conv}.weight", down), (f"{at}.{conv}.bias", (c,)))
         yield from ((f"{at}.{norm}.weight", (before,)), (f"{at}.{norm}.bias", (before,)))
         for block in range(depth):
             at = f"stages.{stage}.{block}"
             if layer_scale:
                 yield f"{at}.gamma", (c,)
-            yield from ((f"{at}.dwconv.weight", (c, 1, 7, 7)), (f"{at}.dwconv.bias", (c,)))
+            yield from ((f"{at}.dwconv.weight", (c, 1, *kernel)), (f"{at}.dwconv.bias", (c,)))
             yield from ((f"{at}.norm.weight", (c,)), (f"{at}.norm.bias", (c,)))
             yield from ((f"{at}.pwconv1.weight", (c, 4 * c)), (f"{at}.pwconv1.bias", (4 * c,)))
             yield from ((f"{at}.pwconv2.weight", (4 * c, c)), (f"{at}.pwconv2.bias", (c,)))
