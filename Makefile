@@ -1,6 +1,7 @@
 # make demo   set up, render demo data, train the small model on it, evaluate, predict: the main job, on a laptop's CPU
 # make test   set up, lint, type-check, run the tests
 # make setup  the environment alone (in .venv)
+# make parity compare our layers, transforms and metrics with the suites they reproduce (in .venv-suites; docs/parity.md)
 
 PYTHON ?= python3
 VENV ?= .venv
@@ -8,7 +9,7 @@ BIN := $(VENV)/bin
 DEMO_DATA ?= demo_data
 DEMO_OUT ?= output/allinone_demo
 
-.PHONY: setup demo test lint clean-demo
+.PHONY: setup demo test lint clean-demo parity parity-setup
 
 setup: $(VENV)/.ready
 
@@ -20,7 +21,7 @@ $(VENV)/.ready: requirements-base.txt requirements.txt requirements-vdl.txt requ
 
 demo: setup
 	$(BIN)/python tools/make_demo_data.py --out $(DEMO_DATA) --preset demo
-	$(BIN)/python tools/train.py -c configs/allinone_demo.yml --eval -o data_root=$(DEMO_DATA) save_dir=$(DEMO_OUT)
+	$(BIN)/python tools/train.py -c configs/allinone_demo.yml --eval --nprocs 2 -o data_root=$(DEMO_DATA) save_dir=$(DEMO_OUT)
 	$(BIN)/python tools/infer.py -c configs/allinone_demo.yml -o data_root=$(DEMO_DATA) weights=$(DEMO_OUT)/best_model \
 	    --infer_dir $(DEMO_DATA)/track1_test_data/seg/images/test --limit 8 --output_dir $(DEMO_OUT)/infer
 	$(BIN)/python tools/eval.py -c configs/allinone_demo.yml -o data_root=$(DEMO_DATA) weights=$(DEMO_OUT)/best_model \
@@ -36,3 +37,21 @@ test: setup lint
 
 clean-demo:
 	rm -rf $(DEMO_DATA) $(DEMO_OUT)
+
+SUITES_VENV ?= .venv-suites
+SUITES := $(SUITES_VENV)/bin
+
+# The second environment: each reference alone and without its dependencies; one that this platform does not have is left out,
+# and its rows then say "not run".
+parity-setup: $(SUITES_VENV)/.ready
+
+$(SUITES_VENV)/.ready: requirements-suites.txt requirements-suites-deps.txt requirements.txt requirements-base.txt requirements-vdl.txt
+	$(PYTHON) -m venv $(SUITES_VENV)
+	$(SUITES)/python -m pip install --quiet --disable-pip-version-check -r requirements-suites-deps.txt
+	@grep -v '^#' requirements-suites.txt | while IFS= read -r package; do \
+	    echo "$$package" | $(SUITES)/python -m pip install --quiet --disable-pip-version-check --no-deps -r /dev/stdin \
+	    || echo "left out: $$package"; done
+	@touch $@
+
+parity: parity-setup
+	$(SUITES)/python tools/parity.py

@@ -6,6 +6,7 @@ python tools/train.py -c configs/allinone_traffic.yml -r auto          (continue
 python -m paddle.distributed.launch --gpus 0,1,2,3 tools/train.py -c configs/allinone_traffic.yml --eval
 """
 
+import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -23,12 +24,26 @@ def main(argv: Sequence[str]) -> int:
     cli.add_switch(parser, "--eval", "evaluate during training (train.eval_every) and keep best_model")
     cli.add_switch(parser, "--use_vdl", "write VisualDL scalars and sample pictures")
     parser.add_argument("--vdl_log_dir", metavar="DIR", help="default: <save_dir>/vdl")
+    parser.add_argument("--nprocs", type=int, default=1, metavar="N",
+                        help="train with N processes on this machine's CPU, each with its own batch (default: 1); "
+                        "Paddle's CPU kernels keep hardly more than one core busy. Several GPUs: use the launcher")  # fmt: skip
     arguments = parser.parse_args(argv)
+    settings, _ = cli.load_settings(arguments)
+    cli.require_data(settings, training=True, evaluation=arguments.eval)
+    if arguments.nprocs > 1:
+        from paddle.distributed import spawn
+
+        spawn(train, args=(arguments,), nprocs=arguments.nprocs, backend="gloo")
+    else:
+        train(arguments)
+    return 0
+
+
+def train(arguments: argparse.Namespace) -> None:
+    """Trains in this process; the only one, or one of several that the launcher or --nprocs started."""
     settings, tree = cli.load_settings(arguments)
 
     from ppmtl import build
-
-    cli.require_data(settings, training=True, evaluation=arguments.eval)
 
     import json
 
@@ -80,7 +95,6 @@ def main(argv: Sequence[str]) -> int:
         settings, model, tasks, sources, val, description=without_nan(description), resume=resume, vdl_dir=vdl
     )
     LOGGER.info("done: %d steps; weights in %s", progress.step, save_dir / ("best_model" if val else "latest"))
-    return 0
 
 
 if __name__ == "__main__":

@@ -58,8 +58,8 @@ def build_optimizer(model: nn.Layer, settings: OptimizerSettings) -> paddle.opti
 def clip_gradients(parameters: Iterable[paddle.Tensor], max_norm: float | None) -> float:
     """Returns the global L2 norm of all gradients, after scaling them in place to at most ``max_norm``."""
     gradients = [p.grad for p in parameters if p.grad is not None]
-    squares = paddle.add_n([(g.astype("float32") ** 2).sum() for g in gradients])
-    norm = math.sqrt(float(squares))
+    flat = [g.flatten().astype("float32") for g in gradients]
+    norm = math.sqrt(float(paddle.add_n([paddle.dot(g, g) for g in flat])))  # dot: no squared copy of every gradient
     if max_norm is not None and norm > max_norm:
         for gradient in gradients:
             gradient.scale_(max_norm / (norm + 1e-6))

@@ -131,7 +131,7 @@ def fit(
                 window.add(**numbers)
                 step_loss += float(loss)
             if step == first_step:
-                _warn_of_dead_parameters(model)
+                _report_gradients(model)
             distributed.average_gradients(trainable)
             gradient_norm = clip_gradients(trainable, settings.optimizer.clip_norm)
             optimizer.step()
@@ -166,10 +166,14 @@ def _every(done: int, interval: int | None, total: int) -> bool:
     return interval is not None and (done % interval == 0 or done == total)
 
 
-def _warn_of_dead_parameters(model: nn.Layer) -> None:
-    dead = [name for name, p in model.named_parameters() if not p.stop_gradient and p.grad is None]
+def _report_gradients(model: nn.Layer) -> None:
+    """Says once whether every trainable parameter is reached; a part that is built and never used shows up here."""
+    trainable = [(name, p) for name, p in model.named_parameters() if not p.stop_gradient]
+    dead = [name for name, p in trainable if p.grad is None]
     if dead:
         LOGGER.warning("%d trainable parameters got no gradient in the first step: %s", len(dead), ", ".join(dead[:5]))
+    else:
+        LOGGER.info("all %d trainable parameters got a gradient in the first step", len(trainable))
 
 
 def _seed_step(seed: int, step: int) -> None:
