@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 
 # Paddle's own remarks on import and on correct use; they would stand between our lines and mean nothing to a user.
+os.environ.setdefault("GLOG_minloglevel", "2")  # its C++ side; must be set before paddle is imported
 for _remark in (
     "No ccache found",
     "When training, we now always track global mean and variance",
@@ -153,7 +154,6 @@ def run(main: Callable[[Sequence[str]], int]) -> None:
 
     A traceback is shown only for errors that are ours, or for all when PPMTL_TRACEBACK=1.
     """
-    os.environ.setdefault("GLOG_minloglevel", "2")  # Paddle's C++ side otherwise talks between our lines
     try:
         sys.exit(main(sys.argv[1:]))
     except KeyboardInterrupt:

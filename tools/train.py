@@ -7,6 +7,7 @@ python -m paddle.distributed.launch --gpus 0,1,2,3 tools/train.py -c configs/all
 """
 
 import argparse
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -31,6 +32,8 @@ def main(argv: Sequence[str]) -> int:
     settings, _ = cli.load_settings(arguments)
     cli.require_data(settings, training=True, evaluation=arguments.eval)
     if arguments.nprocs > 1:
+        os.environ.setdefault("OMP_NUM_THREADS", "1")  # before the processes start: each has one core, not all of them
+
         from paddle.distributed import spawn
 
         spawn(train, args=(arguments,), nprocs=arguments.nprocs, backend="gloo")
@@ -43,12 +46,11 @@ def train(arguments: argparse.Namespace) -> None:
     """Trains in this process; the only one, or one of several that the launcher or --nprocs started."""
     settings, tree = cli.load_settings(arguments)
 
-    from ppmtl import build
-
     import json
 
     import paddle
 
+    from ppmtl import build
     from ppmtl.engine import checkpoint, distributed
     from ppmtl.engine.log import LOGGER, start_logging
     from ppmtl.engine.train import fit
