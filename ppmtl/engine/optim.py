@@ -11,6 +11,8 @@ from paddle import nn
 
 from ppmtl.run import OptimizerSettings
 
+_UNTOUCHED = "untouched"  # a parameter that never got a gradient has no moments: the output norms of levels no head reads
+
 
 def learning_rate_at(step: int, settings: OptimizerSettings, total_steps: int) -> float:
     """Returns the learning rate of 0-based optimizer step ``step``: linear from 0, then cosine.
@@ -79,6 +81,10 @@ def optimizer_state(model: nn.Layer, optimizer: paddle.optimizer.Optimizer) -> d
             continue  # "LR_Scheduler": the learning rate is a function of the step
         generated, moment = _split_key(key, structured)
         state[f"{structured[generated]}|{moment}"] = value.numpy()
+    touched = {key.partition("|")[0] for key in state}
+    for name, parameter in model.named_parameters():
+        if not parameter.stop_gradient and name not in touched:
+            state[f"{name}|{_UNTOUCHED}"] = np.zeros(0, np.float32)
     return state
 
 
@@ -101,6 +107,8 @@ def load_optimizer_state(model: nn.Layer, optimizer: paddle.optimizer.Optimizer,
     named = {}
     for key, value in state.items():
         name, _, moment = key.partition("|")
+        if moment == _UNTOUCHED:
+            continue
         named[f"{parameters[name].name}_{moment}"] = paddle.to_tensor(value)
     optimizer.set_state_dict(named)
 

@@ -54,6 +54,22 @@ def test_optimizer_state_moves_to_a_model_built_later_in_the_same_process():
         assert np.array_equal(value.numpy(), second.state_dict()[name].numpy()), name
 
 
+def test_a_parameter_that_never_got_a_gradient_does_not_stop_a_resume():
+    """With --tasks cls no head reads the finer levels, and their output norms have no moments."""
+
+    class Unused(Net):
+        def __init__(self):
+            super().__init__()
+            self.spare = nn.Linear(2, 2)
+
+    model = Unused()
+    train(model, optimizer := build_optimizer(model, OptimizerSettings()), 1)
+    state = optimizer_state(model, optimizer)
+    load_optimizer_state(model, build_optimizer(model, OptimizerSettings()), state)
+    with pytest.raises(ValueError, match="1 of its parameters are missing"):
+        load_optimizer_state(model, optimizer, {k: v for k, v in state.items() if not k.startswith("spare.bias")})
+
+
 def test_state_of_another_model_is_refused():
     model = Net()
     train(model, optimizer := build_optimizer(model, OptimizerSettings()), 1)
