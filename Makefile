@@ -25,7 +25,7 @@ demo: setup
 	$(BIN)/python tools/infer.py -c configs/allinone_demo.yml -o data_root=$(DEMO_DATA) weights=$(DEMO_OUT)/best_model \
 	    --infer_dir $(DEMO_DATA)/track1_test_data/seg/images/test --limit 8 --output_dir $(DEMO_OUT)/infer
 	$(BIN)/python tools/eval.py -c configs/allinone_demo.yml -o data_root=$(DEMO_DATA) weights=$(DEMO_OUT)/best_model \
-	    save_dir=$(DEMO_OUT)
+	    save_dir=$(DEMO_OUT) --visualize 4
 
 lint: setup
 	$(BIN)/ruff check .

@@ -20,11 +20,16 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument(
         "--output_eval", metavar="DIR", help="where metrics.json and pictures go (default: <save_dir>/eval)"
     )
+    parser.add_argument("--visualize", type=int, default=0, metavar="N",
+                        help="also draw the first N pictures of each set: labels left, prediction right")  # fmt: skip
     parser.add_argument("--limit", type=int, metavar="N", help="only the first N pictures of each set (a quick look)")
     arguments = parser.parse_args(argv)
     settings, _ = cli.load_settings(arguments)
 
+    import cv2
+
     from ppmtl import build, report
+    from ppmtl.drawing import draw_sample
     from ppmtl.engine.evaluate import evaluate
 
     cli.require_weights(settings)
@@ -41,10 +46,16 @@ def main(argv: Sequence[str]) -> int:
         augment=arguments.tta,
         batch_size=settings.eval.batch_size,
         limit=arguments.limit,
+        num_examples=arguments.visualize,
     )
     folder = Path(arguments.output_eval or Path(settings.save_dir) / "eval")
     extra = {"weights": settings.weights, "config": arguments.config, "tta": arguments.tta, "limit": arguments.limit}
     written = report.write(result, folder, extra)
+    for name, examples in result.examples.items():
+        for index, (sample, prediction) in enumerate(examples):
+            picture = draw_sample(sample, {name: prediction}, tasks, settings.infer.draw_threshold)
+            written.append(folder / f"{name}_{index:03d}.jpg")
+            cv2.imencode(".jpg", picture[..., ::-1])[1].tofile(written[-1])
     print(f"wrote {', '.join(path.name for path in written)} to {folder}")
     print(report.text(result, classwise=arguments.classwise))
     return 0
