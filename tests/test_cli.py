@@ -41,7 +41,9 @@ def test_an_unknown_task_is_refused_with_the_known_ones():
 
 
 def test_a_head_that_answers_another_question_is_refused():
-    with pytest.raises(ConfigError, match=r"model\.heads\.seg: CBAMFC answers classification, but tasks\.seg asks segment"):
+    with pytest.raises(
+        ConfigError, match=r"model\.heads\.seg: CBAMFC answers classification, but tasks\.seg asks segment"
+    ):
         settings_of("-o", "model.heads.seg={type: cbam_fc}")
 
 
@@ -70,7 +72,7 @@ def test_scales_without_tta_are_refused_and_with_it_replace_sizes():
 def test_errors_end_with_a_message_and_a_code_but_no_traceback(error, code, monkeypatch, capsys):
     monkeypatch.setattr(sys, "argv", ["train.py"])
 
-    def main(argv):
+    def main(_argv):
         raise error
 
     with pytest.raises(SystemExit) as exit_info:

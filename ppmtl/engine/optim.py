@@ -11,7 +11,9 @@ from paddle import nn
 
 from ppmtl.run import OptimizerSettings
 
-_UNTOUCHED = "untouched"  # a parameter that never got a gradient has no moments: the output norms of levels no head reads
+_UNTOUCHED = (
+    "untouched"  # a parameter that never got a gradient has no moments: the output norms of levels no head reads
+)
 
 
 def learning_rate_at(step: int, settings: OptimizerSettings, total_steps: int) -> float:
