@@ -28,7 +28,7 @@ from ppmtl.engine.optim import (
     load_optimizer_state,
     optimizer_state,
 )
-from ppmtl.report import one_line
+from ppmtl.report import one_line, without_nan
 from ppmtl.run import Settings, to_steps
 from ppmtl.tasks.base import Task
 
@@ -251,7 +251,7 @@ def _save(
 ) -> None:
     weights = {name: value.numpy() for name, value in model.state_dict().items()}
     tensors = {"model": ema.state(), "raw": weights} if ema else {"model": weights}
-    state = {**description, "progress": {**vars(progress), "best": _json_number(progress.best)}}
+    state = {**description, "progress": without_nan(vars(progress))}
     if is_best:
         checkpoint.save(save_dir / "best_model", tensors, state)
     folder = checkpoint.step_folder(save_dir, progress.step)
@@ -273,7 +273,3 @@ def _resume(
     LOGGER.info("resumed from %s at step %d", folder, state["step"])
     best = -math.inf if state["best"] is None else state["best"]
     return Progress(state["step"], best, state["best_step"], state["history"])
-
-
-def _json_number(value: float) -> float | None:
-    return value if math.isfinite(value) else None
