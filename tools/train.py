@@ -96,7 +96,8 @@ def train(arguments: argparse.Namespace) -> None:
     progress = fit(
         settings, model, tasks, sources, val, description=without_nan(description), resume=resume, vdl_dir=vdl
     )
-    LOGGER.info("done: %d steps; weights in %s", progress.step, save_dir / ("best_model" if val else "latest"))
+    saved = [str(save_dir / name) for name in ("best_model", "latest") if (save_dir / name).exists()]
+    LOGGER.info("done: %d steps; weights in %s", progress.step, ", ".join(saved) or "no file: train.save_every is null")
 
 
 if __name__ == "__main__":
