@@ -1,12 +1,18 @@
-"""Predictions as plain JSON values."""
+"""Predictions as plain JSON values, and as files beside each other."""
 
 from __future__ import annotations
 
+import json
+from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 
-from ppmtl.structures import ClassList, ClassProbs, Detections, Prediction
+from ppmtl.drawing import draw
+from ppmtl.structures import ClassList, ClassProbs, Detections, Prediction, SegMap
+from ppmtl.tasks.base import Task
 
 
 def to_json(prediction: Prediction, classes: ClassList, *, top: int = 5) -> dict[str, Any]:
@@ -40,3 +46,33 @@ def to_json(prediction: Prediction, classes: ClassList, *, top: int = 5) -> dict
             if counts[i]
         }
     }
+
+
+def write(
+    target: Path,
+    image: np.ndarray,
+    predictions: Mapping[str, Prediction],
+    tasks: Mapping[str, Task],
+    threshold: float,
+    extra: Mapping[str, Any],
+) -> Path:
+    """Writes <target>.jpg (drawn), <target>.json and a label PNG per segmentation task; returns the drawn picture's path.
+
+    Args:
+        target: path without suffix.
+        image: (H, W, 3) uint8 RGB, the original.
+        predictions: {task: prediction}.
+        tasks: {name: task}, for class names.
+        threshold: boxes below it are not drawn; the JSON has them all.
+        extra: what else the JSON records.
+    """
+    document: dict[str, Any] = {**extra, "size": list(image.shape[:2])}
+    for name, prediction in predictions.items():
+        document[name] = to_json(prediction, tasks[name].classes)
+        if isinstance(prediction, SegMap):
+            document[name]["label_png"] = f"{target.name}_{name}.png"
+            cv2.imencode(".png", prediction.labels)[1].tofile(f"{target}_{name}.png")
+    drawn = Path(f"{target}.jpg")
+    cv2.imencode(".jpg", draw(image, predictions, tasks, threshold)[..., ::-1])[1].tofile(drawn)
+    Path(f"{target}.json").write_text(json.dumps(document, indent=1, ensure_ascii=False), encoding="utf-8")
+    return drawn

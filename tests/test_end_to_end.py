@@ -162,6 +162,19 @@ def test_inference_draws_and_writes_json_with_one_backbone_run(work, trained):  
     assert document["backbone_runs"] == 1
     assert set(document) >= {"seg", "cls", "det", "size"}
     assert written[0].with_suffix(".jpg").is_file()
+    before = {p.name: p.read_bytes() for p in pictures.iterdir()}
+    command = (
+        "infer",
+        *COMMON,
+        "-o",
+        "weights=whole/best_model",
+        "--infer_dir",
+        str(pictures),
+        "--output_dir",
+        str(pictures),
+    )
+    assert tool(*command, cwd=work).returncode == 1  # the drawn pictures would replace the originals
+    assert {p.name: p.read_bytes() for p in pictures.iterdir()} == before
 
 
 def test_one_task_trains_without_the_data_of_the_others(work):

@@ -16,7 +16,7 @@ ALLOWED = {
     "ops": {"structures"},
     "tasks": {"structures", "ops"},
     "inference": {"structures", "ops", "tasks"},
-    "predictions": {"structures"},
+    "predictions": {"structures", "tasks", "drawing"},
     "drawing": {"structures", "tasks"},
     "report": {"tasks"},
     "submission": {"structures", "ops", "tasks", "data"},

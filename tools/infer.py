@@ -7,12 +7,11 @@ By default every head sees the picture at one size (infer.size), so the backbone
 every task at the task's own size instead, which is what evaluation does: more exact, and one backbone run per size.
 """
 
-import json
 import sys
 import time
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
@@ -34,15 +33,12 @@ def main(argv: Sequence[str]) -> int:
         parser.error("give --infer_img FILE or --infer_dir DIR")
     settings, _ = cli.load_settings(arguments)
 
-    import cv2
     from tqdm import tqdm
 
     from ppmtl.data.images import read_image
     from ppmtl.data.listing import find_images
-    from ppmtl.drawing import draw
     from ppmtl.inference import Pipeline
-    from ppmtl.predictions import to_json
-    from ppmtl.structures import SegMap
+    from ppmtl.predictions import write
 
     cli.require_weights(settings)
     paths = (
@@ -53,6 +49,11 @@ def main(argv: Sequence[str]) -> int:
     tasks, backend = cli.load_trained(settings, tta=cli.tta_overrides(arguments))
     threshold = settings.infer.draw_threshold if arguments.draw_threshold is None else arguments.draw_threshold
     folder = Path(arguments.output_dir)
+    if any(path.resolve().parent == folder.resolve() for path in paths):
+        raise ValueError(
+            f"--output_dir {folder} holds the pictures themselves, which would be overwritten; choose another"
+        )
+    stems = Counter(path.stem for path in paths)
     folder.mkdir(parents=True, exist_ok=True)
     failed = 0
     for path in tqdm(paths, unit="img", disable=not sys.stderr.isatty()):
@@ -68,22 +69,12 @@ def main(argv: Sequence[str]) -> int:
         pipeline = Pipeline(tasks, backend, augment=arguments.tta, shared_size=shared)
         predictions = pipeline.predict([image], [str(path)])[0]
         seconds = time.perf_counter() - started
-        document: dict[str, Any] = {
-            "image": str(path),
-            "size": list(image.shape[:2]),
-            "seconds": round(seconds, 4),
-            "backbone_runs": len(pipeline.views(image.shape[:2])),
-            **{name: to_json(prediction, tasks[name].classes) for name, prediction in predictions.items()},
-        }
-        target = folder / path.stem
-        drawn = draw(image, predictions, tasks, threshold)
-        cv2.imencode(".jpg", drawn[..., ::-1])[1].tofile(f"{target}.jpg")
-        for name, prediction in predictions.items():
-            if isinstance(prediction, SegMap):
-                cv2.imencode(".png", prediction.labels)[1].tofile(f"{target}_{name}.png")
-                document[name]["label_png"] = f"{target.name}_{name}.png"
-        Path(f"{target}.json").write_text(json.dumps(document, indent=1, ensure_ascii=False), encoding="utf-8")
-        print(f"{path} -> {target}.jpg ({seconds:.2f} s, backbone runs: {document['backbone_runs']})")
+        runs = len(pipeline.views(image.shape[:2]))
+        extra = {"image": str(path), "seconds": round(seconds, 4), "backbone_runs": runs}
+        # a.jpg and a.png of one folder must not overwrite each other's results
+        name = path.stem if stems[path.stem] == 1 else path.name
+        drawn = write(folder / name, image, predictions, tasks, threshold, extra)
+        print(f"{path} -> {drawn} ({seconds:.2f} s, backbone runs: {runs})")
     print(f"{len(paths) - failed} of {len(paths)} pictures written to {folder}")
     return 1 if failed else 0
 

@@ -193,11 +193,12 @@ def plot(tables: Mapping[str, Sequence[Cell]], path: Path) -> None:
     """Draws gain over the first row against cost, one panel per table."""
     from matplotlib.figure import Figure  # slow to import
 
-    figure = Figure(figsize=(5 * len(tables), 4), layout="constrained")
+    figure = Figure(figsize=(5 * len(tables), 5), layout="constrained")
     for axes, (name, cells) in zip(figure.subplots(1, len(tables), squeeze=False)[0], tables.items(), strict=True):
-        measured = [(c.seconds, c.value, c.row.label) for c in cells if c.seconds is not None and c.value is not None]
-        for seconds, value, label in measured:
-            axes.plot(seconds, value, "o")
-            axes.annotate(label, (seconds, value), fontsize=7, xytext=(4, 4), textcoords="offset points")
+        for cell in cells:
+            if cell.value is not None:
+                axes.plot(cell.seconds, cell.value, "o", label=cell.row.label)
         axes.set(xlabel="seconds per picture", ylabel="primary metric", title=f"Table {name}")
+        if axes.lines:
+            axes.legend(fontsize=7, loc="upper center", bbox_to_anchor=(0.5, -0.15))
     figure.savefig(path, dpi=110)
