@@ -19,6 +19,7 @@ Head = Annotated[Callable[..., Any], Part("ppmtl.models.heads")]
 TaskPart = Annotated[Callable[..., Any], Part("ppmtl.tasks")]
 Dataset = Annotated[Callable[..., Any], Part("ppmtl.data.datasets")]
 Transform = Annotated[Callable[..., Any], Part("ppmtl.data.transforms")]
+Balance = Annotated[Callable[..., Any], Part("ppmtl.engine.balance")]
 Positive = Annotated[int, Ge(1)]
 Triple = tuple[float, float, float]
 
@@ -101,7 +102,14 @@ class OptimizerSettings:
         warmup_steps: linear from 0.
         min_learning_rate: the cosine's floor.
         clip_norm: global gradient norm; None = no clipping.
+        task_clip_norm: norm of each task's own gradient, clipped before the tasks are added up; None = no clipping.
+            Costs one copy of the gradients per task.
+        no_decay: parameters whose names start with one of these get no weight decay, e.g. "backbone.norm0".
         backbone_lr_multiplier: factor on the backbone's learning rate.
+        layer_decay: learning rate factor per backbone block, from its last block down to its stem; 1 = off. .8 to .95
+            is usual when a pretrained trunk is fine-tuned.
+        scale_lr: multiply the learning rate by the number of processes ("linear") or its root ("sqrt"). Never done
+            unasked: the paper's rate is stated for its own batch.
     """
 
     learning_rate: Annotated[float, Gt(0)] = 1e-4
@@ -111,8 +119,43 @@ class OptimizerSettings:
     warmup_steps: Annotated[int, Ge(0)] = 200
     min_learning_rate: Annotated[float, Ge(0)] = 1e-8
     clip_norm: Annotated[float, Gt(0)] | None = 1.0
+    task_clip_norm: Annotated[float, Gt(0)] | None = None
     decay_1d: bool = False
+    no_decay: tuple[str, ...] = ()
     backbone_lr_multiplier: Annotated[float, Gt(0)] = 1.0
+    layer_decay: Annotated[float, Interval(gt=0, le=1)] = 1.0
+    scale_lr: Literal["none", "linear", "sqrt"] = "none"
+
+
+@dataclass(frozen=True)
+class AmpSettings:
+    """Mixed precision on GPU. Refused on CPU, where Paddle accepts the switches and computes in float32 all the same.
+
+    Attributes:
+        level: "O1" casts operation by operation; "O2" keeps the weights themselves in the low precision, with float32
+            master weights in the optimizer.
+        dtype: bfloat16 needs no loss scaling; float16 gets one scaler over all tasks' losses.
+        initial_scale: of that scaler.
+    """
+
+    level: Literal["O1", "O2"] = "O1"
+    dtype: Literal["float16", "bfloat16"] = "bfloat16"
+    initial_scale: Annotated[float, Gt(0)] = 65536.0
+
+
+@dataclass(frozen=True)
+class EarlyStopSettings:
+    """Ends the run when the metric has not become better for a while.
+
+    Attributes:
+        patience: evaluations without a better value.
+        min_delta: how much better counts as better.
+        metric: "score" or "task.metric"; None = train.best_metric.
+    """
+
+    patience: Positive = 5
+    min_delta: Annotated[float, Ge(0)] = 0.0
+    metric: str | None = None
 
 
 @dataclass(frozen=True)
@@ -122,6 +165,12 @@ class TrainSettings:
     Attributes:
         epochs: of ``steps_per_epoch`` optimizer steps each; every step takes one batch from every source.
         loss_weights: {task: factor}; tasks not named count 1.
+        balance: how the tasks are weighed against each other on top of that; None = equally, as in the paper.
+        accumulate: batches of every source per optimizer step; the gradient is their mean. batch_size is of one of them.
+        amp: mixed precision; None = float32.
+        freeze: parts of the model that stay as they are, by name, e.g. "backbone.stages.0": no gradient is computed,
+            no decay applied, no batch statistics updated.
+        early_stop: None = run the schedule to its end.
         log_every, eval_every, save_every: durations.
         keep_last: how many step checkpoints stay on disk; ``latest`` and ``best_model`` always do.
         best_metric: "score" (mean of the tasks' primary metrics) or "task.metric", e.g. "det.ap50"; higher is better.
@@ -133,6 +182,11 @@ class TrainSettings:
     epochs: Positive = 100
     steps_per_epoch: Positive = 388
     loss_weights: dict[str, Annotated[float, Gt(0)]] = field(default_factory=dict)
+    balance: Balance | None = None
+    accumulate: Positive = 1
+    amp: AmpSettings | None = None
+    freeze: tuple[str, ...] = ()
+    early_stop: EarlyStopSettings | None = None
     log_every: str | int = "20 steps"
     eval_every: str | int | None = "5 epochs"
     save_every: str | int | None = "1 epoch"
