@@ -1,8 +1,8 @@
 """A source: one data set + transforms + sampler = an endless stream of batches that can be entered at any step.
 
 Nothing is remembered between steps. Which samples a step takes, and every random draw of their augmentation, are a pure
-function of (seed, source name, step, position). So the number of workers changes nothing, and a resumed run needs only
-its step number.
+function of (seed, source name, number of the sample in the run). So the number of workers changes nothing, how samples are
+dealt out to processes and accumulated batches changes nothing either, and a resumed run needs only its step number.
 """
 
 from __future__ import annotations
@@ -119,7 +119,7 @@ class Source:
 
     def sample(self, step: int, position: int) -> Sample:
         """Returns sample ``position`` of this process's batch at ``step``, read and augmented."""
-        rng = self._rng(_AUGMENT, step, self._place(position))
+        rng = self._rng(_AUGMENT, self._place(step, position))
         return augment(self.dataset[self._index(step, position)], self.transforms, rng)
 
     def batch(self, step: int) -> Batch:
@@ -155,13 +155,17 @@ class Source:
         steps = _Steps(self, start_step, num_steps)
         return _from_workers(steps, num_workers) if num_workers else _in_this_process(steps)
 
-    def _place(self, position: int) -> int:
-        """Returns the position in the batch of all processes together; they take turns."""
-        return position * self.world_size + self.rank
+    def _place(self, step: int, position: int) -> int:
+        """Returns the number of a sample in the whole run's stream; the processes of a batch take turns.
+
+        Everything random about a sample hangs on it, so two processes with batches of 4, one with 8, and one that
+        accumulates two batches of 4 train on the same samples, augmented alike.
+        """
+        return (step * self.batch_size + position) * self.world_size + self.rank
 
     def _index(self, step: int, position: int) -> int:
         count = len(self.dataset)
-        place = step * self.batch_size * self.world_size + self._place(position)
+        place = self._place(step, position)
         if self.sampler == "class_balanced":
             rng = self._rng(_BALANCE, place)
             members = self._by_class[int(rng.integers(len(self._by_class)))]

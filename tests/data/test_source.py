@@ -136,14 +136,25 @@ class Note:
         canvas.image = np.full_like(canvas.image, rng.integers(256))
 
 
-def test_augmentation_depends_on_step_place_and_seed_alone() -> None:
+def test_augmentation_depends_on_the_number_of_the_sample_and_the_seed_alone() -> None:
     source = stream(transforms=[Note()])
     values = {(step, p): int(source.sample(step, p).image[0, 0, 0]) for step in range(20) for p in range(3)}
     assert len(set(values.values())) > 40
     again = stream(transforms=[Note()])
     assert {key: int(again.sample(*key).image[0, 0, 0]) for key in reversed(values)} == values
+
+
+def test_processes_and_accumulated_batches_see_what_one_large_batch_sees() -> None:
+    def pixels(source: Source, step: int) -> list[int]:
+        return [int(source.sample(step, position).image[0, 0, 0]) for position in range(source.batch_size)]
+
+    one = stream(batch_size=6, transforms=[Note()])
     ranks = [stream(transforms=[Note()], rank=rank, world_size=2) for rank in (0, 1)]
-    assert [s.sample(5, 0).image[0, 0, 0] for s in ranks] == [values[5, 0], values[5, 1]]
+    micro = stream(transforms=[Note()])
+    for step in range(5):
+        together = [value for both in zip(*(pixels(rank, step) for rank in ranks), strict=True) for value in both]
+        assert together == pixels(one, step)
+        assert pixels(micro, 2 * step) + pixels(micro, 2 * step + 1) == pixels(one, step)
 
 
 def test_a_batch_stacks_pictures_and_collates_targets() -> None:
