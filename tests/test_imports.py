@@ -24,11 +24,12 @@ ALLOWED = {
     "models": {"structures", "config"},
     "run": {"config"},
     "engine": {"structures", "ops", "tasks", "inference", "data", "run", "report", "drawing", "submission"},
+    "bundle": {"config", "run", "structures", "tasks", "inference"},
     "build": None,
     "cli": None,
 }
 WITHOUT_PADDLE = ["structures", "config", "ops", "tasks", "inference", "predictions", "drawing", "report", "run"]
-DEPLOY = {"inference", "tasks", "ops", "structures", "drawing", "predictions"}
+DEPLOY = {"bundle", "inference", "tasks", "ops", "structures", "drawing", "predictions"}
 
 
 def imported(path: Path) -> set[str]:

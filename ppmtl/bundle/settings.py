@@ -1,0 +1,151 @@
+"""infer_cfg.yml of an exported bundle: what each file holds and how to use it. Nothing else of the project is needed.
+
+    <bundle>/trunk.*          images (B, H, W, 3) uint8 RGB -> feature maps; normalisation is inside
+    <bundle>/head_<task>.*    feature maps -> the task's raw arrays, decoded; non-maximum suppression is not inside
+    <bundle>/infer_cfg.yml    this schema
+    <bundle>/export_report.*  what the export measured
+
+One graph per head: any subset of heads can be run, the trunk runs once, and parameters are stored once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from ppmtl.config import ConfigTree, check, dump
+from ppmtl.run import InferSettings, Positive, TaskPart
+from ppmtl.structures import ClassList
+
+SETTINGS_FILE = "infer_cfg.yml"
+REPORT_FILE = "export_report.json"
+IMAGES = "images"  # the trunk's input
+IMAGE_SIZE = "image_size"  # a head's input that no trunk output gives: int32 (2,) [H, W] of the network input
+
+GraphFormat = Literal["paddle", "paddle-json", "onnx"]
+SUFFIXES: dict[str, tuple[str, ...]] = {  # of the files that make one graph; the first is the graph itself
+    "paddle": (".pdmodel", ".pdiparams"),
+    "paddle-json": (".json", ".pdiparams"),
+    "onnx": (".onnx",),
+}
+
+
+@dataclass(frozen=True)
+class InputSettings:
+    """The network input: (height, width) and pictures per run where the export fixed them; None = any."""
+
+    size: tuple[Positive, Positive] | None = None
+    batch: Positive | None = None
+
+
+@dataclass(frozen=True)
+class TrunkSettings:
+    """The graph that runs once per input: ``file`` is a name without suffix, ``outputs`` name its outputs in order."""
+
+    file: str
+    outputs: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class HeadSettings:
+    """One head's graph.
+
+    Attributes:
+        file: name without suffix.
+        inputs: in the graph's order: outputs of the trunk, then "image_size" if the head needs it.
+        outputs: names of the raw arrays in the graph's order. Paddle calls them fetch_name_0, fetch_name_1, ...
+    """
+
+    file: str
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class SourceRecord:
+    """What was exported: config, checkpoint, its training step (None: not recorded) and the digest of its weights."""
+
+    config: str
+    weights: str
+    weights_sha256: str
+    step: int | None = None
+
+
+@dataclass(frozen=True)
+class FileRecord:
+    """Name, digest and length of one file, checked on loading. (A list of them: keys of a config have no dots.)"""
+
+    name: str
+    sha256: str
+    bytes: int
+
+
+@dataclass(frozen=True)
+class BundleSettings:
+    """A whole infer_cfg.yml.
+
+    Attributes:
+        format: version of this schema.
+        name: of the bundle, the config's file name.
+        graph_format: "paddle" (.pdmodel, runs on Paddle 2.6 to 3.3), "paddle-json" (3.x) or "onnx".
+        pointwise: "conv" where the trunk's pointwise linears were rewritten to 1x1 convolutions, which is what bf16 on
+            CPU is fast with; else "linear".
+        tasks: as in the training config, with post-processing and test-time augmentation.
+        infer: the (height, width) shown to all heads at once, and the drawing threshold.
+        versions: of what wrote the bundle.
+        files: one record per graph file.
+    """
+
+    format: Literal[1]
+    name: str
+    graph_format: GraphFormat
+    trunk: TrunkSettings
+    heads: dict[str, HeadSettings]
+    tasks: dict[str, TaskPart]
+    classes: dict[str, ClassList]
+    versions: dict[str, str]
+    source: SourceRecord
+    files: tuple[FileRecord, ...]
+    pointwise: Literal["linear", "conv"] = "linear"
+    input: InputSettings = field(default_factory=InputSettings)
+    infer: InferSettings = field(default_factory=InferSettings)
+
+    def __post_init__(self) -> None:
+        if not self.heads:
+            raise ValueError("heads: a bundle needs at least one head; export it again")
+        for group, names in (("tasks", self.tasks), ("classes", self.classes)):
+            if set(names) != set(self.heads):
+                raise ValueError(f"{group} has {sorted(names)}, heads has {sorted(self.heads)}; they must be the same")
+        known = {*self.trunk.outputs, IMAGE_SIZE}
+        for name, head in self.heads.items():
+            if not set(head.inputs) <= known:
+                raise ValueError(f"heads.{name}.inputs: {sorted(set(head.inputs) - known)} is no output of the trunk")
+        needed = [file for stem in self.stems() for file in self.graph_files(stem)]
+        listed = [record.name for record in self.files]
+        if sorted(needed) != sorted(listed):
+            raise ValueError(f"files lists {sorted(listed)}, the graphs are made of {sorted(needed)}")
+        outside = [file for file in needed if Path(file).name != file]
+        if outside:
+            raise ValueError(f"files must lie in the bundle itself, got {outside}")
+
+    def stems(self) -> list[str]:
+        """Returns the file names without suffix of all graphs, the trunk's first."""
+        return [self.trunk.file, *(head.file for head in self.heads.values())]
+
+    def graph_files(self, stem: str) -> tuple[str, ...]:
+        """Returns the names of the files that make the graph called ``stem``; the first is the graph itself."""
+        return tuple(stem + suffix for suffix in SUFFIXES[self.graph_format])
+
+
+def write_settings(folder: Path, document: Mapping[str, Any]) -> BundleSettings:
+    """Returns the settings of a bundle after writing them to its infer_cfg.yml.
+
+    Raises:
+        ConfigError: if ``document`` does not fit the schema; nothing is written then.
+    """
+    tree = ConfigTree(dict(document), {}, str(folder / SETTINGS_FILE))
+    settings = check(BundleSettings, tree)
+    (folder / SETTINGS_FILE).write_text(dump(tree), encoding="utf-8")
+    return settings
