@@ -18,18 +18,30 @@ ALLOWED = {
     "inference": {"structures", "ops", "tasks"},
     "predictions": {"structures", "tasks", "drawing"},
     "drawing": {"structures", "tasks"},
+    "pictures": set(),
     "report": {"tasks"},
-    "submission": {"structures", "ops", "tasks", "data"},
-    "data": {"structures", "ops", "config"},
+    "submission": {"structures", "ops", "tasks", "data", "pictures"},
+    "data": {"structures", "ops", "config", "pictures"},
     "models": {"structures", "config"},
     "run": {"config"},
-    "engine": {"structures", "ops", "tasks", "inference", "data", "run", "report", "drawing", "submission"},
+    "engine": {"structures", "ops", "tasks", "inference", "data", "run", "report", "drawing", "submission", "pictures"},
     "bundle": {"config", "run", "structures", "tasks", "inference"},
     "build": None,
     "cli": None,
 }
-WITHOUT_PADDLE = ["structures", "config", "ops", "tasks", "inference", "predictions", "drawing", "report", "run"]
-DEPLOY = {"bundle", "inference", "tasks", "ops", "structures", "drawing", "predictions"}
+WITHOUT_PADDLE = [
+    "structures",
+    "config",
+    "ops",
+    "tasks",
+    "inference",
+    "predictions",
+    "drawing",
+    "report",
+    "run",
+    "pictures",
+]
+DEPLOY = {"bundle", "pictures", "inference", "tasks", "ops", "structures", "drawing", "predictions"}
 
 
 def imported(path: Path) -> set[str]:

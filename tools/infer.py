@@ -35,9 +35,8 @@ def main(argv: Sequence[str]) -> int:
 
     from tqdm import tqdm
 
-    from ppmtl.data.images import read_image
-    from ppmtl.data.listing import find_images
     from ppmtl.inference import Pipeline
+    from ppmtl.pictures import find_images, read_image
     from ppmtl.predictions import write
 
     cli.require_weights(settings)

@@ -61,17 +61,3 @@ def read_json(path: Path) -> Any:
         return json.loads(read_text(path))
     except json.JSONDecodeError as error:
         raise ValueError(f"{path}: is not valid JSON ({error}); it may be cut off: export it again") from error
-
-
-def find_images(folder: Path, suffixes: tuple[str, ...] = (".jpg", ".jpeg", ".png", ".bmp", ".webp")) -> list[Path]:
-    """Returns the picture files of a folder, sorted by name.
-
-    Raises:
-        ValueError: if the folder does not exist or holds none.
-    """
-    if not folder.is_dir():
-        raise ValueError(f"{folder}: no such folder of pictures")
-    found = sorted(path for path in folder.iterdir() if path.suffix.lower() in suffixes)
-    if not found:
-        raise ValueError(f"{folder}: holds no picture ({', '.join(suffixes)})")
-    return found

@@ -8,9 +8,8 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from ppmtl.data.images import read_image
-from ppmtl.data.listing import find_images
 from ppmtl.inference import Backend, Pipeline
+from ppmtl.pictures import find_images, read_image
 from ppmtl.structures import ClassProbs, Detections, Prediction, SegMap
 from ppmtl.submission import SubmissionWriter
 from ppmtl.submission.expected import TEST_FOLDER, detection_names

@@ -9,7 +9,8 @@ from pathlib import Path
 from PIL import Image
 
 from ppmtl.data.classes import read_categories
-from ppmtl.data.listing import find_images, read_text
+from ppmtl.data.listing import read_text
+from ppmtl.pictures import find_images
 from ppmtl.structures import Size
 
 TEST_FOLDER = "track1_test_data"

@@ -15,7 +15,7 @@ import cv2
 import numpy as np
 
 from ppmtl.data.classes import read_categories
-from ppmtl.data.images import read_label_map
+from ppmtl.data.label_maps import read_label_map
 from ppmtl.data.listing import read_json, read_text
 from ppmtl.ops.average_precision import average_precision_of_rows
 from ppmtl.ops.confusion import class_iou, confusion_matrix, mean_iou

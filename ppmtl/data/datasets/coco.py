@@ -12,8 +12,8 @@ from typing import Annotated, Any
 import numpy as np
 from annotated_types import Ge
 
-from ppmtl.data.images import read_image
 from ppmtl.data.listing import read_json, require_files, shorten, under
+from ppmtl.pictures import read_image
 from ppmtl.structures import ClassList, Sample, Size
 
 log = logging.getLogger(__name__)

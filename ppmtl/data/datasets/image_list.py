@@ -6,8 +6,8 @@ from pathlib import Path
 
 import numpy as np
 
-from ppmtl.data.images import read_image
 from ppmtl.data.listing import read_text, require_files, shorten, under
+from ppmtl.pictures import read_image
 from ppmtl.structures import ClassList, Sample
 
 

@@ -6,8 +6,9 @@ from pathlib import Path
 
 import numpy as np
 
-from ppmtl.data.images import read_image, read_label_map
+from ppmtl.data.label_maps import read_label_map
 from ppmtl.data.listing import shorten, under
+from ppmtl.pictures import read_image
 from ppmtl.structures import IGNORE_LABEL, ClassList, Sample
 
 

@@ -1,0 +1,100 @@
+"""Picture files -> arrays. An unreadable file is an error that names it; it is never ``None`` or grey pixels.
+
+Files are read as bytes and decoded from memory, because ``cv2.imread`` cannot open non-ASCII paths on every platform
+and says nothing about why it failed. OpenCV only: deployment uses it too.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+_JPEG_START = b"\xff\xd8"
+# The next real marker inside entropy-coded JPEG data: ff00 is an escaped byte, ffd0-ffd7 are restart marks, ffff fills.
+_NEXT_MARKER = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]")
+
+
+def read_image(path: str | Path) -> np.ndarray:
+    """Returns the picture as (H, W, 3) uint8 RGB, turned as its EXIF orientation asks; see :func:`decode_image`.
+
+    Raises:
+        ValueError: if the file is missing, empty, cut off or not a picture; the message names the path, the
+            reason and the remedy.
+    """
+    return decode_image(read_bytes(path), path)
+
+
+def decode_image(data: bytes, path: str | Path) -> np.ndarray:
+    """Returns an encoded picture as (H, W, 3) uint8 RGB, turned as its EXIF orientation asks.
+
+    Grey pictures get three equal channels, palettes become colours, transparency is dropped (the stored colours stay),
+    16-bit values keep their upper eight bits. Boxes and label maps must refer to the picture as shown, that is after
+    the EXIF turn; the readers compare sizes and say so.
+
+    Args:
+        data: the whole file.
+        path: what it is called in messages.
+
+    Raises:
+        ValueError: if it is cut off or not a picture; the message names the path, the reason and the remedy.
+    """
+    if data.startswith(_JPEG_START) and not _jpeg_is_complete(data):
+        raise ValueError(f"{path}: this JPEG is cut off (its end marker is missing); copy or download the file again")
+    try:
+        image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR_RGB)
+    except cv2.error as error:  # e.g. more pixels than OpenCV allows
+        raise ValueError(f"{path}: OpenCV refuses this picture: {error.err}; convert it to JPEG or PNG") from error
+    if image is None:
+        raise ValueError(
+            f"{path}: cannot be decoded as a picture ({len(data)} bytes, first bytes {data[:8].hex(' ')}); it is "
+            "damaged, cut off or not a JPEG, PNG, WebP, BMP or TIFF file: replace it or remove it from the data set"
+        )
+    result: np.ndarray = image
+    return result
+
+
+def read_bytes(path: str | Path) -> bytes:
+    """Returns the file's bytes; raises ValueError naming the path if it cannot be read or is empty."""
+    try:
+        data = Path(path).read_bytes()
+    except OSError as error:
+        raise ValueError(f"{path}: cannot be read ({error.strerror}); check the path and its permissions") from error
+    if not data:
+        raise ValueError(f"{path}: the file is empty (0 bytes); copy or download it again")
+    return data
+
+
+def find_images(folder: Path, suffixes: tuple[str, ...] = (".jpg", ".jpeg", ".png", ".bmp", ".webp")) -> list[Path]:
+    """Returns the picture files of a folder, sorted by name.
+
+    Raises:
+        ValueError: if the folder does not exist or holds none.
+    """
+    if not folder.is_dir():
+        raise ValueError(f"{folder}: no such folder of pictures")
+    found = sorted(path for path in folder.iterdir() if path.suffix.lower() in suffixes)
+    if not found:
+        raise ValueError(f"{folder}: holds no picture ({', '.join(suffixes)})")
+    return found
+
+
+def _jpeg_is_complete(data: bytes) -> bool:
+    """Returns whether the JPEG reaches its end marker. Bytes after it are allowed: cameras append previews.
+
+    Searching for the marker's two bytes anywhere is not enough: an EXIF thumbnail is a small JPEG with an end marker
+    of its own. So the segments are walked, which jumps over the thumbnail.
+    """
+    if data.endswith(b"\xff\xd9"):
+        return True
+    position = 2
+    while (marker := _NEXT_MARKER.search(data, position)) is not None:
+        code = data[marker.start() + 1]
+        if code == 0xD9:
+            return True
+        # Every other marker that can appear here starts a segment with a length; a scan's coded data follows it and
+        # the next search passes over that.
+        position = marker.end() + int.from_bytes(data[marker.end() : marker.end() + 2], "big")
+    return False
