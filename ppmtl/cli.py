@@ -1,31 +1,31 @@
-"""What all command-line tools share: the flags that Paddle's users know, and errors without tracebacks."""
+"""What the tools that take a config share: -c, -o, --tasks, and what they build from them. More flags: ``flags.py``."""
 
 from __future__ import annotations
 
 import argparse
-import os
-import sys
-import warnings
-from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from ppmtl.config import ConfigError, ConfigTree, check, load_config
+from ppmtl.flags import add_switch, add_tta_flags, boolean, names, run, tta_overrides
 
 if TYPE_CHECKING:
     from ppmtl.inference import Backend
     from ppmtl.run import Settings
     from ppmtl.tasks.base import Task
 
-
-# Paddle's own remarks on import and on correct use; they would stand between our lines and mean nothing to a user.
-os.environ.setdefault("GLOG_minloglevel", "2")  # its C++ side; must be set before paddle is imported
-for _remark in (
-    "No ccache found",
-    "When training, we now always track global mean and variance",
-    r"\s*Non compatible API",
-):
-    warnings.filterwarnings("ignore", message=_remark)
+__all__ = [
+    "add_switch",
+    "add_tta_flags",
+    "boolean",
+    "load_settings",
+    "load_trained",
+    "parser",
+    "require_data",
+    "require_weights",
+    "run",
+    "tta_overrides",
+]
 
 
 def parser(description: str, *, weights: bool = False) -> argparse.ArgumentParser:
@@ -42,25 +42,11 @@ def parser(description: str, *, weights: bool = False) -> argparse.ArgumentParse
     example = "weights=output/allinone_demo/best_model" if weights else "train.epochs=10 optimizer.learning_rate=2e-4"
     result.add_argument("-o", "--opt", "--opts", dest="overrides", nargs="+", action="append", default=[], metavar="KEY=VALUE",
                         help=f"override config values; may be repeated, the last one wins. Example: -o {example}")  # fmt: skip
-    result.add_argument("--tasks", type=lambda s: [t for t in s.split(",") if t], metavar="seg,det",
+    result.add_argument("--tasks", type=names, metavar="seg,det",
                         help="use only these tasks; the data of the others need not be there")  # fmt: skip
     result.add_argument("--seed", type=int, help="same as -o seed=...")
     result.add_argument("--device", help="cpu, gpu, gpu:1, ... (default: auto)")
     return result
-
-
-def boolean(text: str) -> bool:
-    """Returns the truth of a flag's value; ``--use_vdl False`` must be False, which ``type=bool`` gets wrong."""
-    if text.lower() in ("true", "1", "yes", "on"):
-        return True
-    if text.lower() in ("false", "0", "no", "off"):
-        return False
-    raise argparse.ArgumentTypeError(f"expected true or false, got {text!r}")
-
-
-def add_switch(to: argparse.ArgumentParser, flag: str, description: str) -> None:
-    """Adds a switch that is also accepted as ``--flag True|False``, as Paddle's guides write it."""
-    to.add_argument(flag, type=boolean, nargs="?", const=True, default=False, metavar="BOOL", help=description)
 
 
 def load_settings(arguments: argparse.Namespace) -> tuple[Settings, ConfigTree]:
@@ -80,32 +66,6 @@ def load_settings(arguments: argparse.Namespace) -> tuple[Settings, ConfigTree]:
     settings = check(Settings, tree)
     build.check_agreement(settings)
     return build.select_tasks(settings, arguments.tasks), tree
-
-
-def add_tta_flags(to: argparse.ArgumentParser) -> None:
-    """Adds --tta/--no-tta, --scales and --flip."""
-    to.add_argument("--tta", action=argparse.BooleanOptionalAction, default=False,
-                    help="test-time augmentation with each task's views (tasks.<name>.tta in the config)")  # fmt: skip
-    to.add_argument("--scales", nargs="+", type=float, metavar="S", help="with --tta: these scales for every task")
-    to.add_argument("--flip", action=argparse.BooleanOptionalAction, help="with --tta: with or without mirrored views")
-
-
-def tta_overrides(arguments: argparse.Namespace) -> dict[str, Any]:
-    """Returns the TTA settings given on the command line: a subset of {"scales", "sizes", "flip"}.
-
-    Raises:
-        ConfigError: if --scales or --flip come without --tta.
-    """
-    given: dict[str, Any] = {}
-    if arguments.scales is not None:
-        given |= {"scales": tuple(arguments.scales), "sizes": ()}  # scales given by hand replace sizes of the config
-        if min(arguments.scales) <= 0:
-            raise ConfigError([f"--scales: must be above 0, got {arguments.scales}"])
-    if arguments.flip is not None:
-        given["flip"] = arguments.flip
-    if given and not arguments.tta:
-        raise ConfigError(["--scales and --flip change test-time augmentation: add --tta"])
-    return given
 
 
 def require_weights(settings: Settings) -> str:
@@ -147,19 +107,3 @@ def load_trained(settings: Settings, tta: Mapping[str, Any]) -> tuple[dict[str, 
     model = build.build_model(settings, classes)
     checkpoint.load_weights(model, arrays, settings.weights)
     return tasks, PaddleBackend(model)
-
-
-def run(main: Callable[[Sequence[str]], int]) -> None:
-    """Runs a tool and exits: 2 for a mistake in the command or config, 1 for anything else that a user or a file caused.
-
-    A traceback is shown only for errors that are ours, or for all when PPMTL_TRACEBACK=1.
-    """
-    try:
-        sys.exit(main(sys.argv[1:]))
-    except KeyboardInterrupt:
-        sys.exit("interrupted")
-    except (ValueError, OSError, FloatingPointError) as error:
-        if os.environ.get("PPMTL_TRACEBACK") == "1":
-            raise
-        print(f"{Path(sys.argv[0]).name}: {error}", file=sys.stderr)
-        sys.exit(2 if isinstance(error, ConfigError) else 1)

@@ -19,6 +19,7 @@ ALLOWED = {
     "predictions": {"structures", "tasks", "drawing"},
     "drawing": {"structures", "tasks"},
     "pictures": set(),
+    "flags": {"config"},
     "report": {"tasks"},
     "submission": {"structures", "ops", "tasks", "data", "pictures"},
     "data": {"structures", "ops", "config", "pictures"},
@@ -40,8 +41,9 @@ WITHOUT_PADDLE = [
     "report",
     "run",
     "pictures",
+    "flags",
 ]
-DEPLOY = {"bundle", "pictures", "inference", "tasks", "ops", "structures", "drawing", "predictions"}
+DEPLOY = {"bundle", "pictures", "flags", "inference", "tasks", "ops", "structures", "drawing", "predictions"}
 
 
 def imported(path: Path) -> set[str]:

@@ -1,0 +1,83 @@
+"""Flags and error handling that command-line tools share; deployment too, so nothing of training is imported here."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import warnings
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from ppmtl.config import ConfigError
+
+# Paddle's own remarks on import and on correct use; they would stand between our lines and mean nothing to a user.
+os.environ.setdefault("GLOG_minloglevel", "2")  # its C++ side; must be set before paddle is imported
+for _remark in (
+    "No ccache found",
+    "When training, we now always track global mean and variance",
+    r"\s*Non compatible API",
+):
+    warnings.filterwarnings("ignore", message=_remark)
+
+
+def boolean(text: str) -> bool:
+    """Returns the truth of a flag's value; ``--use_vdl False`` must be False, which ``type=bool`` gets wrong."""
+    if text.lower() in ("true", "1", "yes", "on"):
+        return True
+    if text.lower() in ("false", "0", "no", "off"):
+        return False
+    raise argparse.ArgumentTypeError(f"expected true or false, got {text!r}")
+
+
+def names(text: str) -> list[str]:
+    """Returns the names of a comma-separated list."""
+    return [name for name in text.split(",") if name]
+
+
+def add_switch(to: argparse.ArgumentParser, flag: str, description: str, *, default: bool = False) -> None:
+    """Adds a switch that is also accepted as ``--flag True|False``, as Paddle's guides write it."""
+    to.add_argument(flag, type=boolean, nargs="?", const=True, default=default, metavar="BOOL", help=description)
+
+
+def add_tta_flags(to: argparse.ArgumentParser) -> None:
+    """Adds --tta/--no-tta, --scales and --flip."""
+    to.add_argument("--tta", action=argparse.BooleanOptionalAction, default=False,
+                    help="test-time augmentation with each task's views (tasks.<name>.tta in the config)")  # fmt: skip
+    to.add_argument("--scales", nargs="+", type=float, metavar="S", help="with --tta: these scales for every task")
+    to.add_argument("--flip", action=argparse.BooleanOptionalAction, help="with --tta: with or without mirrored views")
+
+
+def tta_overrides(arguments: argparse.Namespace) -> dict[str, Any]:
+    """Returns the TTA settings given on the command line: a subset of {"scales", "sizes", "flip"}.
+
+    Raises:
+        ConfigError: if --scales or --flip come without --tta.
+    """
+    given: dict[str, Any] = {}
+    if arguments.scales is not None:
+        given |= {"scales": tuple(arguments.scales), "sizes": ()}  # scales given by hand replace sizes of the config
+        if min(arguments.scales) <= 0:
+            raise ConfigError([f"--scales: must be above 0, got {arguments.scales}"])
+    if arguments.flip is not None:
+        given["flip"] = arguments.flip
+    if given and not arguments.tta:
+        raise ConfigError(["--scales and --flip change test-time augmentation: add --tta"])
+    return given
+
+
+def run(main: Callable[[Sequence[str]], int]) -> None:
+    """Runs a tool and exits: 2 for a mistake in the command or config, 1 for anything else that a user or a file caused.
+
+    A traceback is shown only for errors that are ours, or for all when PPMTL_TRACEBACK=1.
+    """
+    try:
+        sys.exit(main(sys.argv[1:]))
+    except KeyboardInterrupt:
+        sys.exit("interrupted")
+    except (ValueError, OSError, FloatingPointError) as error:
+        if os.environ.get("PPMTL_TRACEBACK") == "1":
+            raise
+        print(f"{Path(sys.argv[0]).name}: {error}", file=sys.stderr)
+        sys.exit(2 if isinstance(error, ConfigError) else 1)
