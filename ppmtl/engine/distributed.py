@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 
 import paddle
@@ -58,3 +58,33 @@ def average_gradients(parameters: Sequence[paddle.Tensor]) -> None:
         from paddle.distributed.fleet.utils.hybrid_parallel_util import fused_allreduce_gradients
 
         fused_allreduce_gradients(list(parameters), None)
+
+
+@paddle.no_grad()
+def average_tensors(tensors: Sequence[paddle.Tensor]) -> None:
+    """Averages loose tensors in place over all processes, in one all-reduce. Every process must have the same list."""
+    if dist.get_world_size() == 1 or not tensors:
+        return
+    joined = paddle.concat([tensor.flatten() for tensor in tensors])
+    dist.all_reduce(joined)
+    parts = paddle.split(joined / dist.get_world_size(), [tensor.size for tensor in tensors])
+    for tensor, part in zip(tensors, parts, strict=True):
+        tensor.set_value(part.reshape(tensor.shape))
+
+
+def average_numbers(numbers: Mapping[str, float]) -> dict[str, float]:
+    """Returns {name: mean over all processes}; every process must give the same names in the same order."""
+    if dist.get_world_size() == 1 or not numbers:
+        return dict(numbers)
+    values = paddle.to_tensor(list(numbers.values()), "float64")
+    dist.all_reduce(values)
+    return dict(zip(numbers, (values / dist.get_world_size()).tolist(), strict=True))
+
+
+def agree(number: int) -> int:
+    """Returns the largest ``number`` of all processes: what one of them knows (a signal came) all of them do."""
+    if dist.get_world_size() == 1:
+        return number
+    value = paddle.to_tensor([number], "int32")
+    dist.all_reduce(value, op=dist.ReduceOp.MAX)
+    return int(value.item())
