@@ -83,6 +83,8 @@ class Source:
             "sequential" = file order.
         rank: this process.
         world_size: number of processes.
+        repeat: start over after so many steps, augmentation included (to see whether a model can learn a few batches by
+            heart); None = never.
 
     Raises:
         ValueError: if the data set is empty, or has no ``class_indices()`` and the sampler needs them.
@@ -100,11 +102,13 @@ class Source:
         sampler: Sampler = "shuffle",
         rank: int = 0,
         world_size: int = 1,
+        repeat: int | None = None,
     ) -> None:
         if len(dataset) == 0:
             raise ValueError(f"source '{name}': the data set has no samples; check its paths")
         self.name, self.dataset, self.transforms, self.tasks = name, dataset, tuple(transforms), dict(tasks)
         self.batch_size, self.sampler, self.rank, self.world_size = batch_size, sampler, rank, world_size
+        self.repeat = repeat
         self._entropy = (seed, zlib.crc32(name.encode()))
         self._passes: dict[int, np.ndarray] = {}
         self._by_class: list[np.ndarray] = _by_class(name, dataset) if sampler == "class_balanced" else []
@@ -161,6 +165,7 @@ class Source:
         Everything random about a sample hangs on it, so two processes with batches of 4, one with 8, and one that
         accumulates two batches of 4 train on the same samples, augmented alike.
         """
+        step = step if self.repeat is None else step % self.repeat
         return (step * self.batch_size + position) * self.world_size + self.rank
 
     def _index(self, step: int, position: int) -> int:

@@ -157,6 +157,14 @@ def test_processes_and_accumulated_batches_see_what_one_large_batch_sees() -> No
         assert pixels(micro, 2 * step) + pixels(micro, 2 * step + 1) == pixels(one, step)
 
 
+def test_a_repeated_stream_starts_over_with_the_same_pixels() -> None:
+    source = stream(count=100, transforms=[Note()], repeat=2)
+    first, second = source.batch(0).images, source.batch(1).images
+    assert not np.array_equal(first, second)
+    assert np.array_equal(source.batch(2).images, first)
+    assert np.array_equal(source.batch(7).images, second)
+
+
 def test_a_batch_stacks_pictures_and_collates_targets() -> None:
     source = stream()
     batch = source.batch(2)
