@@ -44,3 +44,7 @@ class BalanceMethod(nn.Layer):
 
     def after_step(self, losses: Mapping[str, float], step: int, steps_per_epoch: int) -> None:
         """Takes note of the losses of 0-based ``step``: {task: weighted loss}, averaged over processes."""
+
+    def factors(self) -> dict[str, float]:
+        """Returns {task: what its loss is multiplied by now}, for the log; empty for a method that weighs no losses."""
+        return {}
