@@ -174,9 +174,15 @@ def build_model(settings: Settings, classes: Mapping[str, ClassList]) -> MultiTa
 
 
 def build_sources(
-    settings: Settings, classes: Mapping[str, ClassList], tasks: Mapping[str, Task], rank: int = 0, world_size: int = 1
+    settings: Settings,
+    classes: Mapping[str, ClassList],
+    tasks: Mapping[str, Task],
+    *,
+    rank: int = 0,
+    world_size: int = 1,
+    repeat: int | None = None,
 ) -> dict[str, Source]:
-    """Returns {name: stream}, in the order of the config."""
+    """Returns {name: stream}, in the order of the config; the last three arguments as in ``Source``."""
     root = Path(settings.data_root)
     return {
         name: Source(
@@ -189,6 +195,7 @@ def build_sources(
             sampler=source.sampler,
             rank=rank,
             world_size=world_size,
+            repeat=repeat,
         )
         for name, source in settings.sources.items()
     }

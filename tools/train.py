@@ -63,7 +63,7 @@ def train(arguments: argparse.Namespace) -> None:
     start_logging(save_dir, rank)
     classes = build.build_classes(settings)
     tasks = build.build_tasks(settings, classes)
-    sources = build.build_sources(settings, classes, tasks, rank, world_size)
+    sources = build.build_sources(settings, classes, tasks, rank=rank, world_size=world_size)
     val = build.build_val_datasets(settings, classes) if arguments.eval else {}
     paddle.seed(settings.seed)
     model = build.build_model(settings, classes)
