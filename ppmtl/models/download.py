@@ -18,6 +18,7 @@ from urllib.parse import unquote, urlsplit
 from tqdm import tqdm
 
 import ppmtl
+from ppmtl.files import sha256
 
 _ATTEMPTS = 4
 _PAUSE_SECONDS = 2.0  # before the second attempt; grows with each
@@ -145,12 +146,9 @@ def _transfer(address: str, part: Path) -> None:
 def _check_digest(path: Path, wanted: str | None, url: str, mend: str) -> None:
     if wanted is None:
         return
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(_CHUNK):
-            digest.update(block)
-    if digest.hexdigest() != wanted:
-        raise ValueError(f"{url}: the file's SHA-256 is {digest.hexdigest()}, not the one asked for; {mend}")
+    digest = sha256(path)
+    if digest != wanted:
+        raise ValueError(f"{url}: the file's SHA-256 is {digest}, not the one asked for; {mend}")
 
 
 def _unreachable(address: str, target: Path, part: Path, error: Exception) -> str:

@@ -7,7 +7,6 @@ classes, 224 and 384 pixels make no difference.
 
 from __future__ import annotations
 
-import hashlib
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ from pathlib import Path
 import numpy as np
 from paddle import nn
 
+from ppmtl.files import sha256
 from ppmtl.models.download import fetch, is_url
 from ppmtl.models.weight_files import Layout, StoredTensor, WeightFile, open_weights
 from ppmtl.models.weight_names import NAMINGS, Naming
@@ -172,7 +172,7 @@ def match(file: WeightFile, expected: Mapping[str, Shape] | None, source: str) -
         else:
             mismatched.append(f"{name}: file {list(shape)}, model {list(expected[name])}")
     report = Report(
-        source, _sha256(file.path), naming.title, prefix, layout,
+        source, sha256(file.path), naming.title, prefix, layout,
         matched=tuple(found.name for found in matches),
         missing=tuple(name for name in absent if not _OUTPUT_NORM.match(name)),
         unexpected=tuple(unexpected),
@@ -289,11 +289,3 @@ def _trunk_shapes(
 
 def _first(names: Sequence[str]) -> str:
     return ", ".join(names[:4]) + (" ..." if len(names) > 4 else "")
-
-
-def _sha256(path: Path) -> str:
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
