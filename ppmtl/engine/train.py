@@ -255,7 +255,7 @@ def _save(
     if is_best:
         checkpoint.save(save_dir / "best_model", tensors, state)
     folder = checkpoint.step_folder(save_dir, progress.step)
-    checkpoint.save(folder, {**tensors, "optimizer": optimizer_state(model, optimizer)}, state)
+    checkpoint.save(folder, {**tensors, "optimizer": optimizer_state(dict(model.named_parameters()), optimizer)}, state)
     checkpoint.mark_latest(save_dir, folder)
     checkpoint.drop_old(save_dir, keep_last)
 
@@ -269,7 +269,7 @@ def _resume(
     else:
         checkpoint.load_weights(model, checkpoint.read_tensors(folder, "raw"), str(folder))
         ema.load(checkpoint.read_tensors(folder))
-    load_optimizer_state(model, optimizer, checkpoint.read_tensors(folder, "optimizer"))
+    load_optimizer_state(dict(model.named_parameters()), optimizer, checkpoint.read_tensors(folder, "optimizer"))
     LOGGER.info("resumed from %s at step %d", folder, state["step"])
     best = -math.inf if state["best"] is None else state["best"]
     return Progress(state["step"], best, state["best_step"], state["history"])

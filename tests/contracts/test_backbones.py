@@ -85,3 +85,12 @@ def test_the_exported_graph_equals_eager_at_sizes_it_was_not_traced_with(name: s
         x = paddle.rand(shape)
         for eager, exported in zip(backbone(x), loaded(x), strict=True):
             np.testing.assert_allclose(exported.numpy(), eager.numpy(), atol=1e-5)
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_every_parameter_has_a_depth_for_layer_wise_learning_rates(name: str) -> None:
+    backbone = build(name)
+    depths = {key: backbone.depth_of(key) for key, _ in backbone.named_parameters()}
+    assert set(depths.values()) == set(range(backbone.num_depths))  # from the stem, 0, to the last block, none left out
+    with pytest.raises(ValueError, match=r"has no parameter 'neck\.weight'"):
+        backbone.depth_of("neck.weight")
