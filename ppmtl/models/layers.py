@@ -2,9 +2,37 @@
 
 from __future__ import annotations
 
+from typing import Protocol, runtime_checkable
+
+import numpy as np
 import paddle
 import paddle.nn.functional as F
 from paddle import nn
+
+
+@runtime_checkable
+class Foldable(Protocol):
+    """A layer that has a simpler form with the same outputs in evaluation; export asks every part of a model for it."""
+
+    def fold_for_inference(self) -> None:
+        """Takes that form, in place. The layer cannot be trained afterwards."""
+
+
+def fold_batch_norm(conv: nn.Conv2D, bn: nn.Layer) -> None:
+    """Moves a batch normalisation's statistics, scale and shift into the convolution before it, in place.
+
+    In float64, so that the only rounding is the last one to float32.
+    """
+    scale = _float64(bn.weight) / np.sqrt(_float64(bn._variance) + bn._epsilon)
+    bias = (0.0 if conv.bias is None else _float64(conv.bias)) - _float64(bn._mean)
+    if conv.bias is None:
+        conv.bias = conv.create_parameter([conv.weight.shape[0]], is_bias=True)
+    conv.weight.set_value((_float64(conv.weight) * scale.reshape(-1, 1, 1, 1)).astype(np.float32))
+    conv.bias.set_value((bias * scale + _float64(bn.bias)).astype(np.float32))
+
+
+def _float64(tensor: paddle.Tensor) -> np.ndarray:
+    return tensor.numpy().astype(np.float64)
 
 
 class ChannelLayerNorm(nn.Layer):
@@ -63,6 +91,11 @@ class ConvBNReLU(nn.Layer):
             x = F.batch_norm(x, bn._mean, bn._variance, bn.weight, bn.bias, training=False, epsilon=bn._epsilon)
             return F.relu(x)
         return F.relu(bn(x))
+
+    def fold_for_inference(self) -> None:
+        """Leaves one convolution with a bias, and ReLU."""
+        fold_batch_norm(self.conv, self.bn)
+        self.bn = nn.Identity()
 
 
 def sigmoid(x: paddle.Tensor) -> paddle.Tensor:

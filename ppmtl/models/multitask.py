@@ -65,7 +65,7 @@ class MultiTaskModel(nn.Layer):
             raise ValueError(f"the model has no head for {unknown}; its tasks are {list(self.heads)}")
         if paddle.in_dynamic_mode() and (images.ndim != 4 or images.shape[3] != 3):
             raise ValueError(f"the model takes images (B, H, W, 3) RGB, got shape {images.shape}")
-        x = images.astype("float32").transpose([0, 3, 1, 2]) * self.scale + self.offset
+        x = self.normalise(images)
         # Tensors while a graph is exported, so that one file serves every input size. Asked of the mode and not of the
         # shape: there the tracer turns an unknown side into a tensor, which no Python comparison can see through. And
         # asked of x: the old graph format has no shape of uint8.
@@ -75,3 +75,7 @@ class MultiTaskModel(nn.Layer):
             name: self.heads[name](features, (size[0], size[1]), None if targets is None else targets[name])
             for name in names
         }
+
+    def normalise(self, images: paddle.Tensor) -> paddle.Tensor:
+        """Returns what the backbone sees, (B, 3, H, W) float32, of (B, H, W, 3) RGB images in 0..255."""
+        return images.astype("float32").transpose([0, 3, 1, 2]) * self.scale + self.offset

@@ -16,6 +16,7 @@ import paddle.nn.functional as F
 from annotated_types import Gt, Interval
 from paddle import nn
 
+from ppmtl.models.layers import fold_batch_norm
 from ppmtl.structures import FeatureSpec
 
 BOTTLENECKS_AT_FULL_DEPTH = 3
@@ -43,6 +44,11 @@ class BaseConv(nn.Layer):
     def forward(self, x: paddle.Tensor) -> paddle.Tensor:
         """Returns (B, out_channels, H / stride, W / stride)."""
         return F.silu(self.bn(self.conv(x)))
+
+    def fold_for_inference(self) -> None:
+        """Leaves one convolution with a bias, and SiLU."""
+        fold_batch_norm(self.conv, self.bn)
+        self.bn = nn.Identity()
 
 
 class Bottleneck(nn.Layer):
