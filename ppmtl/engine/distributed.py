@@ -4,10 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from typing import Any
 
 import paddle
 import paddle.distributed as dist
 from paddle import nn
+
+from ppmtl.engine.processes import Processes
+
+_BATCH_NORM = (nn.BatchNorm1D, nn.BatchNorm2D, nn.BatchNorm3D)  # not SyncBatchNorm, whose statistics agree already
 
 
 def start(device: str) -> tuple[int, int]:
@@ -33,6 +38,20 @@ def start(device: str) -> tuple[int, int]:
     return dist.get_rank(), world_size
 
 
+def processes() -> Processes:
+    """Returns this job's processes, for work that is dealt out among them."""
+    if dist.get_world_size() == 1:
+        return Processes()
+    return Processes(dist.get_rank(), dist.get_world_size(), _exchange)
+
+
+def _exchange(value: Any) -> list[Any]:
+    """Returns the values of all processes. Pickled, which is safe here: it comes from our own processes."""
+    values: list[Any] = []
+    dist.all_gather_object(values, value)
+    return values
+
+
 def wrap(model: nn.Layer) -> nn.Layer:
     """Returns the model for several processes: same initial weights everywhere, SyncBatchNorm on GPU."""
     if dist.get_world_size() == 1:
@@ -52,12 +71,24 @@ def no_sync(model: nn.Layer) -> AbstractContextManager[None]:
     return model.no_sync() if isinstance(model, paddle.DataParallel) else nullcontext()
 
 
+@paddle.no_grad()
 def average_gradients(parameters: Sequence[paddle.Tensor]) -> None:
-    """Averages gradients over all processes in one fused all-reduce. Every process must have the same set of gradients."""
-    if dist.get_world_size() > 1:
-        from paddle.distributed.fleet.utils.hybrid_parallel_util import fused_allreduce_gradients
+    """Averages gradients over all processes in one fused all-reduce (one per 128 MiB, Paddle's bucket).
 
-        fused_allreduce_gradients(list(parameters), None)
+    A parameter that only some processes have a gradient for counts as zero on the others, as in the joined batch; one
+    that none has stays without.
+    """
+    if dist.get_world_size() == 1:
+        return
+    from paddle.distributed.fleet.utils.hybrid_parallel_util import fused_allreduce_gradients
+
+    # The fused buffers would have different lengths: gloo then hangs or adds up the wrong numbers, without a word
+    owners = paddle.to_tensor([parameter.grad is not None for parameter in parameters], "int32")
+    dist.all_reduce(owners)
+    for parameter, count in zip(parameters, owners.tolist(), strict=True):
+        if count and parameter.grad is None:
+            parameter.grad = paddle.zeros_like(parameter)
+    fused_allreduce_gradients(list(parameters), None)
 
 
 @paddle.no_grad()
@@ -88,3 +119,23 @@ def agree(number: int) -> int:
     value = paddle.to_tensor([number], "int32")
     dist.all_reduce(value, op=dist.ReduceOp.MAX)
     return int(value.item())
+
+
+def average_buffers(model: nn.Layer, *averages: Mapping[str, paddle.Tensor]) -> None:
+    """Averages BatchNorm's running statistics over all processes in one all-reduce; before evaluating and saving.
+
+    Without SyncBatchNorm (on CPU) every process counts its own part of the data, and a checkpoint would depend on rank
+    0's alone. The running statistics are linear in what they have seen, so it does not matter how often they are
+    averaged; the variance stays that of one process's batch, which is what the layers trained with.
+
+    Args:
+        model: its statistics are averaged in place.
+        averages: other tensors under the model's names, in place as well: those of a moving average of the weights.
+    """
+    names = [
+        f"{name}.{statistic}"
+        for name, layer in model.named_sublayers()
+        if isinstance(layer, _BATCH_NORM)
+        for statistic in ("_mean", "_variance")
+    ]
+    average_tensors([tensors[name] for tensors in (model.state_dict(), *averages) for name in names])

@@ -5,16 +5,17 @@ from __future__ import annotations
 import math
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
 from tqdm import tqdm
 
+from ppmtl.engine.processes import Processes
 from ppmtl.inference import Backend, Pipeline
 from ppmtl.structures import Prediction, Sample
-from ppmtl.tasks.base import Metrics, Task
+from ppmtl.tasks.base import Meter, Metrics, Task
 
 
 class Dataset(Protocol):
@@ -68,8 +69,9 @@ def evaluate(
     batch_size: int = 1,
     num_examples: int = 0,
     limit: int | None = None,
+    processes: Processes = Processes(),  # noqa: B008  (frozen)
 ) -> Evaluation:
-    """Returns the metrics of every task on its own data set.
+    """Returns the metrics of every task on its own data set; the same on every process, and bit for bit those of one.
 
     Args:
         tasks: {name: task}.
@@ -79,30 +81,61 @@ def evaluate(
         batch_size: inputs of one size that run together.
         num_examples: pictures per task to hand back with their predictions, for looking at.
         limit: only the first so many pictures of each set; None = all.
+        processes: those that share the pictures. All of them have to call this function, with the same weights.
     """
     metrics, seconds, examples = {}, {}, {}
     for name, dataset in datasets.items():
         on = augment if isinstance(augment, bool) else augment.get(name, False)
         pipeline = Pipeline({name: tasks[name]}, backend, augment=on, batch_size=batch_size)
-        meter = tasks[name].new_meter()
-        shown: list[tuple[Sample, Prediction]] = []
         count = len(dataset) if limit is None else min(limit, len(dataset))
         started = time.perf_counter()
-        bar = tqdm(total=count, desc=f"evaluate {name}", unit="img", disable=not sys.stderr.isatty(), leave=False)
-        for start in range(0, count, batch_size):
-            samples = [dataset[i] for i in range(start, min(start + batch_size, count))]
-            for sample, prediction in zip(samples, _predict(pipeline, samples, name), strict=True):
-                meter.add(sample, prediction)
-                if len(shown) < num_examples:
-                    shown.append((sample, prediction))
-            bar.update(len(samples))
-        bar.close()
-        metrics[name] = meter.result()
-        seconds[name] = (time.perf_counter() - started) / count if count else math.nan
-        examples[name] = shown
+        meter, shown = _measure(pipeline, dataset, range(count), num_examples, processes)
+        metrics[name] = _merged(meter, range(count), batch_size, processes)
+        elapsed = (time.perf_counter() - started) / count if count else math.nan
+        seconds[name] = processes.exchange(elapsed)[0]
+        examples[name] = [_from_its_owner(shown.get(i), processes) for i in range(min(num_examples, count))]
     return Evaluation(metrics, seconds, examples)
 
 
-def _predict(pipeline: Pipeline, samples: Sequence[Sample], name: str) -> list[Prediction]:
-    predictions = pipeline.predict([s.image for s in samples], [s.path for s in samples])
-    return [prediction[name] for prediction in predictions]
+def _measure(
+    pipeline: Pipeline, dataset: Dataset, pictures: range, num_examples: int, processes: Processes
+) -> tuple[Meter, dict[int, tuple[Sample, Prediction]]]:
+    """Returns a meter of this process's pictures, and {position: example} of those that are to be shown."""
+    ((name, task),) = pipeline.tasks.items()
+    meter, shown = task.new_meter(), {}
+    hidden = processes.rank != 0 or not sys.stderr.isatty()
+    with tqdm(total=len(pictures), desc=f"evaluate {name}", unit="img", disable=hidden, leave=False) as bar:
+        for batch in _batches(pictures, pipeline.batch_size)[processes.rank :: processes.count]:
+            samples = [dataset[i] for i in batch]
+            predictions = pipeline.predict([s.image for s in samples], [s.path for s in samples])
+            for index, sample, prediction in zip(batch, samples, predictions, strict=True):
+                meter.add(sample, prediction[name])
+                if index < num_examples:
+                    shown[index] = (sample, prediction[name])
+            bar.update(len(batch) * processes.count)
+    return meter, shown
+
+
+def _batches(pictures: range, batch_size: int) -> list[range]:
+    """Returns the pictures that run together. Whole batches are dealt out: who computes one does not change its bits."""
+    return [pictures[start : start + batch_size] for start in range(0, len(pictures), batch_size)]
+
+
+def _merged(meter: Meter, pictures: range, batch_size: int, processes: Processes) -> Metrics:
+    """Returns the metrics of all processes' pictures; the first process computes them for all."""
+    if processes.count == 1:
+        return meter.result()
+    states = processes.exchange(meter.state())
+    metrics = None
+    if processes.rank == 0:
+        batches = _batches(pictures, batch_size)
+        dealt = [i for rank in range(processes.count) for batch in batches[rank :: processes.count] for i in batch]
+        meter.merge(states, np.argsort(dealt))
+        metrics = meter.result()
+    first: Metrics = processes.exchange(metrics)[0]
+    return first
+
+
+def _from_its_owner(example: tuple[Sample, Prediction] | None, processes: Processes) -> tuple[Sample, Prediction]:
+    """Returns an example that one of the processes has; one at a time, since pictures are large."""
+    return next(found for found in processes.exchange(example) if found is not None)

@@ -9,7 +9,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Annotated, Protocol
+from typing import Annotated, Any, Protocol
 
 import numpy as np
 from annotated_types import Gt
@@ -72,6 +72,18 @@ class Meter(Protocol):
 
     def add(self, sample: Sample, prediction: Prediction) -> None:
         """Takes one picture's labels and the prediction for it."""
+
+    def state(self) -> Any:
+        """Returns everything added so far as plain arrays and lists, small enough to be sent to another process."""
+
+    def merge(self, states: Sequence[Any], order: np.ndarray) -> None:
+        """Replaces what was added by the states of several meters, so that the result has the bits of one meter's.
+
+        Args:
+            states: what :meth:`state` returned, one per process.
+            order: permutation that brings the pictures of all states, one state after the other, into the data set's
+                order. Sums of integers need not look at it; sums of floats and matchings of boxes do.
+        """
 
     def result(self) -> Metrics:
         """Returns the metrics of everything added so far."""

@@ -6,6 +6,7 @@ Raw contract: ``probs`` (B, C) float32, rows sum to 1.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
@@ -65,6 +66,14 @@ class _TopK:
         assert sample.class_index is not None
         self._truth.append(sample.class_index)
         self._ranked.append(np.argsort(-prediction.probs, kind="stable")[:5])
+
+    def state(self) -> Any:
+        return self._truth, self._ranked
+
+    def merge(self, states: Sequence[Any], order: np.ndarray) -> None:
+        truth = [label for labels, _ in states for label in labels]
+        ranked = [row for _, rows in states for row in rows]
+        self._truth, self._ranked = [truth[i] for i in order], [ranked[i] for i in order]
 
     def result(self) -> Metrics:
         if not self._truth:

@@ -7,7 +7,7 @@ the task, not of the head: ``nms_iou: null`` serves a head that needs none.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 from annotated_types import Ge, Interval
@@ -158,6 +158,15 @@ class _AveragePrecision:
         assert isinstance(prediction, Detections)
         self._truth.append(_Truth(sample))
         self._found.append(prediction)
+
+    def state(self) -> Any:
+        return self._truth, self._found
+
+    def merge(self, states: Sequence[Any], order: np.ndarray) -> None:
+        # boxes of equal score are ranked in the order of their pictures, so the order is part of the result
+        truth = [picture for pictures, _ in states for picture in pictures]
+        found = [boxes for _, pictures in states for boxes in pictures]
+        self._truth, self._found = [truth[i] for i in order], [found[i] for i in order]
 
     def result(self) -> Metrics:
         ap = coco_average_precision(self._truth, self._found, self._classes)

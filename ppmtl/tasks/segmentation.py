@@ -7,7 +7,7 @@ smaller than the input; they cover the same field of view).
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal, cast
+from typing import Any, Literal, cast
 
 import cv2
 import numpy as np
@@ -137,6 +137,12 @@ class _IoU:
             got = None if sample.label_map is None else sample.label_map.shape
             raise ValueError(f"{sample.path}: prediction has shape {prediction.labels.shape}, label map has {got}")
         self._matrix += confusion_matrix(prediction.labels, sample.label_map, len(self._classes), IGNORE_LABEL)
+
+    def state(self) -> Any:
+        return self._matrix
+
+    def merge(self, states: Sequence[Any], order: np.ndarray) -> None:  # noqa: ARG002  (a sum of integers has no order)
+        self._matrix = np.sum(states, axis=0)
 
     def result(self) -> Metrics:
         matrix = self._matrix
