@@ -60,27 +60,27 @@ def markdown(cost: Cost, devices: Sequence[Device], measured: StepMeasurement | 
     """Returns the tables, to be read in a terminal or pasted into a paper's source."""
     parts = [
         "### Parameters (trainable; running statistics are not counted)",
-        _table(["part", "parameters"], _parameter_rows(cost)),
+        table(["part", "parameters"], _parameter_rows(cost)),
         "### Training, per picture (one multiply-add = 1 MAC; forward pass)",
-        _table(["source", "input (H x W)", "batch", "backbone, GMAC", "heads, GMAC", "kept for backward, GiB"], [
+        table(["source", "input (H x W)", "batch", "backbone, GMAC", "heads, GMAC", "kept for backward, GiB"], [
             [s.name, _size(s.size), str(s.batch_size), _giga(s.backbone),
              " + ".join(f"{_giga(macs)} ({task})" for task, macs in s.heads.items()), _gib(s.activation_bytes)]
             for s in cost.sources
         ]),
         "### Evaluation, per picture",
-        _table(["task", "input (H x W)", "backbone, GMAC", "head, GMAC", "TTA views", "all views, GMAC"], [
+        table(["task", "input (H x W)", "backbone, GMAC", "head, GMAC", "TTA views", "all views, GMAC"], [
             [e.task, _size(e.size), _giga(e.backbone), _giga(e.head), str(e.tta_views), _giga(e.tta_macs)]
             for e in cost.evaluation
         ]),
         "### Training memory per process (estimate; float32)",
-        _table(["what", "GiB"], [
+        table(["what", "GiB"], [
             [f"weights, gradients, optimizer ({cost.state_bytes_per_parameter} bytes per parameter)", _gib(cost.state_bytes)],
             ["kept for the backward pass (largest source; they run one after the other)", _gib(cost.activation_bytes)],
             ["together, without the kernels' work space", _gib(cost.state_bytes + cost.activation_bytes)],
         ]),
         f"### Time: {cost.step_flop / 1e12:.3g} TFLOP per step and process, {cost.total_steps:,} steps (estimate; without "
         "waiting for data, communication and evaluation)",
-        _table(["device", "sustained TFLOP/s", "one step", "whole schedule", "throughput is"], [
+        table(["device", "sustained TFLOP/s", "one step", "whole schedule", "throughput is"], [
             [d.name, f"{d.tflops:.3g}", _duration(cost.step_flop / d.tflops / 1e12),
              _duration(cost.total_steps * cost.step_flop / d.tflops / 1e12), d.origin]
             for d in devices
@@ -89,7 +89,7 @@ def markdown(cost: Cost, devices: Sequence[Device], measured: StepMeasurement | 
     if measured:
         parts += [
             "### One forward and backward pass measured on this machine, on small inputs",
-            _table(["source", "input (H x W)", "batch", "GFLOP", "at the mean throughput", "measured"], [
+            table(["source", "input (H x W)", "batch", "GFLOP", "at the mean throughput", "measured"], [
                 [m.source, _size(m.size), str(m.batch_size), f"{m.flop / 1e9:.3g}",
                  _duration(m.flop / measured.flop_per_second), _duration(m.seconds)]
                 for m in measured.sources
@@ -131,7 +131,8 @@ def _parameter_rows(cost: Cost) -> list[list[str]]:
     return [*rows, ["**together**", f"**{cost.parameter_count:,}**"]]
 
 
-def _table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+def table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Returns a Markdown table that is also aligned when read as text; all columns but the first are numbers."""
     widths = [max(len(row[i]) for row in [heads, *rows]) for i in range(len(heads))]
     numeric = [i > 0 and heads[i] not in ("throughput is",) for i in range(len(heads))]
 
