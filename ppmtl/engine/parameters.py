@@ -21,14 +21,15 @@ def under(names: Iterable[str], prefixes: Sequence[str], where: str) -> list[str
         ConfigError: for every part that holds none of the names, with the nearest that does.
     """
     names = list(names)
-    unknown = [prefix for prefix in prefixes if not any(_inside(name, prefix) for name in names)]
+    unknown = [prefix for prefix in prefixes if not any(inside(name, prefix) for name in names)]
     if unknown:
         parts = {".".join(pieces[:end]): None for n in names for pieces in [n.split(".")] for end in _ends(pieces)}
         raise ConfigError([f"{where}: {_unknown(prefix, list(parts))}" for prefix in unknown])
-    return [name for name in names if any(_inside(name, prefix) for prefix in prefixes)]
+    return [name for name in names if any(inside(name, prefix) for prefix in prefixes)]
 
 
-def _inside(name: str, prefix: str) -> bool:
+def inside(name: str, prefix: str) -> bool:
+    """Returns whether a dotted name is the part ``prefix`` or lies inside it."""
     return f"{name}.".startswith(f"{prefix}.")
 
 

@@ -38,10 +38,24 @@ class MultiTaskModel(nn.Layer):
             raise ValueError(f"mean and std must be three numbers each (R, G, B), std > 0; got {mean} and {std}")
         self.backbone = backbone
         self.heads = nn.LayerDict(dict(heads))
+        self.frozen: frozenset[str] = frozenset()
         shift = np.asarray(mean, np.float32).reshape(1, 3, 1, 1)
         scale = 1 / (255 * np.asarray(std, np.float32).reshape(1, 3, 1, 1))
         self.register_buffer("scale", paddle.to_tensor(scale), persistable=False)
         self.register_buffer("offset", paddle.to_tensor(-shift * 255 * scale), persistable=False)
+
+    def train(self) -> MultiTaskModel:
+        """Puts everything into training mode except the sublayers named in ``frozen`` (engine/freeze.py): no batch
+        statistics, dropout or drop-path there.
+
+        Call it on this model, not on what was wrapped around it for several processes: Paddle's ``train`` sets the mode
+        of all layers below by itself and would thaw the frozen ones.
+        """
+        super().train()
+        for name, layer in self.named_sublayers():
+            if name in self.frozen:
+                layer.training = False
+        return self
 
     def forward(
         self,
