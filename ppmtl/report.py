@@ -117,7 +117,8 @@ def _table(columns: Mapping[str, list[str] | list[float]]) -> list[str]:
 _COUNTS = {"pixels", "boxes", "pictures"}
 
 
-def _figure(width: float, height: float) -> Any:
+def new_figure(width: float, height: float) -> Any:
+    """Returns an empty matplotlib figure of that many inches."""
     from matplotlib.figure import Figure  # not pyplot: no global state, no display needed; slow to import
 
     return Figure(figsize=(width, height), layout="constrained")
@@ -129,7 +130,7 @@ def _plot_confusion(metrics: Metrics, path: Path) -> None:
     totals = metrics.confusion.sum(axis=1, keepdims=True)
     share = metrics.confusion / np.maximum(totals, 1)
     side = min(24.0, 3 + 0.32 * len(names))
-    figure = _figure(side + 1, side)
+    figure = new_figure(side + 1, side)
     axes = figure.subplots()
     shown = axes.imshow(share, vmin=0, vmax=1, cmap="Blues")
     figure.colorbar(shown, label="share of the true class", fraction=0.04)
@@ -146,7 +147,7 @@ def _plot_confusion(metrics: Metrics, path: Path) -> None:
 
 
 def _plot_curves(metrics: Metrics, path: Path) -> None:
-    figure = _figure(7, 5)
+    figure = new_figure(7, 5)
     axes = figure.subplots()
     stacked = np.stack([precision for _, precision in metrics.curves.values()])
     for name, (recall, precision) in metrics.curves.items():

@@ -50,7 +50,9 @@ def test_inner_products_are_those_of_the_joined_vectors_and_none_counts_as_zero(
 def test_a_sum_with_factors_of_one_has_the_bits_of_adding_up():
     rng = np.random.default_rng(1)
     a, b = (rng.standard_normal(6).astype("float32") for _ in range(2))
-    np.testing.assert_array_equal(joined(weighted_sum(gradients(seg=a, det=b), [1.0, 1.0])), a + b)
+    given = gradients(seg=a, det=b)
+    np.testing.assert_array_equal(joined(weighted_sum(given, [1.0, 1.0])), a + b)
+    np.testing.assert_array_equal(joined(given["seg"]), a)  # not added to in place
     assert weighted_sum(gradients(seg=None, det=None), [1.0, 2.0]) == [None, None]
 
 
@@ -146,6 +148,8 @@ def test_dwa_leaves_a_task_alone_that_had_no_loss_in_an_epoch():
     balance = Dwa(TASKS)
     balance.after_step({"seg": 1.0, "cls": 1.0}, 0, 1)
     balance.after_step({"seg": 1.0, "cls": 1.0, "det": 7.0}, 1, 1)
+    assert balance.factors() == {"seg": 1, "cls": 1, "det": 1}
+    balance.after_step({"seg": 1.0, "cls": 1.0}, 2, 1)
     assert balance.factors() == {"seg": 1, "cls": 1, "det": 1}
 
 

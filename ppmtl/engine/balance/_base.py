@@ -23,6 +23,8 @@ class BalanceMethod(nn.Layer):
 
     separate = False
     """Whether ``combine`` is wanted: every task's shared gradients are then kept apart, one copy of them per task."""
+    equal_norms = False
+    """Whether ``combine`` gives every task the same norm, so that none can starve."""
 
     def __init__(self, tasks: Sequence[str]) -> None:
         super().__init__()

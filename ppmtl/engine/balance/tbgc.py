@@ -36,6 +36,7 @@ class Tbgc(BalanceMethod):
     """
 
     separate = True
+    equal_norms = True
 
     def __init__(
         self,
