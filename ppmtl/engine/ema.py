@@ -15,18 +15,21 @@ class ExponentialMovingAverage:
     Args:
         model: whose state is followed.
         decay: in (0, 1); .9999 remembers about 10,000 steps.
+
+    Attributes:
+        average: {name: averaged tensor} under the model's own names.
     """
 
     def __init__(self, model: nn.Layer, decay: float) -> None:
         self._model, self._decay = model, decay
-        self._average = {name: value.clone().detach() for name, value in model.state_dict().items()}
+        self.average = {name: value.clone().detach() for name, value in model.state_dict().items()}
 
     @paddle.no_grad()
     def update(self, step: int) -> None:
         """Takes in the weights after 0-based optimizer step ``step``."""
         decay = min(self._decay, (1 + step) / (10 + step))
         for name, value in self._model.state_dict().items():
-            average = self._average[name]
+            average = self.average[name]
             if "float" in str(average.dtype):
                 average.set_value(average * decay + value * (1 - decay))
             else:
@@ -34,9 +37,9 @@ class ExponentialMovingAverage:
 
     def state(self) -> dict[str, np.ndarray]:
         """Returns the averaged weights under the model's own names."""
-        return {name: value.numpy() for name, value in self._average.items()}
+        return {name: value.numpy() for name, value in self.average.items()}
 
     def load(self, state: dict[str, np.ndarray]) -> None:
         """Continues from a saved average."""
         for name, value in state.items():
-            self._average[name].set_value(value)
+            self.average[name].set_value(value)
