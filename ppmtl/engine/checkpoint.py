@@ -15,6 +15,7 @@ import errno
 import os
 import re
 import shutil
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,6 +24,7 @@ import numpy as np
 
 from ppmtl.engine import storage
 from ppmtl.engine.storage import LOGGER, STATE
+from ppmtl.files import sha256
 
 if TYPE_CHECKING:
     from paddle import nn
@@ -58,7 +60,9 @@ def save(folder: Path, tensors: Mapping[str, Mapping[str, np.ndarray]], state: M
         storage.put_in_place(fresh, folder)
     except OSError as error:
         storage.remove(fresh)
-        raise _failure(f"{folder} could not be written: {error.strerror}", save_dir, needed, error.errno) from error
+        raise _failure(
+            f"{folder} could not be written: {error.strerror or error}", save_dir, needed, error.errno
+        ) from error
 
 
 def check_room(save_dir: Path, needed: int) -> None:
@@ -161,7 +165,7 @@ def read_tensors(path: str | Path, stem: str = "model") -> dict[str, np.ndarray]
             + (f"; beside it are {', '.join(beside[:8])}" if beside else "")
         )
     expected = read_state(file).get("digests", {}).get(file.name)
-    if expected is not None and storage.sha256(file) != expected:
+    if expected is not None and sha256(file) != expected:
         raise ValueError(f"{file}: its SHA-256 is not the one recorded in {STATE}: the file is damaged or was replaced")
     return storage.read_safetensors(file)
 
@@ -213,7 +217,7 @@ def find_resume(save_dir: Path, given: str) -> Path:
     if save_dir.is_dir():
         storage.settle(save_dir)
     skipped = []
-    for folder in _steps(save_dir):
+    for folder in _steps(save_dir, unreadable=sys.maxsize):  # first, so that it is said; they are never whole
         if not (wrong := storage.problems(folder)):
             return folder
         skipped.append(f"{folder.name}: {'; '.join(wrong)}")
@@ -229,18 +233,18 @@ def _folders(save_dir: Path) -> list[Path]:
     return [p.parent for p in save_dir.glob(f"[!.]*/{STATE}") if not p.parent.is_symlink()]
 
 
-def _steps(save_dir: Path) -> list[Path]:
-    """Returns the step checkpoints, the last one saved first, whole or not."""
+def _steps(save_dir: Path, *, unreadable: int = 0) -> list[Path]:
+    """Returns the step checkpoints, the last one saved first; ``unreadable`` is the age of those whose manifest is damaged."""
     steps = [p for p in save_dir.glob("step_*") if _STEP.match(p.name)]
-    return sorted(steps, key=_age, reverse=True)
+    return sorted(steps, key=lambda p: _age(p, unreadable), reverse=True)
 
 
-def _age(folder: Path) -> tuple[int, int]:
-    """Returns (ordinal of the save, step), which rises with every save; an unreadable manifest counts as ordinal 0."""
+def _age(folder: Path, unreadable: int = 0) -> tuple[int, int]:
+    """Returns (ordinal of the save, step), which rises with every save."""
     try:
-        ordinal = int(read_state(folder).get("ordinal", 0))
-    except (ValueError, TypeError):
-        ordinal = 0
+        ordinal = int(storage.read_manifest(folder / STATE).get("ordinal", 0))
+    except (ValueError, TypeError, OSError):
+        ordinal = unreadable
     step = _STEP.match(folder.name)
     return ordinal, int(step[1]) if step else 0
 

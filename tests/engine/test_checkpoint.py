@@ -5,8 +5,9 @@ import json
 import numpy as np
 import pytest
 from paddle import nn
+from safetensors import SafetensorError
 
-from ppmtl.engine import checkpoint
+from ppmtl.engine import checkpoint, storage
 
 TENSORS = {
     "model": {"w": np.arange(6, dtype=np.float32).reshape(2, 3)},
@@ -25,10 +26,10 @@ def test_a_crash_while_writing_leaves_the_old_checkpoint(tmp_path, monkeypatch):
     checkpoint.save(folder, TENSORS, {"progress": {"step": 1}})
 
     def full_disk(*_args, **_kwargs):
-        raise OSError("No space left on device")
+        raise SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)")
 
-    monkeypatch.setattr(checkpoint, "save_file", full_disk)
-    with pytest.raises(OSError, match="No space"):
+    monkeypatch.setattr(storage, "serialize_file", full_disk)
+    with pytest.raises(OSError, match=r"No space left.*Still whole there: best_model"):
         checkpoint.save(folder, TENSORS, {"progress": {"step": 2}})
     assert checkpoint.read_state(folder)["progress"]["step"] == 1
     assert checkpoint.read_tensors(folder)
