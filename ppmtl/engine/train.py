@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
+import signal
 import sys
 import time
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Generator, Mapping, Sequence
+from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -18,17 +19,17 @@ from tqdm import tqdm
 from ppmtl.drawing import draw_sample
 from ppmtl.engine import checkpoint, distributed
 from ppmtl.engine.backend import PaddleBackend
+from ppmtl.engine.diagnose import Diagnosis
 from ppmtl.engine.ema import ExponentialMovingAverage
 from ppmtl.engine.evaluate import Dataset, Evaluation, evaluate
+from ppmtl.engine.freeze import freeze
+from ppmtl.engine.gradients import TaskGradients
 from ppmtl.engine.log import LOGGER, VisualLog, Window, train_line
-from ppmtl.engine.optim import (
-    build_optimizer,
-    clip_gradients,
-    learning_rate_at,
-    load_optimizer_state,
-    optimizer_state,
-)
-from ppmtl.report import one_line, without_nan
+from ppmtl.engine.optim import build_optimizer, clip_gradients, learning_rate_at
+from ppmtl.engine.precision import Precision
+from ppmtl.engine.state import Progress, TrainingState, balance_parameters
+from ppmtl.engine.stopping import StopSignal
+from ppmtl.report import one_line
 from ppmtl.run import Settings, to_steps
 from ppmtl.tasks.base import Task
 
@@ -48,19 +49,9 @@ class Source(Protocol):
 
     batch_size: int
 
-    def loader(self, start_step: int, num_steps: int, num_workers: int) -> Iterator[Batch]: ...
+    def loader(self, start_step: int, num_steps: int, num_workers: int) -> Generator[Batch, None, None]: ...
 
     def files(self, step: int) -> list[str]: ...
-
-
-@dataclass
-class Progress:
-    """Where a run stands; saved in every checkpoint."""
-
-    step: int = 0
-    best: float = -math.inf
-    best_step: int = 0
-    history: list[dict[str, Any]] = field(default_factory=list)
 
 
 def fit(
@@ -73,11 +64,13 @@ def fit(
     description: Mapping[str, Any],
     resume: Path | None = None,
     vdl_dir: Path | None = None,
+    diagnose_every: int | None = None,
+    eval_limit: int | None = None,
 ) -> Progress:
     """Trains ``model`` to the end of the schedule and returns where it ended.
 
-    Each step: for every source in order take a batch, run forward and backward (gradients add up); then one all-reduce,
-    one clip, one optimizer step. Memory is one task's, not the sum.
+    Each step: for every source in order take its batches, run forward and backward (gradients add up); then one
+    all-reduce, one clip, one optimizer step. Memory is one task's, not the sum.
 
     Args:
         settings: the run.
@@ -88,77 +81,154 @@ def fit(
         description: what every checkpoint's state.json carries besides progress (config, classes, versions).
         resume: checkpoint folder to continue from.
         vdl_dir: VisualDL folder; None = off.
+        diagnose_every: steps between measurements of every task's gradient; None = off.
+        eval_limit: only the first so many pictures of each validation set; None = all.
 
     Raises:
         FloatingPointError: if a loss is not finite; the message names task, term, step and the batch's files.
+        OSError: if the disk is too full for one more checkpoint; raised before the first step where it can be known.
     """
-    schedule, total = settings.train, settings.train.total_steps
-    steps = {
-        name: None if value is None else to_steps(value, schedule.steps_per_epoch)
-        for name, value in (("log", schedule.log_every), ("eval", schedule.eval_every), ("save", schedule.save_every))
-    }
-    if not val_datasets:
-        steps["eval"] = None
-    save_dir = Path(settings.save_dir)
+    schedule, total, save_dir = settings.train, settings.train.total_steps, Path(settings.save_dir)
+    log_every, eval_every, save_every = _intervals(settings, evaluates=bool(val_datasets))
+    state = _training_state(settings, model, list(tasks))
+    optimizer, precision, balance, ema = state.optimizer, state.precision, state.balance, state.ema
+    if resume:
+        state.restore(resume)
+    progress, first_step, accumulate = state.progress, state.progress.step, schedule.accumulate
     network = distributed.wrap(model)
     trainable = [p for p in model.parameters() if not p.stop_gradient]
-    optimizer = build_optimizer(model, settings.optimizer)
-    ema = ExponentialMovingAverage(model, schedule.ema_decay) if schedule.ema_decay else None
-    progress = _resume(resume, model, optimizer, ema) if resume else Progress()
-    streams = {n: s.loader(progress.step, total - progress.step, schedule.num_workers) for n, s in sources.items()}
-    images_per_step = sum(s.batch_size for s in sources.values()) * paddle.distributed.get_world_size()
+    learned = list(balance_parameters(balance).values())
+    apart = TaskGradients(model)
+    images_per_step = sum(s.batch_size for s in sources.values()) * paddle.distributed.get_world_size() * accumulate
     is_main = paddle.distributed.get_rank() == 0
-    window, started, first_step = Window(), time.perf_counter(), progress.step
-    bar = tqdm(total=total, initial=first_step, unit="step", disable=not (is_main and sys.stderr.isatty()), leave=False)
+    keeps_apart = settings.optimizer.task_clip_norm is not None or (balance is not None and balance.separate)
+    window, started = Window(), time.perf_counter()
+    if is_main and (save_every or eval_every):
+        checkpoint.check_room(save_dir, checkpoint.estimate_bytes(model, averaged=ema is not None))
 
-    with VisualLog(vdl_dir if is_main else None) as visual:
-        network.train()
+    with ExitStack() as stack:
+        visual = stack.enter_context(VisualLog(vdl_dir if is_main else None))
+        signals = stack.enter_context(StopSignal())
+        diagnosis = None
+        if diagnose_every and is_main:
+            diagnosis = stack.enter_context(
+                Diagnosis(save_dir, apart.shared_names, start_step=first_step, visual=visual, balance=balance)
+            )
+        bar = stack.enter_context(tqdm(total=total, initial=first_step, unit="step", leave=False,
+                                       disable=not (is_main and sys.stderr.isatty())))  # fmt: skip
+        streams = {
+            name: stack.enter_context(
+                closing(s.loader(first_step * accumulate, (total - first_step) * accumulate, schedule.num_workers))
+            )
+            for name, s in sources.items()
+        }
+        model.train()  # not network.train(): that would reach past the model and wake up its frozen parts
         for step in range(first_step, total):
             step_started = time.perf_counter()
             learning_rate = learning_rate_at(step, settings.optimizer, total)
             optimizer.set_lr(learning_rate)
             _seed_step(settings.seed, step)  # drop-path and dropout too are functions of the step: exact resume
-            data_cost, step_loss = 0.0, 0.0
+            diagnosed = diagnose_every is not None and (step + 1) % diagnose_every == 0
+            data_cost, losses = 0.0, dict.fromkeys(tasks, 0.0)
             for name, stream in streams.items():
-                waiting = time.perf_counter()
-                batch = next(stream)
-                data_cost += time.perf_counter() - waiting
-                with distributed.no_sync(network):
-                    terms = network(batch.images, targets=batch.targets)
-                    loss = _weighted_sum(terms, schedule.loss_weights)
-                    numbers = _check_finite(terms, step, sources[name])
-                    loss.backward()
-                window.add(**numbers)
-                step_loss += float(loss)
+                for micro in range(accumulate):
+                    waiting = time.perf_counter()
+                    batch = next(stream)
+                    data_cost += time.perf_counter() - waiting
+                    with distributed.no_sync(network):
+                        with precision.autocast():
+                            terms = network(batch.images, targets=batch.targets)
+                        window.add(**_check_finite(terms, step, sources[name], step * accumulate + micro))
+                        for task, loss in _weighted_sums(terms, schedule.loss_weights).items():
+                            losses[task] += float(loss) / accumulate
+                            objective = balance.weigh(task, loss) if balance is not None else loss
+                            objective = objective / accumulate if accumulate > 1 else objective
+                            precision.backward(objective, retain_graph=task != next(reversed(terms)))
+                            if keeps_apart or diagnosed:
+                                apart.take(task)
+            if keeps_apart or diagnosed:
+                apart.average()
+                if diagnosis is not None and diagnosed:
+                    diagnosis.record(step + 1, apart.shared())
+                apart.put_back(balance, (settings.seed, step), settings.optimizer.task_clip_norm, precision.scale)
+                distributed.average_gradients(learned)
+            else:
+                distributed.average_gradients(trainable + learned)
             if step == first_step:
                 _report_gradients(model)
-            distributed.average_gradients(trainable)
+            precision.unscale()
             gradient_norm = clip_gradients(trainable, settings.optimizer.clip_norm)
-            optimizer.step()
+            precision.step()
             optimizer.clear_grad(set_to_zero=False)
+            if balance is not None:
+                balance.after_step(distributed.average_numbers(losses), step, schedule.steps_per_epoch)
             if ema is not None:
                 ema.update(step)
             progress.step = done = step + 1
             bar.update()
-            window.add(loss=step_loss, grad_norm=gradient_norm, learning_rate=learning_rate, data_cost=data_cost)
-            window.add(batch_cost=time.perf_counter() - step_started)
+            window.add(loss=sum(losses.values()), grad_norm=gradient_norm, learning_rate=learning_rate)
+            window.add(data_cost=data_cost, batch_cost=time.perf_counter() - step_started)
 
-            if _every(done, steps["log"], total):
-                means = window.take()
+            if _every(done, log_every, total):
+                means = distributed.average_numbers(window.take())
                 eta = (time.perf_counter() - started) / (done - first_step) * (total - done)
                 LOGGER.info(train_line(done, total, schedule.steps_per_epoch, means, images_per_step, eta))
                 visual.scalars(means, done, "train")
+            signal_number = distributed.agree(signals.number)
+            is_due, is_evaluated = _every(done, save_every, total), _every(done, eval_every, total)
+            if is_due or is_evaluated or signal_number:
+                distributed.average_buffers(model, *([ema.average] if ema is not None else []))
             is_best = False
-            if _every(done, steps["eval"], total) and is_main:
-                result = _evaluate(model, ema, tasks, val_datasets, settings.eval.batch_size)
-                is_best = _note(progress, result, schedule.best_metric)
+            if is_evaluated:
+                with state.evaluated_weights():
+                    result = evaluate(tasks, val_datasets, PaddleBackend(model), batch_size=settings.eval.batch_size,
+                                      num_examples=2, limit=eval_limit, processes=distributed.processes())  # fmt: skip
+                is_best = progress.note(result, schedule.best_metric, schedule.early_stop)
                 LOGGER.info("step %d: %s (best %s so far: %.4f at step %d)",
                             done, one_line(result), schedule.best_metric, progress.best, progress.best_step)  # fmt: skip
                 _show(visual, tasks, result, done)
-            if is_main and (_every(done, steps["save"], total) or is_best):
-                _save(save_dir, model, optimizer, ema, progress, description, schedule.keep_last, is_best)
-    bar.close()
+            progress.stopped = _reason_to_stop(settings, progress, signal_number)
+            if is_main and (is_due or is_best or progress.stopped):
+                state.save(save_dir, description, schedule.keep_last, is_best=is_best)
+            if progress.stopped:
+                break
     return progress
+
+
+def _intervals(settings: Settings, *, evaluates: bool) -> tuple[int, int | None, int | None]:
+    """Returns the steps between log lines, evaluations and checkpoints; None = never."""
+    schedule = settings.train
+    log_every, eval_every, save_every = (
+        None if value is None else to_steps(value, schedule.steps_per_epoch)
+        for value in (schedule.log_every, schedule.eval_every, schedule.save_every)
+    )
+    assert log_every is not None
+    return log_every, eval_every if evaluates else None, save_every
+
+
+def _training_state(settings: Settings, model: nn.Layer, tasks: Sequence[str]) -> TrainingState:
+    """Returns everything a fresh run carries besides its data, freezing what the settings freeze."""
+    if settings.train.freeze:
+        freeze(model, settings.train.freeze)
+    balance = settings.train.balance(tasks) if settings.train.balance is not None else None
+    optimizer = build_optimizer(model, settings.optimizer, balance_parameters(balance))
+    precision = Precision(settings.train.amp, model, optimizer)
+    decay = settings.train.ema_decay
+    ema = ExponentialMovingAverage(model, decay) if decay else None
+    return TrainingState(model, optimizer, precision, balance, ema)
+
+
+def _reason_to_stop(settings: Settings, progress: Progress, signal_number: int) -> str:
+    """Returns why the run ends here, or ""."""
+    early_stop = settings.train.early_stop
+    if signal_number:
+        return signal.Signals(signal_number).name
+    if early_stop is not None and progress.stale >= early_stop.patience:
+        return (
+            f"{early_stop.metric or settings.train.best_metric} did not become better in {progress.stale} evaluations "
+            "(train.early_stop)"
+        )
+    return ""
 
 
 def _every(done: int, interval: int | None, total: int) -> bool:
@@ -181,12 +251,19 @@ def _seed_step(seed: int, step: int) -> None:
     paddle.seed(int(np.random.SeedSequence([seed, rank, step]).generate_state(1)[0]))
 
 
-def _weighted_sum(terms: Mapping[str, Mapping[str, paddle.Tensor]], weights: Mapping[str, float]) -> paddle.Tensor:
-    parts = [value * weights.get(task, 1.0) for task, of_task in terms.items() for value in of_task.values()]
-    return paddle.add_n(parts)
+def _weighted_sums(
+    terms: Mapping[str, Mapping[str, paddle.Tensor]], weights: Mapping[str, float]
+) -> dict[str, paddle.Tensor]:
+    """Returns {task: its loss}, the weighted sum of its terms."""
+    return {
+        task: paddle.add_n([value * weights.get(task, 1.0) for value in of_task.values()])
+        for task, of_task in terms.items()
+    }
 
 
-def _check_finite(terms: Mapping[str, Mapping[str, paddle.Tensor]], step: int, source: Source) -> dict[str, float]:
+def _check_finite(
+    terms: Mapping[str, Mapping[str, paddle.Tensor]], step: int, source: Source, batch_number: int
+) -> dict[str, float]:
     """Returns {"loss_<task>": sum, "<task>.<term>": value} for the log; stops the run on a non-finite term."""
     numbers: dict[str, float] = {}
     for task, of_task in terms.items():
@@ -195,40 +272,12 @@ def _check_finite(terms: Mapping[str, Mapping[str, paddle.Tensor]], step: int, s
             if not math.isfinite(value):
                 raise FloatingPointError(
                     f"task '{task}', term '{term}' is {value} at step {step + 1}; the batch was "
-                    f"{', '.join(source.files(step))}. Lower optimizer.learning_rate or set optimizer.clip_norm, and "
-                    "look at these files; the last checkpoint is untouched"
+                    f"{', '.join(source.files(batch_number))}. Lower optimizer.learning_rate or set "
+                    "optimizer.clip_norm, and look at these files; the last checkpoint is untouched"
                 )
             numbers[f"{task}.{term}"] = value
         numbers[f"loss_{task}"] = sum(values.values())
     return numbers
-
-
-def _evaluate(
-    model: nn.Layer,
-    ema: ExponentialMovingAverage | None,
-    tasks: Mapping[str, Task],
-    datasets: Mapping[str, Dataset],
-    batch_size: int,
-) -> Evaluation:
-    """Returns the evaluation of the weights that would be saved: the average when there is one."""
-    raw = {name: value.numpy() for name, value in model.state_dict().items()} if ema else {}
-    if ema is not None:
-        model.set_state_dict(ema.state())
-    result = evaluate(tasks, datasets, PaddleBackend(model), batch_size=batch_size, num_examples=2)
-    if ema is not None:
-        model.set_state_dict(raw)
-    return result
-
-
-def _note(progress: Progress, result: Evaluation, metric: str) -> bool:
-    """Writes the evaluation into the run's history; returns whether it is the best so far."""
-    value = result.value(metric)
-    values = {f"{task}.{key}": v for task, m in result.metrics.items() for key, v in m.values.items()}
-    progress.history.append({"step": progress.step, "score": result.score, **values})
-    if not value > progress.best:  # NaN is never the best
-        return False
-    progress.best, progress.best_step = value, progress.step
-    return True
 
 
 def _show(visual: VisualLog, tasks: Mapping[str, Task], result: Evaluation, step: int) -> None:
@@ -237,39 +286,3 @@ def _show(visual: VisualLog, tasks: Mapping[str, Task], result: Evaluation, step
         for index, (sample, prediction) in enumerate(result.examples[name]):
             picture = draw_sample(sample, {name: prediction}, tasks, threshold=0.3)
             visual.image(f"val_{name}/{index}", picture, step)
-
-
-def _save(
-    save_dir: Path,
-    model: nn.Layer,
-    optimizer: paddle.optimizer.Optimizer,
-    ema: ExponentialMovingAverage | None,
-    progress: Progress,
-    description: Mapping[str, Any],
-    keep_last: int,
-    is_best: bool,
-) -> None:
-    weights = {name: value.numpy() for name, value in model.state_dict().items()}
-    tensors = {"model": ema.state(), "raw": weights} if ema else {"model": weights}
-    state = {**description, "progress": without_nan(vars(progress))}
-    if is_best:
-        checkpoint.save(save_dir / "best_model", tensors, state)
-    folder = checkpoint.step_folder(save_dir, progress.step)
-    checkpoint.save(folder, {**tensors, "optimizer": optimizer_state(dict(model.named_parameters()), optimizer)}, state)
-    checkpoint.mark_latest(save_dir, folder)
-    checkpoint.drop_old(save_dir, keep_last)
-
-
-def _resume(
-    folder: Path, model: nn.Layer, optimizer: paddle.optimizer.Optimizer, ema: ExponentialMovingAverage | None
-) -> Progress:
-    state = checkpoint.read_state(folder)["progress"]
-    if ema is None:
-        checkpoint.load_weights(model, checkpoint.read_tensors(folder), str(folder))
-    else:
-        checkpoint.load_weights(model, checkpoint.read_tensors(folder, "raw"), str(folder))
-        ema.load(checkpoint.read_tensors(folder))
-    load_optimizer_state(dict(model.named_parameters()), optimizer, checkpoint.read_tensors(folder, "optimizer"))
-    LOGGER.info("resumed from %s at step %d", folder, state["step"])
-    best = -math.inf if state["best"] is None else state["best"]
-    return Progress(state["step"], best, state["best_step"], state["history"])
