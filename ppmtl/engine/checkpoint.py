@@ -24,7 +24,7 @@ import numpy as np
 
 from ppmtl.engine import storage
 from ppmtl.engine.storage import LOGGER, STATE
-from ppmtl.files import sha256
+from ppmtl.files import remove_folder, replace_folder, sha256
 
 if TYPE_CHECKING:
     from paddle import nn
@@ -57,9 +57,9 @@ def save(folder: Path, tensors: Mapping[str, Mapping[str, np.ndarray]], state: M
     fresh = storage.beside(folder, "new")
     try:
         storage.write(fresh, tensors, state, 1 + max((_age(p)[0] for p in _folders(save_dir)), default=0))
-        storage.put_in_place(fresh, folder)
+        replace_folder(fresh, folder)
     except OSError as error:
-        storage.remove(fresh)
+        remove_folder(fresh)
         raise _failure(
             f"{folder} could not be written: {error.strerror or error}", save_dir, needed, error.errno
         ) from error
@@ -70,7 +70,7 @@ def check_room(save_dir: Path, needed: int) -> None:
 
     Args:
         save_dir: need not exist yet.
-        needed: bytes; see :func:`bytes_needed` and :func:`estimate_bytes`.
+        needed: bytes; see :func:`bytes_needed`.
 
     Raises:
         OSError: ENOSPC, saying how much is missing and how to mend it.
@@ -85,19 +85,6 @@ def bytes_needed(tensors: Mapping[str, Mapping[str, np.ndarray]]) -> int:
     """Returns the size of a checkpoint of these arrays (or tensors) in bytes, rounded up."""
     parts = [array for arrays in tensors.values() for array in arrays.values()]
     return sum(int(part.nbytes) + 256 for part in parts) + (64 << 10)  # names in headers; state.json, blocks
-
-
-def estimate_bytes(model: nn.Layer, *, averaged: bool) -> int:
-    """Returns the size in bytes that a step checkpoint of this model will have, before training.
-
-    Args:
-        model: weights, and two float32 moments for everything that it trains; low-precision weights have a float32 copy.
-        averaged: EMA is on: weights are saved twice.
-    """
-    weights = sum(t.size * t.element_size() for t in model.state_dict().values()) * (2 if averaged else 1)
-    trained = [p for p in model.parameters() if not p.stop_gradient]
-    moments = sum(p.size * (8 if p.element_size() >= 4 else 12) for p in trained)
-    return int(weights + moments + 256 * (6 * len(trained) + len(model.state_dict())) + (64 << 10))
 
 
 def step_folder(save_dir: Path, step: int) -> Path:
@@ -131,7 +118,7 @@ def drop_old(save_dir: Path, keep: int) -> None:
                 folder, "gone"
             )  # renamed first: a half-deleted folder must not look like a damaged one
             folder.rename(gone)
-            storage.remove(gone)
+            remove_folder(gone)
         # the newest by its digests, which costs a reading of it; the others by their sizes
         elif not storage.problems(folder, digests=kept == 0):
             kept += 1

@@ -14,7 +14,6 @@ import json
 import logging
 import os
 import re
-import shutil
 from collections.abc import Mapping
 from datetime import datetime, timezone
 from pathlib import Path
@@ -23,7 +22,7 @@ from typing import Any
 import numpy as np
 from safetensors import SafetensorError, TensorSpec, deserialize, safe_open, serialize_file
 
-from ppmtl.files import sha256
+from ppmtl.files import flush, remove_folder, sha256
 
 STATE = "state.json"
 LOGGER = logging.getLogger("ppmtl")
@@ -62,37 +61,13 @@ def write(fresh: Path, tensors: Mapping[str, Mapping[str, np.ndarray]], state: M
     mode = (fresh / STATE).stat().st_mode
     for path in fresh.iterdir():
         path.chmod(mode)  # safetensors makes files that only their owner can read; the rest of a team needs them too
-        _flush(path)
-    _flush(fresh)
-
-
-def put_in_place(fresh: Path, folder: Path) -> None:
-    """Renames ``fresh`` to ``folder``, which may exist: at any moment one of the two, or ``.<folder>.old``, is whole."""
-    old = beside(folder, "old")
-    replaced = os.path.lexists(folder)
-    if replaced:
-        folder.rename(old)
-    try:
-        fresh.rename(folder)
-    except OSError:
-        if replaced:
-            old.rename(folder)
-        raise
-    _flush(folder.parent)
-    remove(old)
+        flush(path)
+    flush(fresh)
 
 
 def beside(folder: Path, kind: str) -> Path:
     """Returns the hidden name beside ``folder`` for what is "new" (being written), "old" (replaced) or "gone"."""
     return folder.with_name(f".{folder.name}.{kind}")
-
-
-def remove(folder: Path) -> None:
-    """Removes a folder, or a link to one, if it is there; what cannot be removed stays for the next :func:`settle`."""
-    if folder.is_symlink():
-        folder.unlink(missing_ok=True)
-    else:
-        shutil.rmtree(folder, ignore_errors=True)
 
 
 def settle(parent: Path) -> None:
@@ -110,7 +85,7 @@ def settle(parent: Path) -> None:
                 path.rename(folder)
                 LOGGER.warning("%s: recovered; the process that was saving it had been killed", folder)
         elif os.path.lexists(folder) or match[2] != "old":
-            remove(path)
+            remove_folder(path)
             LOGGER.info("%s: removed; a killed process had left it behind", path)
 
 
@@ -223,20 +198,6 @@ def _write_tensors(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
         code = re.search(r"\(os error (\d+)\)", str(error))
         number = int(code[1]) if code else errno.EIO
         raise OSError(number, os.strerror(number) if code else str(error), str(path)) from error
-
-
-def _flush(path: Path) -> None:
-    """Forces a file, or a folder's list of names, onto the disk."""
-    if path.is_dir() and os.name == "nt":
-        return  # Windows cannot open folders
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    except OSError as error:
-        if error.errno != errno.EINVAL:  # some network file systems cannot flush folders and say so this way
-            raise
-    finally:
-        os.close(handle)
 
 
 def _is_ours(folder: Path) -> bool:
