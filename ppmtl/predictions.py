@@ -18,8 +18,8 @@ from ppmtl.tasks.base import Task
 def to_json(prediction: Prediction, classes: ClassList, *, top: int = 5) -> dict[str, Any]:
     """Returns what one task found in one picture.
 
-    Detection: {"boxes": [{"bbox" xyxy original pixels, "score", "class", "category_id"}]}, best first.
-    Classification: {"top": [{"class", "score"}]}, the ``top`` best.
+    Detection, best first: {"boxes": [{"bbox" xyxy original pixels, "score", "class", "class_index", "category_id"}]}.
+    Classification: {"top": [{"class", "class_index", "score"}]}, the ``top`` best.
     Segmentation: {"classes": {name: share of the picture}} for classes that occur; the map itself goes into a PNG.
     """
     if isinstance(prediction, Detections):
@@ -30,6 +30,7 @@ def to_json(prediction: Prediction, classes: ClassList, *, top: int = 5) -> dict
                     "bbox": [round(v, 2) for v in box],
                     "score": round(score, 5),
                     "class": classes.names[label],
+                    "class_index": label,
                     "category_id": classes.ids[label],
                 }
                 for box, score, label in rows
@@ -37,7 +38,12 @@ def to_json(prediction: Prediction, classes: ClassList, *, top: int = 5) -> dict
         }
     if isinstance(prediction, ClassProbs):
         best = np.argsort(-prediction.probs, kind="stable")[:top]
-        return {"top": [{"class": classes.names[i], "score": round(float(prediction.probs[i]), 5)} for i in best]}
+        return {
+            "top": [
+                {"class": classes.names[i], "class_index": int(i), "score": round(float(prediction.probs[i]), 5)}
+                for i in best
+            ]
+        }
     counts = np.bincount(prediction.labels.ravel(), minlength=len(classes))
     return {
         "classes": {
