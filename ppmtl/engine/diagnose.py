@@ -85,7 +85,8 @@ class Diagnosis:
         self._can_starve = balance is None or not balance.equal_norms
         self._warned: set[str] = set()
         save_dir.mkdir(parents=True, exist_ok=True)
-        self.rows = _read(self._path, start_step) if start_step else []
+        self.rows = _read(self._path, start_step)
+        self._norms = _norms_of_backbone(self.rows)
         _rewrite(self._path, self.rows)
 
     def record(self, step: int, gradients: Mapping[str, Gradients]) -> None:
@@ -100,6 +101,7 @@ class Diagnosis:
         for stage, members in self._members.items():
             rows += _measure(step, stage, list(gradients), products[members].sum(axis=0))
         self.rows += rows
+        self._norms += _norms_of_backbone(rows)
         with self._path.open("a", newline="", encoding="utf-8") as file:
             csv.writer(file).writerows(map(_fields, rows))
         for row in rows:
@@ -110,11 +112,7 @@ class Diagnosis:
             self._warn()
 
     def _warn(self) -> None:
-        by_step: dict[int, dict[str, float]] = {}
-        for row in self.rows:
-            if row.stage == WHOLE and row.quantity == "norm":
-                by_step.setdefault(row.step, {})[row.task_a] = row.value
-        last = list(by_step.values())[-self._rounds :]
+        last = self._norms[-self._rounds :]
         if len(last) < self._rounds:
             return
         for task in last[-1].keys() - self._warned:
@@ -153,6 +151,15 @@ def _measure(step: int, stage: str, tasks: Sequence[str], products: np.ndarray) 
         cosine = float(products[a, b] / scale) if scale > 0 else math.nan
         rows.append(Row(step, stage, tasks[a], tasks[b], "cosine", cosine))
     return rows
+
+
+def _norms_of_backbone(rows: Iterable[Row]) -> list[dict[str, float]]:
+    """Returns {task: norm over the whole backbone} of every step, in the rows' order."""
+    by_step: dict[int, dict[str, float]] = {}
+    for row in rows:
+        if row.stage == WHOLE and row.quantity == "norm":
+            by_step.setdefault(row.step, {})[row.task_a] = row.value
+    return list(by_step.values())
 
 
 def _natural(stage: str) -> tuple[bool, int]:

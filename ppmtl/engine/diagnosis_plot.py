@@ -24,6 +24,8 @@ _COLOURS = {
 
 def plot_diagnosis(rows: Sequence[tuple[int, str, str, str, str, float]], path: Path) -> None:
     """Writes the picture of the lines of diagnosis.csv (at least one) as PNG."""
+    from matplotlib.ticker import LogFormatter  # slow to import
+
     lines: dict[tuple[str, str], dict[str, list[tuple[int, float]]]] = defaultdict(lambda: defaultdict(list))
     for step, stage, task_a, task_b, quantity, value in rows:
         lines[quantity, stage][f"{task_a} · {task_b}" if task_b else task_a].append((step, value))
@@ -36,6 +38,8 @@ def plot_diagnosis(rows: Sequence[tuple[int, str, str, str, str, float]], path: 
                 _draw(axes, np.array(points, float), label, colours[index % len(colours)])
             axes.grid(alpha=0.25)
         grid[0, column].set(title=stage, yscale="log")
+        for axis_format in (grid[0, column].yaxis.set_major_formatter, grid[0, column].yaxis.set_minor_formatter):
+            axis_format(LogFormatter(labelOnlyBase=False, minor_thresholds=(1.5, 0.5)))  # 20, not 2 x 10^1
         grid[1, column].axhline(0, color="black", linewidth=0.8)
         grid[1, column].set(ylim=(-1.02, 1.02), xlabel="step")
     grid[0, 0].set_ylabel("norm of a task's gradient")
