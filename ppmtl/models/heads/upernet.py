@@ -109,11 +109,34 @@ class UPerNet(nn.Layer):
         return self.classifier(self.fpn_bottleneck(paddle.concat(outputs, axis=1)))
 
     def _pyramid_pooling(self, x: paddle.Tensor) -> paddle.Tensor:
-        pooled = [self._resize_like(conv(F.adaptive_avg_pool2d(x, self.bins[i])), x) for i, conv in enumerate(self.ppm)]
+        pooled = [self._resize_like(conv(_bin_means(x, self.bins[i])), x) for i, conv in enumerate(self.ppm)]
         return self.ppm_bottleneck(paddle.concat([x, *pooled[::-1]], axis=1))  # coarse bins last, as in PaddleSeg
 
     def _resize_like(self, x: paddle.Tensor, reference: paddle.Tensor) -> paddle.Tensor:
         return _resize(x, paddle.shape(reference)[2:], align_corners=self.align_corners)
+
+
+def _bin_means(x: paddle.Tensor, bins: int) -> paddle.Tensor:
+    """Returns the means of ``bins`` x ``bins`` overlapping cells, (B, C, bins, bins)."""
+    if paddle.in_dynamic_mode():
+        return F.adaptive_avg_pool2d(x, bins)
+    # The exported graph adds up with matrices of 0 and 1 and divides by the areas. The pooling operator fails in Paddle
+    # Inference 3.2.2 with oneDNN on maps smaller than ``bins`` and cannot be converted to ONNX at a free size.
+    size = paddle.cast(paddle.shape(x)[2:], "int64")
+    rows, row_counts = _bin_members(size[0], bins)
+    columns, column_counts = _bin_members(size[1], bins)
+    # F.linear: paddle.matmul of Paddle 3.2.2 takes only the new format's variables
+    sums = F.linear(F.linear(x, columns).transpose([0, 1, 3, 2]), rows).transpose([0, 1, 3, 2])
+    return sums * paddle.reciprocal(row_counts.unsqueeze(1) * column_counts)
+
+
+def _bin_members(length: paddle.Tensor, bins: int) -> tuple[paddle.Tensor, paddle.Tensor]:
+    """Returns which of ``length`` positions lie in which bin, (length, bins) of 0 and 1, and how many do, (bins,)."""
+    index = paddle.arange(bins, dtype="int64")
+    first, end = index * length // bins, ((index + 1) * length + (bins - 1)) // bins
+    place = paddle.arange(length, dtype="int64").unsqueeze(1)
+    inside = (place >= first) & (place < end)
+    return paddle.cast(inside, "float32"), paddle.cast(end - first, "float32")
 
 
 def _resize(x: paddle.Tensor, size: paddle.Tensor | list[int | paddle.Tensor], *, align_corners: bool) -> paddle.Tensor:
