@@ -77,7 +77,7 @@ class TrainingState:
     Attributes:
         model: the network, not wrapped.
         optimizer: over its parameters and those of ``balance``.
-        precision: loss scaling.
+        precision: loss scaling, and the float32 weights behind low-precision ones.
         balance: None = equal weights.
         ema: None = off.
         progress: where it stands.
@@ -93,19 +93,26 @@ class TrainingState:
     @contextmanager
     def evaluated_weights(self) -> Iterator[None]:
         """Puts the weights into the model that are evaluated and saved as its weights: the average, when there is one."""
-        if self.ema is None:
-            yield
-            return
-        raw = {name: value.clone() for name, value in self.model.state_dict().items()}
-        self.model.set_state_dict(self.ema.state())
-        try:
-            yield
-        finally:
-            self.model.set_state_dict(raw)
+        with self.precision.evaluation():
+            if self.ema is None:
+                yield
+                return
+            raw = {name: value.clone() for name, value in self.precision.weights().items()}
+            self.precision.set_weights(self.ema.average)
+            try:
+                yield
+            finally:
+                self.precision.set_weights(raw)
+
+    def bytes_needed(self) -> int:
+        """Returns about how large one checkpoint is: weights, their average, two float32 moments per trained number."""
+        weights = sum(value.size * value.element_size() for value in self.model.state_dict().values())
+        moments = sum(8 * p.size for p in self.named_parameters().values() if not p.stop_gradient)
+        return int(weights * (2 if self.ema else 1) + moments)
 
     def save(self, save_dir: Path, description: Mapping[str, Any], keep_last: int, *, is_best: bool) -> Path:
         """Writes step_<step> (and best_model if this is the best), drops the oldest, returns the folder."""
-        weights = {name: value.numpy() for name, value in self.model.state_dict().items()}
+        weights = {name: value.numpy() for name, value in self.precision.weights().items()}
         tensors = {"model": self.ema.state(), "raw": weights} if self.ema else {"model": weights}
         document = {**description, "progress": self.progress.to_json(), "precision": self.precision.state()}
         if is_best:
@@ -128,6 +135,7 @@ class TrainingState:
         document = checkpoint.read_state(folder)
         weights = checkpoint.read_tensors(folder, "raw" if self.ema else "model")
         checkpoint.load_weights(self.model, weights, str(folder))
+        self.precision.set_weights(weights)  # once more: with O2 the model has taken rounded ones
         if self.ema is not None:
             self.ema.load(checkpoint.read_tensors(folder))
         if self.balance is not None and self.balance.state_dict():

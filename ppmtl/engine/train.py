@@ -104,7 +104,7 @@ def fit(
     keeps_apart = settings.optimizer.task_clip_norm is not None or (balance is not None and balance.separate)
     window, started = Window(), time.perf_counter()
     if is_main and (save_every or eval_every):
-        checkpoint.check_room(save_dir, checkpoint.estimate_bytes(model, averaged=ema is not None))
+        checkpoint.check_room(save_dir, state.bytes_needed())
 
     with ExitStack() as stack:
         visual = stack.enter_context(VisualLog(vdl_dir if is_main else None))
@@ -214,7 +214,7 @@ def _training_state(settings: Settings, model: nn.Layer, tasks: Sequence[str]) -
     optimizer = build_optimizer(model, settings.optimizer, balance_parameters(balance))
     precision = Precision(settings.train.amp, model, optimizer)
     decay = settings.train.ema_decay
-    ema = ExponentialMovingAverage(model, decay) if decay else None
+    ema = ExponentialMovingAverage(precision.weights, decay) if decay else None
     return TrainingState(model, optimizer, precision, balance, ema)
 
 
