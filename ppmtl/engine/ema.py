@@ -2,36 +2,39 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
+
 import numpy as np
 import paddle
-from paddle import nn
 
 
 class ExponentialMovingAverage:
-    """Keeps ``average = decay * average + (1 - decay) * weights``; buffers (BN statistics) are averaged as well.
+    """Keeps ``average += (1 - decay) * (weights - average)``; buffers (BN statistics) are averaged as well.
 
-    The decay starts at (1 + step) / (10 + step), so that a short run is not an average with its own beginning.
+    In this form what does not move (a frozen part) is its own average to the last bit; decay * average + (1 - decay) *
+    weights rounds it away. The decay starts at (1 + step) / (10 + step), so that a short run is not an average with its
+    own beginning. What is evaluated and saved as the model's weights is the average.
 
     Args:
-        model: whose state is followed.
+        weights: returns {name: tensor} to follow, float32 even where the model computes in less: ``Precision.weights``.
         decay: in (0, 1); .9999 remembers about 10,000 steps.
 
     Attributes:
         average: {name: averaged tensor} under the model's own names.
     """
 
-    def __init__(self, model: nn.Layer, decay: float) -> None:
-        self._model, self._decay = model, decay
-        self.average = {name: value.clone().detach() for name, value in model.state_dict().items()}
+    def __init__(self, weights: Callable[[], Mapping[str, paddle.Tensor]], decay: float) -> None:
+        self._weights, self._decay = weights, decay
+        self.average = {name: value.clone().detach() for name, value in weights().items()}
 
     @paddle.no_grad()
     def update(self, step: int) -> None:
         """Takes in the weights after 0-based optimizer step ``step``."""
         decay = min(self._decay, (1 + step) / (10 + step))
-        for name, value in self._model.state_dict().items():
+        for name, value in self._weights().items():
             average = self.average[name]
             if "float" in str(average.dtype):
-                average.set_value(average * decay + value * (1 - decay))
+                average.set_value(average + (value - average) * (1 - decay))
             else:
                 average.set_value(value)
 

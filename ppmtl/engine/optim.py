@@ -58,9 +58,7 @@ def scaled_learning_rate(settings: OptimizerSettings, world_size: int) -> Optimi
     return dataclasses.replace(settings, learning_rate=peak, scale_lr="none")
 
 
-def build_optimizer(
-    model: nn.Layer, settings: OptimizerSettings, extra: Named | None = None, *, multi_precision: bool = False
-) -> paddle.optimizer.AdamW:
+def build_optimizer(model: nn.Layer, settings: OptimizerSettings, extra: Named | None = None) -> paddle.optimizer.AdamW:
     """Returns AdamW over the trainable parameters, grouped by learning rate multiplier and decay.
 
     A group's ``learning_rate`` is a multiplier in Paddle; ``lr_ratio`` would do the same but is missing on CPU.
@@ -69,7 +67,6 @@ def build_optimizer(
         model: whose frozen parameters (``stop_gradient``) are left out.
         settings: of the run.
         extra: {name: parameter} beside the model's, e.g. what a balance method learns: multiplier 1, never decayed.
-        multi_precision: keep float32 master weights of low-precision parameters.
 
     Raises:
         ConfigError: if a ``no_decay`` entry is no part of the model, or ``layer_decay`` meets a backbone without depths.
@@ -90,7 +87,6 @@ def build_optimizer(
         beta1=settings.betas[0],
         beta2=settings.betas[1],
         epsilon=settings.epsilon,
-        multi_precision=multi_precision,
         parameters=[
             {
                 "params": parameters,

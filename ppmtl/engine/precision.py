@@ -30,7 +30,7 @@ class Precision:
     Args:
         settings: ``train.amp``; None = float32.
         model: not wrapped yet, its initial weights loaded and its frozen parts frozen. O2 casts it in place.
-        optimizer: over its parameters; for O2 built with ``multi_precision``.
+        optimizer: over its parameters, before its first step.
 
     Raises:
         ConfigError: if the device would ignore the settings.
@@ -51,7 +51,7 @@ class Precision:
             self._scaler = paddle.amp.GradScaler(init_loss_scaling=settings.initial_scale)
 
     @property
-    def loss_scale(self) -> float:
+    def scale(self) -> float:
         """Returns the factor that the gradients carry between ``backward`` and ``unscale``; 1 = none."""
         return 1.0 if self._scaler is None else float(self._scaler.state_dict()["scale"][0])
 
@@ -68,9 +68,9 @@ class Precision:
         """Returns the context of an evaluation: that of training with O2, whose weights fit no float32 input."""
         return self.autocast() if self._full else nullcontext()
 
-    def backward(self, loss: paddle.Tensor) -> None:
+    def backward(self, loss: paddle.Tensor, *, retain_graph: bool = False) -> None:
         """Adds the gradients of the (scaled) loss to those there are."""
-        (loss if self._scaler is None else self._scaler.scale(loss)).backward()
+        (loss if self._scaler is None else self._scaler.scale(loss)).backward(retain_graph=retain_graph)
 
     def unscale(self) -> None:
         """Divides all gradients by the scale and notes whether one of them is not finite."""
@@ -97,7 +97,8 @@ class Precision:
             self._model.set_state_dict(arrays)
             return
         state = self._model.state_dict()
-        for name, array in arrays.items():
+        for name in state.keys() & arrays.keys():
+            array = arrays[name]
             if name in self._full:
                 self._full[name].set_value(array)
                 array = self._full[name].astype(state[name].dtype)
@@ -108,7 +109,7 @@ class Precision:
         if self._scaler is None:
             return {}
         state = self._scaler.state_dict()
-        return {"scale": self.loss_scale, "good_steps": state["incr_count"], "bad_steps": state["decr_count"]}
+        return {"scale": self.scale, "good_steps": state["incr_count"], "bad_steps": state["decr_count"]}
 
     def load(self, state: Mapping[str, float]) -> None:
         """Continues from a saved :meth:`state`; an empty one leaves the scaler at its start."""
