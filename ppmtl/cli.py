@@ -11,6 +11,7 @@ from ppmtl.flags import add_switch, add_tta_flags, boolean, names, run, tta_over
 
 if TYPE_CHECKING:
     from ppmtl.inference import Backend
+    from ppmtl.models.multitask import MultiTaskModel
     from ppmtl.run import Settings
     from ppmtl.tasks.base import Task
 
@@ -18,6 +19,7 @@ __all__ = [
     "add_switch",
     "add_tta_flags",
     "boolean",
+    "load_model",
     "load_settings",
     "load_trained",
     "parser",
@@ -93,17 +95,23 @@ def load_trained(settings: Settings, tta: Mapping[str, Any]) -> tuple[dict[str, 
     """
     import dataclasses
 
+    from ppmtl.engine.backend import PaddleBackend
+
+    tasks, model = load_model(settings)
+    for task in tasks.values():
+        task.tta = dataclasses.replace(task.tta, **tta)
+    return tasks, PaddleBackend(model)
+
+
+def load_model(settings: Settings) -> tuple[dict[str, Task], MultiTaskModel]:
+    """Returns the tasks and the network with ``settings.weights``; classes come from the checkpoint if it has them."""
     from ppmtl import build
     from ppmtl.engine import checkpoint, distributed
-    from ppmtl.engine.backend import PaddleBackend
 
     assert settings.weights is not None
     arrays = checkpoint.read_tensors(settings.weights)
     classes = build.build_classes(settings, checkpoint.read_state(settings.weights).get("classes"))
     distributed.start(settings.device)
-    tasks = build.build_tasks(settings, classes)
-    for task in tasks.values():
-        task.tta = dataclasses.replace(task.tta, **tta)
     model = build.build_model(settings, classes)
     checkpoint.load_weights(model, arrays, settings.weights)
-    return tasks, PaddleBackend(model)
+    return build.build_tasks(settings, classes), model
