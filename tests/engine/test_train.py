@@ -23,7 +23,7 @@ from ppmtl.engine.state import Progress
 from ppmtl.engine.train import fit
 from ppmtl.run import OptimizerSettings, Settings, TrainSettings
 
-TASKS = ("a", "b")
+TASKS = ("a", "b", "c")  # three: the order in which two numbers are added does not matter
 
 
 class Toy(nn.Layer):
@@ -149,7 +149,7 @@ def test_sigterm_finishes_the_step_saves_it_and_resuming_ends_with_the_same_byte
 
 
 def test_a_loss_that_is_not_finite_names_task_step_and_file_of_the_micro_batch(tmp_path):
-    sources = {"a": Numbers("a", 2), "b": Numbers("b", 2, spoil_at=5)}
+    sources = {"a": Numbers("a", 2), "b": Numbers("b", 2, spoil_at=5), "c": Numbers("c", 2)}
     with pytest.raises(FloatingPointError, match=r"task 'b'.*step 3.*b5\.jpg"):
         run(settings(tmp_path, accumulate=2), sources=sources)
 
