@@ -1,0 +1,1 @@
+"""The HTTP service around one exported bundle; ``deploy/serving/serve.py`` starts it."""

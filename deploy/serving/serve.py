@@ -1,0 +1,85 @@
+"""Serves an exported bundle over HTTP, with a page for people; on this machine only unless --host says otherwise.
+
+python deploy/serving/serve.py --model_dir output_inference/allinone_demo
+curl -F images=@street.jpg -F tasks=det,cls http://127.0.0.1:8000/v1/predict
+"""
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+from dataclasses import fields
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+
+from ppmtl_service.options import Options
+
+from ppmtl import flags
+
+KEY_VARIABLE = "PPMTL_API_KEY"
+_HELP = {
+    "max_bytes": "of one request",
+    "max_images": "per request",
+    "max_pixels": "of one picture, and of all that are worked on at one moment",
+    "max_side": "longer side of one picture in pixels",
+    "queue_size": "pictures admitted at once; beyond it 429",
+    "timeout_s": "seconds per request; beyond it 504",
+    "max_batch": "pictures that the network sees at once; 1 = one at a time",
+    "max_delay_ms": "how long a picture waits for others to share its run",
+    "workers": "threads that decode, resize and encode pictures",
+    "drain_s": "seconds to go on listening after SIGTERM with /readyz at 503, for load balancers",
+}
+
+
+def main(argv: Sequence[str]) -> int:
+    """Returns the exit code."""
+    arguments = _parser().parse_args(argv)
+    limits = {name: getattr(arguments, name) for name in _HELP}
+    options = Options(**limits, api_key=_api_key(arguments.api_key_file))
+    # Read by OpenCV when it is imported: a picture whose header lied is refused inside the decoder, too.
+    os.environ["OPENCV_IO_MAX_IMAGE_PIXELS"] = str(options.max_pixels)
+
+    import cv2
+    from ppmtl_service.model import from_bundle
+    from ppmtl_service.server import serve
+
+    cv2.setNumThreads(1)  # many pictures are worked on at once; each with many threads would only make them wait
+    model = from_bundle(
+        Path(arguments.model_dir),
+        arguments.tasks,
+        device=arguments.device.lower(),
+        cpu_threads=arguments.cpu_threads,
+        bf16=arguments.enable_bf16,
+    )
+    serve(model, options, arguments.host, arguments.port)
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    result = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    result.add_argument("--model_dir", required=True, metavar="DIR", help="bundle of tools/export_model.py")
+    result.add_argument("--host", default="127.0.0.1", help="default: 127.0.0.1, this machine only")
+    result.add_argument("--port", type=int, default=8000, help="default: 8000; 0 = a free one, see the log")
+    result.add_argument("--tasks", type=flags.names, metavar="seg,det", help="serve only these tasks")
+    result.add_argument("--device", default="cpu", help="cpu (default), gpu or gpu:1")
+    result.add_argument("--cpu_threads", type=int, default=1, help="of the network (default: 1)")
+    flags.add_switch(result, "--enable_bf16", "bfloat16 on CPUs that have it")
+    result.add_argument("--api_key_file", metavar="FILE", help=f"ask for the key in this file; or set {KEY_VARIABLE}. "
+                        "Never on the command line, where every user of the machine can read it")  # fmt: skip
+    for field in fields(Options):
+        if field.name in _HELP:
+            kind = type(field.default)
+            result.add_argument(f"--{field.name}", type=kind, default=field.default, metavar="N",
+                                help=f"{_HELP[field.name]} (default: {field.default})")  # fmt: skip
+    return result
+
+
+def _api_key(file: str | None) -> bytes | None:
+    if file is not None:
+        return Path(file).read_bytes().strip()
+    return os.environb[KEY_VARIABLE.encode()].strip() if KEY_VARIABLE in os.environ else None
+
+
+if __name__ == "__main__":
+    flags.run(main)

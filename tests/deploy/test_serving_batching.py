@@ -1,0 +1,180 @@
+"""The batcher alone, with a network made by hand."""
+
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+
+import numpy as np
+import pytest
+from ppmtl_service.batching import Batcher, Dropped, Ticket
+
+
+class Mean:
+    """Raw "x" is each input's mean; ``gate`` holds runs back."""
+
+    def __init__(self):
+        self.runs, self.gate, self.threads = [], threading.Event(), set()
+        self.gate.set()
+
+    def __call__(self, images, tasks):
+        self.gate.wait(10)
+        self.threads.add(threading.get_ident())
+        self.runs.append((len(images), images.shape[1:], tasks))
+        if images.max() == 255:
+            raise RuntimeError("boom")
+        return {name: {"x": images.mean(axis=(1, 2, 3))} for name in tasks}
+
+
+@contextmanager
+def batcher(network, max_batch=4, max_delay_s=0.0):
+    result = Batcher(lambda: network, max_batch=max_batch, max_delay_s=max_delay_s)
+    result.start(lambda _: None).result(10)
+    try:
+        yield result
+    finally:
+        network.gate.set()
+        result.close()
+
+
+def image(value, size=(4, 6)):
+    return np.full((1, *size, 3), value, np.uint8)
+
+
+def ask(batcher, value, size=(4, 6), tasks=("a",), ticket=None):
+    ticket = ticket or Ticket()
+    ticket.inputs_left = 1
+    with batcher.member(ticket):
+        return {name: float(raw["x"][0]) for name, raw in batcher.run(image(value, size), tasks, ticket).items()}
+
+
+def wait_until(condition):
+    for _ in range(500):
+        if condition():
+            return
+        time.sleep(0.01)
+    raise AssertionError("waited in vain")
+
+
+def held(batcher, network, pool, jobs):
+    """Returns futures of ``jobs`` (keyword arguments of ask) that all wait while one run is held back."""
+    network.gate.clear()
+    first = pool.submit(ask, batcher, 1)
+    wait_until(lambda: first.running() and not batcher._items)
+    futures = []
+    for job in jobs:
+        futures.append(pool.submit(ask, batcher, **job))
+        wait_until(lambda: len(batcher._items) == len(futures))
+    return first, futures
+
+
+def test_inputs_that_wait_together_run_together_and_get_their_own_answers():
+    network = Mean()
+    with batcher(network) as b, ThreadPoolExecutor(8) as pool:
+        first, futures = held(b, network, pool, [{"value": v} for v in (10, 20, 30)])
+        network.gate.set()
+        assert first.result(10) == {"a": 1}
+        assert [f.result(10) for f in futures] == [{"a": 10}, {"a": 20}, {"a": 30}]
+    assert [count for count, *_ in network.runs] == [1, 3]
+    assert len(network.threads) == 1
+
+
+def test_a_run_holds_at_most_max_batch():
+    network = Mean()
+    with batcher(network, max_batch=2) as b, ThreadPoolExecutor(8) as pool:
+        _, futures = held(b, network, pool, [{"value": v} for v in range(5)])
+        network.gate.set()
+        assert [f.result(10)["a"] for f in futures] == list(range(5))
+    assert [count for count, *_ in network.runs] == [1, 2, 2, 1]
+
+
+def test_only_equal_sizes_and_tasks_share_a_run():
+    network = Mean()
+    jobs = [
+        {"value": 10},
+        {"value": 20, "size": (8, 6)},
+        {"value": 30, "tasks": ("a", "b")},
+        {"value": 40},
+    ]
+    with batcher(network) as b, ThreadPoolExecutor(8) as pool:
+        _, futures = held(b, network, pool, jobs)
+        network.gate.set()
+        assert [f.result(10) for f in futures] == [{"a": 10}, {"a": 20}, {"a": 30, "b": 30}, {"a": 40}]
+    assert [(count, size[0], tasks) for count, size, tasks in network.runs[1:]] == [
+        (2, 4, ("a",)),
+        (1, 8, ("a",)),
+        (1, 4, ("a", "b")),
+    ]
+
+
+def test_work_given_up_before_its_turn_never_runs():
+    network, ticket = Mean(), Ticket()
+    with batcher(network) as b, ThreadPoolExecutor(8) as pool:
+        _, (dropped, kept) = held(b, network, pool, [{"value": 10, "ticket": ticket}, {"value": 20}])
+        ticket.cancelled.set()
+        network.gate.set()
+        assert kept.result(10) == {"a": 20}
+        with pytest.raises(Dropped):
+            dropped.result(10)
+    assert [count for count, *_ in network.runs] == [1, 1]
+
+
+def test_the_thread_lives_on_after_the_network_failed():
+    network = Mean()
+    with batcher(network) as b:
+        with pytest.raises(RuntimeError, match="boom"):
+            ask(b, 255)
+        assert ask(b, 7) == {"a": 7}
+
+
+def test_nobody_waits_when_nobody_is_coming():
+    network = Mean()
+    with batcher(network, max_delay_s=5.0) as b:
+        started = time.perf_counter()
+        ask(b, 1)
+        assert time.perf_counter() - started < 2
+
+
+def test_an_announced_input_is_waited_for():
+    network, late = Mean(), Ticket(inputs_left=1)
+    with batcher(network, max_delay_s=5.0) as b, ThreadPoolExecutor(2) as pool, b.member(late):
+        first = pool.submit(ask, b, 1)
+        wait_until(lambda: b._items)
+        time.sleep(0.05)
+        assert not network.runs
+        b.run(image(2), ("a",), late)
+        assert first.result(10) == {"a": 1}
+    assert [count for count, *_ in network.runs] == [2]
+
+
+def test_an_input_that_never_comes_is_waited_for_max_delay_only():
+    network, absent = Mean(), Ticket(inputs_left=1)
+    with batcher(network, max_delay_s=0.05) as b, b.member(absent):
+        started = time.perf_counter()
+        ask(b, 1)
+        assert 0.05 <= time.perf_counter() - started < 3
+
+
+def test_closing_frees_whoever_waits():
+    network = Mean()
+    with ThreadPoolExecutor(8) as pool:
+        with batcher(network) as b:
+            first, (waiting,) = held(b, network, pool, [{"value": 10}])
+            closing = pool.submit(b.close)
+            with pytest.raises(Dropped):
+                waiting.result(10)
+            network.gate.set()
+            closing.result(10)
+            assert first.result(10) == {"a": 1}
+        with pytest.raises(Dropped):
+            ask(b, 1)
+
+
+def test_an_error_on_opening_is_told_and_ends_the_thread():
+    def fail():
+        raise ValueError("damaged")
+
+    b = Batcher(fail, max_batch=1, max_delay_s=0)
+    with pytest.raises(ValueError, match="damaged"):
+        b.start(lambda _: None).result(10)
+    wait_until(lambda: not b.alive)
