@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+import os
+import sys
+import traceback
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 import paddle
 import paddle.distributed as dist
 from paddle import nn
 
-from ppmtl.engine.processes import Processes
+from ppmtl.engine.processes import JobError, Processes
+from ppmtl.engine.watch import Watch
 
+_watch: Watch | None = None  # of this process, once it has joined a job
 _BATCH_NORM = (nn.BatchNorm1D, nn.BatchNorm2D, nn.BatchNorm3D)  # not SyncBatchNorm, whose statistics agree already
 
 
@@ -32,10 +37,59 @@ def start(device: str) -> tuple[int, int]:
             "requirements-gpu.txt on a machine with CUDA"
         )
     paddle.set_device(("gpu" if has_gpu else "cpu") if device == "auto" else device)
-    world_size = dist.get_world_size()
-    if world_size > 1:
+    if dist.get_world_size() > 1 and not dist.is_initialized():
         dist.init_parallel_env()
-    return dist.get_rank(), world_size
+        _watch_the_others()
+    return dist.get_rank(), dist.get_world_size()
+
+
+def _watch_the_others() -> None:
+    global _watch
+    hosts = [endpoint.rpartition(":")[0] for endpoint in dist.ParallelEnv().trainer_endpoints]
+    _watch = Watch(processes(), hosts[0] if len(set(hosts)) > 1 else "127.0.0.1")
+
+
+@contextmanager
+def guard() -> Iterator[None]:
+    """Wraps everything that one process of a job does: if one fails or dies, all end within seconds and say why.
+
+    With one process it does nothing. A normal end waits for the others, since the first may still be writing and Paddle's
+    launcher ends a job some seconds after its first process.
+
+    Raises:
+        JobError: in every process of several, in place of whatever one of them raised; the message names its rank.
+    """
+    end: SystemExit | None = None
+    try:
+        try:
+            yield
+        except SystemExit as given:
+            end = given
+        if dist.is_initialized():
+            dist.barrier()
+    except BaseException as error:  # truly every error: the others would wait for this process
+        if dist.get_world_size() == 1:
+            raise
+        raise _job_error(error) from error
+    if _watch is not None:
+        _watch.leave()
+    if end is not None:
+        raise end
+
+
+def _job_error(error: BaseException) -> JobError:
+    """Returns what this process says of its end, after telling the others unless it is they who failed."""
+    # Paddle's own errors, also those of a lost connection, are RuntimeError or OSError without errno
+    explained = isinstance(error, ValueError | FloatingPointError) or getattr(error, "errno", None) is not None
+    if _watch is not None and (failure := _watch.failure(wait_seconds=0 if explained else 5)):
+        return JobError(failure, followed=True)
+    if not explained or os.environ.get("PPMTL_TRACEBACK") == "1":
+        traceback.print_exception(error, file=sys.stderr)
+    me = Processes(dist.get_rank(), dist.get_world_size()).name()
+    message = f"{me}: {error}" if explained else f"{me}: {type(error).__name__}: {error}"
+    if _watch is not None:
+        _watch.report(message)
+    return JobError(message)
 
 
 def processes() -> Processes:

@@ -1,10 +1,22 @@
-"""The processes of one job: who does which part, and how N of them are started on this machine. Without Paddle."""
+"""The processes of one job, as work that is dealt out among them sees them. Without Paddle."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
+
+
+class JobError(ValueError):
+    """One of several processes failed; the message names it.
+
+    Attributes:
+        followed: it was another process than the one that raises this.
+    """
+
+    def __init__(self, message: str, *, followed: bool = False) -> None:
+        super().__init__(message)
+        self.followed = followed
 
 
 def _alone(value: Any) -> list[Any]:
@@ -24,3 +36,7 @@ class Processes:
     rank: int = 0
     count: int = 1
     exchange: Callable[[Any], list[Any]] = _alone
+
+    def name(self, rank: int | None = None) -> str:
+        """Returns how messages call a process; without ``rank`` this one."""
+        return f"rank {self.rank if rank is None else rank} of {self.count}"
