@@ -1,12 +1,18 @@
-"""Converts a pretrained ConvNeXt of another toolkit into a .safetensors file with this project's names and layout.
+"""Converts weights between toolkits: a pretrained ConvNeXt for this project, a checkpoint of this project for Paddle.
 
     python tools/convert_weights.py convnext_large_22k_1k_384.pth convnext_large.safetensors
     python tools/convert_weights.py https://.../ConvNeXt_large_384_pretrained.pdparams convnext_large.safetensors
+    python tools/convert_weights.py output/allinone_demo/best_model model.pdparams            for paddle.load
+    python tools/convert_weights.py output/allinone_demo/best_model backbone.pdparams --trunk
 
 IN is a .pth (facebook, timm), .pdparams (PaddleClas) or .safetensors (timm, Hugging Face) file, a checkpoint folder of
-this project, or a URL. Heads are dropped. Tensors go through one by one, torch is not needed, and nothing in IN is
-executed. Training reads all of these directly (model.backbone.pretrained); a converted file is smaller and quicker to
-read.
+this project, or a URL. Tensors go through one by one; neither torch nor Paddle is needed, and nothing in IN is executed.
+
+OUT.safetensors and --trunk take the ConvNeXt trunk alone, under the names of facebook, PaddleClas and PaddleDetection; heads
+are dropped. Training reads all of IN's formats directly (model.backbone.pretrained); a converted file is smaller and
+quicker to read. OUT.pdparams takes every tensor of a checkpoint as it is, under the names of model.state_dict(). There is
+no .pdopt: Paddle keeps moments under names that it makes up anew in every program, so that they would fit nothing. To go on
+training, resume from the checkpoint folder.
 """
 
 import argparse
@@ -16,22 +22,30 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from ppmtl import cli
+from ppmtl import flags
 
 
 def main(argv: Sequence[str]) -> int:
     """Returns the exit code."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("source", metavar="IN", help="file, checkpoint folder or URL (url#sha256=... to check it)")
-    parser.add_argument("target", metavar="OUT", type=Path, help="the .safetensors file to write")
+    parser.add_argument("target", metavar="OUT", type=Path, help="the .safetensors or .pdparams file to write")
+    parser.add_argument("--trunk", action="store_true", help="with OUT.pdparams: the ConvNeXt trunk alone")
     arguments = parser.parse_args(argv)
 
-    from ppmtl.models.convert import convert
+    from ppmtl.engine import storage
+    from ppmtl.models.convert import convert, export_all
 
-    print(convert(arguments.source, arguments.target).text())
+    folder = Path(arguments.source)
+    if (folder / storage.STATE).is_file() and (wrong := storage.problems(folder)):
+        raise ValueError(f"{folder} is damaged: {'; '.join(wrong)}; use another checkpoint")
+    if arguments.target.suffix == ".pdparams" and not arguments.trunk:
+        print(f"{export_all(arguments.source, arguments.target)} tensors, as they are")
+    else:
+        print(convert(arguments.source, arguments.target).text())
     print(f"wrote {arguments.target} ({arguments.target.stat().st_size / 2**20:.1f} MiB)")
     return 0
 
 
 if __name__ == "__main__":
-    cli.run(main)
+    flags.run(main)

@@ -193,7 +193,7 @@ def _write_tensors(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
         for name, array in whole.items()
     }
     try:
-        serialize_file(specs, path)
+        serialize_file(specs, path, metadata={"format": "pd"})  # linear weights are (in, out)
     except SafetensorError as error:  # it swallows the errno, which says what to do
         code = re.search(r"\(os error (\d+)\)", str(error))
         number = int(code[1]) if code else errno.EIO

@@ -1,14 +1,16 @@
-"""Writes a pretrained trunk as safetensors, tensor by tensor."""
+"""Writes a pretrained trunk, or a whole checkpoint of this project, for other programs, tensor by tensor."""
 
 from __future__ import annotations
 
 import json
 import math
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
+from ppmtl.models.pdparams import write_pdparams
 from ppmtl.models.pretrained import Match, Report, local_file, match
 from ppmtl.models.weight_files import open_weights
 
@@ -20,14 +22,11 @@ def convert(path_or_url: str, target: Path) -> Report:
     old file, absent, or the whole new one.
 
     Raises:
-        ValueError: if ``target`` is no .safetensors name or the source itself, or the source holds no whole trunk.
+        ValueError: if ``target`` is no .safetensors or .pdparams name or the source itself, or the source holds no
+            whole trunk.
     """
-    if target.suffix != ".safetensors":
-        raise ValueError(f"{target}: the output is a .safetensors file; give it that ending")
+    _require_ending(target, ".safetensors", ".pdparams")
     source = local_file(path_or_url)
-    if target.resolve() == source.resolve():
-        raise ValueError(f"{target}: is also the input; write to another name")
-    fresh = target.with_name(f".{target.name}.new")
     with open_weights(source) as file:
         report, matches = match(file, None, path_or_url)
         report.require_complete()
@@ -37,15 +36,52 @@ def convert(path_or_url: str, target: Path) -> Report:
             "source_sha256": report.sha256,
             "source_names": report.naming,
         }
-        try:
-            with fresh.open("wb") as out:
+        with _replacing(target, source) as out:
+            if target.suffix == ".pdparams":
+                write_pdparams(out, ((found.name, found.read()) for found in matches))
+            else:
                 _write(out, matches, metadata)
-                out.flush()
-                os.fsync(out.fileno())
-            os.replace(fresh, target)
-        finally:
-            fresh.unlink(missing_ok=True)
     return report
+
+
+def export_all(path_or_url: str, target: Path) -> int:
+    """Writes every tensor of a checkpoint, as it is and under its name, for ``paddle.load``; returns how many.
+
+    Raises:
+        ValueError: if ``target`` is no .pdparams name, or the source's linear weights lie as in torch.
+    """
+    _require_ending(target, ".pdparams")
+    source = local_file(path_or_url)
+    with open_weights(source) as file:
+        if file.layout == "torch":
+            raise ValueError(
+                f"{source}: its linear weights lie as in torch, (out, in), and its names are another toolkit's; "
+                "--trunk translates a ConvNeXt"
+            )
+        with _replacing(target, source) as out:
+            write_pdparams(out, ((name, tensor.raw()) for name, tensor in file.tensors.items()))
+        return len(file.tensors)
+
+
+def _require_ending(target: Path, *endings: str) -> None:
+    if target.suffix not in endings:
+        raise ValueError(f"{target}: the output is a {' or '.join(endings)} file; give it that ending")
+
+
+@contextmanager
+def _replacing(target: Path, source: Path) -> Iterator[BinaryIO]:
+    """Yields a file that takes the place of ``target`` when the block ends well; otherwise nothing changes."""
+    if target.resolve() == source.resolve():
+        raise ValueError(f"{target}: is also the input; write to another name")
+    fresh = target.with_name(f".{target.name}.new")
+    try:
+        with fresh.open("wb") as out:
+            yield out
+            out.flush()
+            os.fsync(out.fileno())
+        os.replace(fresh, target)
+    finally:
+        fresh.unlink(missing_ok=True)
 
 
 def _write(out: BinaryIO, matches: Sequence[Match], metadata: dict[str, str]) -> None:

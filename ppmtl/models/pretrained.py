@@ -11,14 +11,17 @@ import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
-from paddle import nn
 
 from ppmtl.files import sha256
 from ppmtl.models.download import fetch, is_url
 from ppmtl.models.weight_files import Layout, StoredTensor, WeightFile, open_weights
 from ppmtl.models.weight_names import NAMINGS, Naming
+
+if TYPE_CHECKING:
+    from paddle import nn  # converting needs no Paddle, and importing it takes seconds
 
 Shape = tuple[int, ...]
 

@@ -31,6 +31,7 @@ _NUMPY_CODES = {
     "float64": "f8", "float32": "f4", "float16": "f2", "bfloat16": "u2",
     "int64": "i8", "int32": "i4", "int16": "i2", "int8": "i1", "uint8": "u1", "bool": "b1",
 }  # fmt: skip
+_NAME_TABLE = "StructuredToParameterName@@"
 _MAX_HEADER = 100 << 20  # bytes; safetensors' own limit
 
 
@@ -41,17 +42,33 @@ class StoredTensor:
     Attributes:
         shape: as stored.
         dtype: by name, e.g. "bfloat16".
-        read: returns it as a float32 array; each call reads the file again.
+        raw: returns it with its own type, a bfloat16 as uint16 (numpy has none); each call reads the file again.
     """
 
     shape: tuple[int, ...]
     dtype: str
-    read: Callable[[], np.ndarray]
+    raw: Callable[[], np.ndarray]
+
+    def read(self) -> np.ndarray:
+        """Returns it as a float32 array."""
+        return _to_float32(self.raw(), self.dtype)
+
+    @property
+    def nbytes(self) -> int:
+        """Returns its size in bytes; 0 for a type that is not read."""
+        code = _NUMPY_CODES.get(self.dtype)
+        return math.prod(self.shape) * np.dtype(code).itemsize if code else 0
 
 
 @dataclass(frozen=True)
 class WeightFile:
-    """An open file: its tensors (nested dicts joined with dots) and, if the format says so, how linears are stored."""
+    """An open file.
+
+    Attributes:
+        tensors: names in nested dicts are joined with dots.
+        layout: how linear weights are stored, if the format says so.
+        metadata: what else the file says in words and numbers, e.g. a learning-rate scheduler's state.
+    """
 
     path: Path
     tensors: Mapping[str, StoredTensor]
@@ -77,8 +94,9 @@ def open_weights(path: Path) -> Iterator[WeightFile]:
                 "torch: torch.save(torch.load('old.pth', map_location='cpu', weights_only=True), 'new.pth')"
             )
         elif start[:1] == b"\x80":
-            tensors = {name: _from_numpy(leaf, path) for name, leaf in _flat(load_pickle(file, path), NumpyArray)}
-            yield WeightFile(path, tensors, "paddle")
+            tree = load_pickle(file, path)
+            tensors = {name: _from_numpy(leaf, path) for name, leaf in _flat(tree, NumpyArray)}
+            yield WeightFile(path, tensors, "paddle", _said(tree))
         elif start[8:9] == b"{":
             yield _open_safetensors(file, path)
         else:
@@ -94,7 +112,7 @@ def _what_else(start: bytes) -> str:
     return f"not a weights file that is known here (it starts with {start[:8]!r})"
 
 
-def _flat(value: Any, leaf_type: type) -> Iterator[tuple[str, Any]]:
+def _flat(value: Any, leaf_type: type | tuple[type, ...]) -> Iterator[tuple[str, Any]]:
     """Yields (dotted name, tensor) of nested dicts; anything else in them (epoch, arguments) is passed over."""
     seen: set[int] = set()  # a crafted file may nest a dict in itself, or one dict ten times in each of ten others
 
@@ -109,6 +127,12 @@ def _flat(value: Any, leaf_type: type) -> Iterator[tuple[str, Any]]:
                 yield from walk(item, f"{prefix}{key}.")
 
     return walk(value, "")
+
+
+def _said(tree: Any) -> dict[str, str]:
+    """Returns the words and numbers of nested dicts, but for Paddle's table of generated names."""
+    leaves = _flat(tree, (str, int, float))
+    return {name: str(leaf) for name, leaf in leaves if name and not name.startswith(_NAME_TABLE)}
 
 
 def _to_float32(raw: np.ndarray, dtype: str) -> np.ndarray:
@@ -135,7 +159,8 @@ def _open_torch(file: IO[bytes], path: Path) -> WeightFile:
     if f"{root}/byteorder" in archive.namelist() and archive.read(f"{root}/byteorder") == b"big":
         order = ">"
     with archive.open(pickles[0]) as member:
-        leaves = list(_flat(load_pickle(member, path), TorchTensor))
+        tree = load_pickle(member, path)
+    leaves = list(_flat(tree, TorchTensor))
 
     def stored(name: str, tensor: TorchTensor) -> StoredTensor:
         def read() -> np.ndarray:
@@ -143,16 +168,16 @@ def _open_torch(file: IO[bytes], path: Path) -> WeightFile:
 
         return StoredTensor(tensor.shape, tensor.storage.dtype, read)
 
-    return WeightFile(path, {name: stored(name, tensor) for name, tensor in leaves}, "torch")
+    return WeightFile(path, {name: stored(name, tensor) for name, tensor in leaves}, "torch", _said(tree))
 
 
 def _read_torch(
     archive: zipfile.ZipFile, member: str, tensor: TorchTensor, order: Literal["<", ">"], where: str
 ) -> np.ndarray:
-    """Returns a window of a storage as float32, reading no more of it than the window spans."""
+    """Returns a window of a storage, reading no more of it than the window spans."""
     dtype = _numpy_dtype(tensor.storage.dtype, order)
     if 0 in tensor.shape:
-        return np.zeros(tensor.shape, np.float32)
+        return np.zeros(tensor.shape, dtype)
     span = 1 + sum((n - 1) * stride for n, stride in zip(tensor.shape, tensor.strides, strict=True))
     try:
         with archive.open(member) as file:
@@ -163,8 +188,7 @@ def _read_torch(
     if len(raw) != span * dtype.itemsize:
         raise ValueError(f"{where}: its storage ends too early; get the file again")
     strides = [stride * dtype.itemsize for stride in tensor.strides]
-    window = np.lib.stride_tricks.as_strided(np.frombuffer(raw, dtype), tensor.shape, strides, writeable=False)
-    return _to_float32(window, tensor.storage.dtype)
+    return np.lib.stride_tricks.as_strided(np.frombuffer(raw, dtype), tensor.shape, strides, writeable=False)
 
 
 def _from_numpy(array: NumpyArray, path: Path) -> StoredTensor:
@@ -173,7 +197,7 @@ def _from_numpy(array: NumpyArray, path: Path) -> StoredTensor:
         if len(array.data) != math.prod(array.shape) * dtype.itemsize:
             raise ValueError(f"{path}: an array of shape {array.shape} has {len(array.data)} bytes; get the file again")
         order: Literal["F", "C"] = "F" if array.fortran_order else "C"
-        return _to_float32(np.frombuffer(array.data, dtype).reshape(array.shape, order=order), array.dtype)
+        return np.frombuffer(array.data, dtype).reshape(array.shape, order=order)
 
     return StoredTensor(array.shape, array.dtype, read)
 
@@ -212,6 +236,6 @@ def _safetensors_reader(file: IO[bytes], offset: int, dtype: str, shape: tuple[i
             raise ValueError(f"{file.name}: a tensor has the type {dtype}, which is not read")
         file.seek(offset)
         raw = file.read(math.prod(shape) * _numpy_dtype(dtype).itemsize)
-        return _to_float32(np.frombuffer(raw, _numpy_dtype(dtype)).reshape(shape), dtype)
+        return np.frombuffer(raw, _numpy_dtype(dtype)).reshape(shape)
 
     return read

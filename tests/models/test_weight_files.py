@@ -4,6 +4,7 @@ import pickle
 import zipfile
 
 import numpy as np
+import paddle
 import pytest
 from foreign_weights import Hostile, TorchZip, Window, hostile_pickle, write_safetensors
 
@@ -206,3 +207,43 @@ def test_a_zip_that_is_not_torchs_is_refused(tmp_path):
     np.savez(tmp_path / "w.npz", a=np.ones(2))
     with pytest.raises(ValueError, match=r"0 data\.pkl"):
         read(tmp_path / "w.npz")
+
+
+def test_what_paddle_saves_of_an_optimizer_is_read_with_its_scheduler(tmp_path):
+    layer = paddle.nn.Linear(2, 3)
+    schedule = paddle.optimizer.lr.LinearWarmup(paddle.optimizer.lr.CosineAnnealingDecay(1e-3, 10), 2, 0.0, 1e-3)
+    optimizer = paddle.optimizer.AdamW(schedule, parameters=layer.parameters())
+    layer(paddle.ones([1, 2])).sum().backward()
+    optimizer.step()
+    schedule.step()
+    paddle.save(optimizer.state_dict(), str(tmp_path / "w.pdopt"))
+    wanted = {n: v.numpy() for n, v in optimizer.state_dict().items() if isinstance(v, paddle.Tensor)}
+    got = read(tmp_path / "w.pdopt")
+    assert got.keys() == wanted.keys()
+    assert all(np.array_equal(got[name], array) for name, array in wanted.items())
+    with open_weights(tmp_path / "w.pdopt") as file:
+        said = file.metadata
+    assert said["LR_Scheduler.last_lr"] == "0.0005"
+    assert said["LR_Scheduler.LinearWarmup_LR.last_epoch"] == "0"
+    assert not any("Structured" in name for name in said)
+
+
+def test_a_hostile_pdopt_is_refused_and_nothing_runs(tmp_path, marker):
+    state = {"linear_0.w_0_moment1_0": np.ones(3, "float32"), "LR_Scheduler": {"last_lr": Hostile(marker)}}
+    (tmp_path / "w.pdopt").write_bytes(pickle.dumps(state, protocol=4))
+    with pytest.raises(ValueError, match=r"names posix\.system(.|\n)*Nothing of it was run"):
+        read(tmp_path / "w.pdopt")
+    assert not marker.exists()
+    pickle.loads((tmp_path / "w.pdopt").read_bytes())  # an ordinary reader does run it
+    assert marker.exists()
+
+
+def test_raw_numbers_keep_their_type(tmp_path):
+    arrays = {"n": np.array([2**40 + 1]), "d": np.array([0.1]), "b": np.array([0x3F80], "uint16")}
+    (tmp_path / "w.pdparams").write_bytes(pickle.dumps(arrays))
+    with open_weights(tmp_path / "w.pdparams") as file:
+        for name, array in arrays.items():
+            assert file.tensors[name].raw().dtype == array.dtype
+            assert np.array_equal(file.tensors[name].raw(), array)
+            assert file.tensors[name].nbytes == array.nbytes
+        assert file.tensors["b"].read().tolist() == [1.0]
