@@ -41,6 +41,18 @@ ALLOWED = {
         "files",
     },
     "bundle": {"config", "run", "structures", "tasks", "inference", "files"},
+    "export": {
+        "structures",
+        "files",
+        "run",
+        "models",
+        "bundle",
+        "inference",
+        "tasks",
+        "engine",
+        "data",
+        "report",
+    },
     "build": None,
     "cli": None,
 }

@@ -1,0 +1,188 @@
+"""The evaluation model as graphs: one of the trunk, one per head.
+
+Only what evaluation computes is in them. Auxiliary heads are not traced, batch normalisation and layer scale are folded
+into the weights beside them, dropout and drop-path are gone, and levels that no exported head reads end where they start.
+"""
+
+from __future__ import annotations
+
+import copy
+import warnings
+from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import paddle
+from paddle import nn
+from paddle.pir_utils import OldIrGuard
+from paddle.static import InputSpec
+
+from ppmtl.bundle.settings import IMAGE_SIZE, IMAGES
+from ppmtl.models.layers import Foldable
+from ppmtl.models.multitask import MultiTaskModel
+from ppmtl.structures import Size
+
+_PROBE: Size = (128, 128)  # where the size is free: large enough for every backbone, small enough to cost nothing
+
+
+@dataclass(frozen=True)
+class HeadPlan:
+    """How one head is exported: the levels it reads, whether it asks for the input's size, its outputs in order."""
+
+    levels: tuple[int, ...]
+    needs_size: bool
+    outputs: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is exported.
+
+    Attributes:
+        size: fixed (height, width) of the input; None = any.
+        batch: fixed number of pictures per run; None = any.
+        heads: {task: plan}.
+        shapes: {level that some head reads: (channels, height, width)}; None where the size is free.
+    """
+
+    size: Size | None
+    batch: int | None
+    heads: dict[str, HeadPlan]
+    shapes: dict[int, tuple[int, int | None, int | None]]
+
+    @property
+    def trunk_outputs(self) -> list[str]:
+        """Returns the names of the feature maps that the trunk hands out, in order."""
+        return [feature_name(level) for level in self.shapes]
+
+    def head_inputs(self, task: str) -> list[str]:
+        """Returns the names of a head's inputs, in order."""
+        head = self.heads[task]
+        return [feature_name(level) for level in head.levels] + ([IMAGE_SIZE] if head.needs_size else [])
+
+
+def feature_name(level: int) -> str:
+    """Returns what infer_cfg.yml calls a level of the backbone."""
+    return f"feature_{level}"
+
+
+class _Watched(Sequence[Any]):
+    """A sequence that remembers which of its items were read."""
+
+    def __init__(self, items: Sequence[Any]) -> None:
+        self._items, self.read = list(items), set[int]()
+
+    def __len__(self) -> int:
+        return len(self._items)
+
+    def __getitem__(self, index: Any) -> Any:
+        self.read.update(range(len(self._items))[index] if isinstance(index, slice) else [index % len(self._items)])
+        return self._items[index]
+
+
+@paddle.no_grad()
+def make_plan(model: MultiTaskModel, tasks: Sequence[str], size: Size | None, batch: int | None) -> Plan:
+    """Returns the plan for a model; runs it once on a black picture to see what each head reads.
+
+    Raises:
+        ValueError: if the model refuses pictures of ``size``.
+    """
+    model.eval()
+    height, width = size or _PROBE
+    features = model.backbone(model.normalise(paddle.zeros([1, height, width, 3], "uint8")))
+    heads = {}
+    for task in tasks:
+        levels, sides = _Watched(features), _Watched((height, width))
+        outputs = sorted(model.heads[task](levels, sides))
+        # A fixed size is written into the graph instead of being asked for
+        heads[task] = HeadPlan(tuple(sorted(levels.read)), size is None and bool(sides.read), tuple(outputs))
+    used = sorted({level for head in heads.values() for level in head.levels})
+    shapes = {i: (features[i].shape[1], *(features[i].shape[2:] if size else (None, None))) for i in used}
+    return Plan(size, batch, heads, shapes)
+
+
+def inference_copy(model: MultiTaskModel, pointwise: Literal["linear", "conv"] = "linear") -> MultiTaskModel:
+    """Returns a copy of the model with the same outputs in evaluation and nothing left that only training needs.
+
+    Args:
+        model: stays as it is.
+        pointwise: "conv" turns the backbone's pointwise linears into 1x1 convolutions, for bfloat16 on CPU.
+
+    Raises:
+        ValueError: if the backbone cannot do that.
+    """
+    copied = copy.deepcopy(model)
+    copied.eval()
+    for layer in copied.sublayers(include_self=True):
+        if isinstance(layer, Foldable):
+            layer.fold_for_inference()
+        for name, child in layer.named_children():
+            if isinstance(child, nn.Dropout | nn.Dropout2D):
+                setattr(layer, name, nn.Identity())
+    if pointwise == "conv":
+        backbone = copied.backbone
+        if not hasattr(backbone, "use_pointwise_convolutions"):
+            raise ValueError(
+                f"--pointwise conv: {type(backbone).__name__} has no linears that can become 1x1 convolutions; "
+                "leave the flag out (the default is linear)"
+            )
+        backbone.use_pointwise_convolutions()
+    return copied
+
+
+class _TrunkGraph(nn.Layer):
+    def __init__(self, model: MultiTaskModel, levels: Sequence[int]) -> None:
+        super().__init__()
+        self.model, self.levels = model, list(levels)
+
+    def forward(self, images: paddle.Tensor) -> list[paddle.Tensor]:
+        features = self.model.backbone(self.model.normalise(images))
+        return [features[level] for level in self.levels]
+
+
+class _HeadGraph(nn.Layer):
+    def __init__(self, head: nn.Layer, plan: HeadPlan, size: Size | None) -> None:
+        super().__init__()
+        self.head, self.levels, self.outputs = head, list(plan.levels), list(plan.outputs)
+        self.needs_size, self.size = plan.needs_size, size or _PROBE  # a head that does not ask never sees the probe's
+
+    def forward(self, inputs: list[paddle.Tensor]) -> list[paddle.Tensor]:
+        # Levels that the head does not read stay None: the exporter refuses inputs without a use.
+        features = [None] * (self.levels[-1] + 1)
+        for index in range(len(self.levels)):
+            features[self.levels[index]] = inputs[index]
+        size = (inputs[-1][0], inputs[-1][1]) if self.needs_size else self.size
+        raw = self.head(features, size)
+        return [raw[name] for name in self.outputs]
+
+
+def save_graphs(model: MultiTaskModel, plan: Plan, stems: Mapping[str, Path], trunk: Path, *, old_format: bool) -> None:
+    """Writes the trunk and the planned heads of an :func:`inference_copy`, parameters beside each graph.
+
+    Args:
+        model: what is traced.
+        plan: what of it.
+        stems: {task: path without suffix}.
+        trunk: path without suffix.
+        old_format: .pdmodel, which Paddle 2.6 to 3.3 run; else .json, for Paddle 3.
+    """
+    size = plan.size or (None, None)
+    _save(
+        _TrunkGraph(model, list(plan.shapes)), [InputSpec([plan.batch, *size, 3], "uint8", IMAGES)], trunk, old_format
+    )
+    for task, head in plan.heads.items():
+        specs = [InputSpec([plan.batch, *plan.shapes[i]], "float32", feature_name(i)) for i in head.levels]
+        if head.needs_size:
+            specs.append(InputSpec([2], "int32", IMAGE_SIZE))
+        _save(_HeadGraph(model.heads[task], head, plan.size), [specs], stems[task], old_format)
+
+
+def _save(graph: nn.Layer, specs: list[Any], path: Path, old_format: bool) -> None:
+    """Traces and writes one graph. The layers exist already: built inside the guard they could not be traced."""
+    graph.eval()
+    with OldIrGuard() if old_format else nullcontext(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # remarks on Paddle's own deprecated attributes
+        paddle.jit.save(graph, str(path), input_spec=specs)
+    path.with_name(f"{path.name}.pdiparams.info").unlink(missing_ok=True)  # only paddle.jit.load would read it
