@@ -69,6 +69,7 @@ WITHOUT_PADDLE = [
     "pictures",
     "flags",
 ]
+ENGINES = {"paddle_inference": "paddle", "onnx_runtime": "onnxruntime", "openvino_runtime": "openvino"}
 DEPLOY = {"bundle", "pictures", "flags", "inference", "tasks", "ops", "structures", "drawing", "predictions"}
 
 
@@ -81,6 +82,11 @@ def imported(path: Path) -> set[str]:
         elif isinstance(node, ast.ImportFrom) and node.module:
             found |= {node.module} | {f"{node.module}.{alias.name}" for alias in node.names}
     return found
+
+
+def packages(path: Path) -> set[str]:
+    """Returns the top-level packages that a file imports."""
+    return {name.split(".")[0] for name in imported(path)}
 
 
 def rooms(path: Path) -> set[str]:
@@ -108,12 +114,20 @@ def test_a_room_imports_only_what_it_may(path):
     if allowed is not None:
         assert rooms(path) - {room} <= allowed
     if room in WITHOUT_PADDLE:
-        assert not any(name.split(".")[0] == "paddle" for name in imported(path))
+        assert "paddle" not in packages(path)
+    if room == "bundle":  # each engine is imported by its own file and nowhere else
+        assert packages(path) & set(ENGINES.values()) == ({ENGINES[path.stem]} if path.stem in ENGINES else set())
 
 
 def test_deployment_needs_no_training_code():
     for path in (ROOT / "deploy").rglob("*.py"):
         assert rooms(path) <= DEPLOY, path
+
+
+def test_reading_a_bundle_imports_no_engine():
+    engines = {*ENGINES.values(), *(f"ppmtl.bundle.{name}" for name in ENGINES)}
+    code = f"import sys, ppmtl.bundle.reading, ppmtl.bundle.backends; sys.exit(bool({engines} & set(sys.modules)))"
+    assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False).returncode == 0
 
 
 def test_importing_ppmtl_imports_nothing_heavy():

@@ -1,0 +1,119 @@
+"""A bundle's folder -> checked settings and tasks. No inference engine is imported here."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ppmtl.bundle.settings import SETTINGS_FILE, BundleSettings, FileRecord
+from ppmtl.config import ConfigError, check, load_config, nearest
+from ppmtl.files import sha256
+from ppmtl.tasks.base import Task
+
+FORMAT = 1
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """An exported model as it lies on disk, as far as it was asked for.
+
+    Attributes:
+        folder: where it lies.
+        settings: all of infer_cfg.yml, heads that were not asked for included.
+        tasks: {name: task} of the heads that were asked for, in the file's order.
+    """
+
+    folder: Path
+    settings: BundleSettings
+    tasks: dict[str, Task]
+
+    def files(self, stem: str) -> tuple[Path, ...]:
+        """Returns the files of the graph called ``stem``; the first is the graph, the second its weights if apart."""
+        return tuple(self.folder / name for name in self.settings.graph_files(stem))
+
+
+def read_bundle(folder: str | Path, tasks: Sequence[str] | None = None) -> Bundle:
+    """Returns the bundle in ``folder`` after checking its settings and the digests of the files that will be loaded.
+
+    Args:
+        folder: what the export wrote.
+        tasks: which heads will be used; None = all. The files of the others need not be there.
+
+    Raises:
+        ConfigError: if the folder is no bundle, infer_cfg.yml has mistakes (all are listed), it was written by a newer
+            version, or a task is not in it.
+        ValueError: if a file is missing or differs from what was exported, naming it.
+    """
+    folder = Path(folder)
+    settings = _read_settings(folder)
+    chosen = _choose(settings, tasks, folder)
+    stems = [settings.trunk.file, *(settings.heads[name].file for name in chosen)]
+    needed = {file for stem in stems for file in settings.graph_files(stem)}
+    for record in settings.files:
+        if record.name in needed:
+            _check_file(folder, record)
+    return Bundle(folder, settings, {name: _task(settings, name, folder) for name in chosen})
+
+
+def _read_settings(folder: Path) -> BundleSettings:
+    path = folder / SETTINGS_FILE
+    if not folder.is_dir():
+        siblings = [p.name for p in folder.parent.iterdir() if p.is_dir()] if folder.parent.is_dir() else []
+        guess = nearest(folder.name, siblings)
+        hint = f"; did you mean '{folder.with_name(guess)}'?" if guess else ""
+        raise ConfigError([f"{folder}: no such folder{hint}. tools/export_model.py writes bundles"])
+    if not path.is_file():
+        inside = sorted(p.parent.name for p in folder.glob(f"*/{SETTINGS_FILE}"))
+        hint = f"; bundles lie inside it: {', '.join(inside)}" if inside else ""
+        raise ConfigError([f"{folder} is no exported bundle: it has no {SETTINGS_FILE}{hint}"])
+    tree = load_config(path)
+    written: Any = tree.data.get("format")
+    if isinstance(written, int) and written > FORMAT:  # its other keys may be new too: one message instead of many
+        raise ConfigError(
+            [f"{path}: format {written} is newer than this version reads ({FORMAT}): update ppmtl, or export again"]
+        )
+    return check(BundleSettings, tree)
+
+
+def _choose(settings: BundleSettings, tasks: Sequence[str] | None, folder: Path) -> list[str]:
+    """Returns the names of the chosen tasks in the file's order."""
+    if tasks is None:
+        return list(settings.tasks)
+    known = ", ".join(settings.tasks)
+    problems = []
+    for name in tasks:
+        if name not in settings.tasks:
+            guess = nearest(name, settings.tasks)
+            hint = f"; did you mean '{guess}'?" if guess else ""
+            problems.append(f"task '{name}' is not in {folder}, which has {known}{hint}")
+    if not tasks:
+        problems.append(f"no task was chosen; {folder} has {known}")
+    if problems:
+        raise ConfigError(problems)
+    return [name for name in settings.tasks if name in tasks]
+
+
+def _check_file(folder: Path, record: FileRecord) -> None:
+    path = folder / record.name
+    if not path.is_file():
+        raise ValueError(f"{path}: is missing from the bundle; copy the whole folder again, or export it again")
+    size = path.stat().st_size
+    if size != record.bytes:
+        raise ValueError(f"{path}: has {size} bytes, the export wrote {record.bytes}; {_MEND}")
+    if sha256(path) != record.sha256:
+        raise ValueError(f"{path}: its content differs from what the export wrote (SHA-256); {_MEND}")
+
+
+_MEND = "it is damaged or was replaced: copy it again, or export the bundle again"
+
+
+def _task(settings: BundleSettings, name: str, folder: Path) -> Task:
+    """Returns the task; a dotted type may name any callable, but only a Task may be built from a bundle."""
+    part: Any = settings.tasks[name]
+    kind = getattr(part, "func", part)
+    if not (isinstance(kind, type) and issubclass(kind, Task)):
+        raise ConfigError([f"{folder / SETTINGS_FILE}: tasks.{name}.type: {kind!r} is no task"])
+    task: Task = part(name, settings.classes[name])
+    return task
