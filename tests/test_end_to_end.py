@@ -1,6 +1,7 @@
 """A tiny config on CPU: train, resume, evaluate, infer, through the tools that people type."""
 
 import json
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -228,3 +229,40 @@ def test_weights_become_a_scored_submission_that_resumes(work, trained):  # noqa
     # half of the pictures are there already, as after an interruption
     assert "'seg': 2" in ok(tool(*command, cwd=work))
     assert (work / "pred.json").read_bytes() == first
+
+
+def test_a_fast_dev_run_tries_everything_and_leaves_the_run_alone(work):
+    out = ok(tool("train", *COMMON, "-o", "save_dir=dev", "--fast_dev_run", cwd=work))
+    assert "step: 2/2" in out
+    assert "score" in out
+    assert "resumed from dev/fast_dev_run/step_0000002 at step 2" in out
+    assert [p.name for p in (work / "dev").iterdir()] == ["fast_dev_run"]
+
+
+def test_a_run_that_does_not_become_better_stops_early_and_says_so(work):
+    out = ok(tool("train", *COMMON, "-o", "save_dir=early", "train.epochs=9", "train.steps_per_epoch=1",
+                  "train.early_stop={patience: 1, min_delta: 0.9}", "train.save_every=null", "--eval", cwd=work))  # fmt: skip
+    assert "stopped (score did not become better in 1 evaluations (train.early_stop)) after 2 steps" in out
+    assert (work / "early" / "step_0000002").is_dir()
+
+
+def test_early_stop_without_evaluation_is_refused_before_anything_is_read(work):
+    result = tool("train", *COMMON, "-o", "train.early_stop.patience=2", cwd=work)
+    assert result.returncode == 2
+    assert "add --eval" in result.stderr
+
+
+def test_a_signal_saves_and_gives_the_command_to_go_on(work):
+    command = [sys.executable, str(ROOT / "tools" / "train.py"), *COMMON, "-o", "save_dir=cut", "train.epochs=500"]
+    with subprocess.Popen(command, cwd=work, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        lines = []
+        for line in process.stdout:
+            lines.append(line)
+            if "step: 1/" in line:
+                process.send_signal(signal.SIGTERM)
+    out = "".join(lines)
+    assert process.returncode == 128 + signal.SIGTERM, out
+    assert "stopped (SIGTERM)" in out
+    assert f"go on with: python {' '.join(command[1:])} -r auto" in out
+    assert (work / "cut" / "latest" / "state.json").is_file()

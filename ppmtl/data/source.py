@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import shutil
 import zlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
@@ -146,7 +146,7 @@ class Source:
                 assert array.size, f"{task}.{key}: Paddle's DataLoader cannot carry zero-size arrays; collate must pad"
         return Batch(np.stack([sample.image for sample in samples]), targets)
 
-    def loader(self, start_step: int, num_steps: int, num_workers: int) -> Iterator[Batch]:
+    def loader(self, start_step: int, num_steps: int, num_workers: int) -> Generator[Batch, None, None]:
         """Yields the batches of ``num_steps`` steps from ``start_step`` on, as Paddle tensors.
 
         The stream is the same for every ``num_workers``; 0 builds batches in this process. Leaving the iterator (also
@@ -228,7 +228,7 @@ class _Steps:
         return {"images": batch.images, "targets": batch.targets}
 
 
-def _in_this_process(steps: _Steps) -> Iterator[Batch]:
+def _in_this_process(steps: _Steps) -> Generator[Batch, None, None]:
     import paddle  # data is read by tools that run without Paddle
 
     for step in range(steps.start, steps.start + steps.count):
@@ -237,7 +237,7 @@ def _in_this_process(steps: _Steps) -> Iterator[Batch]:
         yield Batch(paddle.to_tensor(batch.images), targets)
 
 
-def _from_workers(steps: _Steps, num_workers: int) -> Iterator[Batch]:
+def _from_workers(steps: _Steps, num_workers: int) -> Generator[Batch, None, None]:
     from paddle.io import DataLoader  # data is read by tools that run without Paddle
 
     name = steps.source.name
