@@ -204,7 +204,7 @@ def test_the_message_names_the_bad_one_of_several_pictures(client):
 def test_too_many_pictures_are_refused():
     with running(max_images=2) as client:
         assert post(client, RED, RED).status_code == 200
-        assert refusal(post(client, RED, RED, RED)) == (413, "too_many_images")
+        assert refusal(post(client, RED, RED, RED)) == (400, "too_many_images")
 
 
 def test_file_names_are_cut_to_their_last_part(client):

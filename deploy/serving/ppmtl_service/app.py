@@ -30,10 +30,10 @@ from ppmtl_service.wanted import read_wanted
 PAGE = Path(__file__).resolve().parents[1] / "page"
 _GONE = 499  # nginx's number for "the client closed the connection"; nobody receives it, the log and the counters do
 _REASONS = {
-    400: "a field or the form is wrong",
+    400: "a field or the form is wrong, or there are too many pictures",
     401: "the API key is missing or wrong",
     408: "the upload took longer than the time limit",
-    413: "too many bytes, pictures or pixels",
+    413: "too many bytes or pixels",
     415: "not multipart, or a file that is no JPEG, PNG, WebP or BMP picture",
     422: "a picture is empty, damaged or cut off",
     429: "the queue is full; Retry-After says when to try again",

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ppmtl.bundle.backends import open_backend
+from ppmtl.bundle.reading import read_bundle
 from ppmtl.drawing import class_colors
 from ppmtl.inference import Backend, Pipeline
 from ppmtl.structures import Size
@@ -70,9 +72,6 @@ def from_bundle(folder: Path, tasks: Sequence[str] | None, **backend: Any) -> Mo
     Raises:
         ValueError: if the bundle is damaged or lacks a task.
     """
-    from ppmtl.bundle.backends import open_backend
-    from ppmtl.bundle.reading import read_bundle
-
     bundle = read_bundle(folder, tasks)
     settings = bundle.settings
     return Model(

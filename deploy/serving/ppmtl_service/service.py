@@ -85,7 +85,7 @@ class Service:
         self.failure: BaseException | None = None
         self.in_flight = 0  # requests to /v1/predict; counted on the event loop
         self.uploads = UploadBudget(options.upload_bytes)
-        self.batch = min(options.max_batch, model.batch or options.max_batch)
+        self.batch = model.batch or options.max_batch
         self._batcher = Batcher(
             model.open_backend,
             max_batch=self.batch,

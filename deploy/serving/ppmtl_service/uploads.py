@@ -55,7 +55,8 @@ async def read_form(request: Request, options: Options, budget: UploadBudget, fo
     """Reads the request's body into ``form``; ``form.bytes`` of ``budget`` are held then, also after an error.
 
     Raises:
-        ServiceError: 400 if it is no proper form or a field is unknown, 413 if it is too large, 415 if it is not multipart.
+        ServiceError: 400 for a wrong form or field or too many pictures, 413 if it is too large, 415 if it
+            is not multipart.
     """
     kind = request.headers.get("content-type", "")
     if not kind.lower().startswith("multipart/form-data"):
@@ -79,7 +80,7 @@ async def read_form(request: Request, options: Options, budget: UploadBudget, fo
     except MultiPartException as error:
         if sum(isinstance(value, UploadFile) for _, value in parser.items) >= options.max_images:
             raise ServiceError(
-                413, "too_many_images", f"at most {options.max_images} pictures per request; send several requests"
+                400, "too_many_images", f"at most {options.max_images} pictures per request; send several requests"
             ) from error
         raise ServiceError(400, "bad_form", f"the form cannot be read: {error.message}") from error
     if not parser.complete:
