@@ -49,9 +49,11 @@ class TaskGradients:
         """Averages over all processes in one fused all-reduce."""
         distributed.average_tensors([g for gradients in self._kept.values() for g in gradients if g is not None])
 
-    def shared(self) -> dict[str, Gradients]:
-        """Returns {task: its gradients of the trunk}, in the order of ``shared_names``."""
-        return {task: gradients[: len(self._shared)] for task, gradients in self._kept.items()}
+    @paddle.no_grad()
+    def shared(self, loss_scale: float = 1.0) -> dict[str, Gradients]:
+        """Returns {task: its gradients of the trunk}, in the order of ``shared_names``, divided by ``loss_scale``."""
+        shared = {task: gradients[: len(self._shared)] for task, gradients in self._kept.items()}
+        return shared if loss_scale == 1 else {task: _times(kept, 1 / loss_scale) for task, kept in shared.items()}
 
     @paddle.no_grad()
     def put_back(
@@ -70,13 +72,20 @@ class TaskGradients:
             for gradients in self._kept.values():
                 clip_task([g for g in gradients if g is not None], max_norm * loss_scale)
         count = len(self._shared)
-        shared = self.shared()
-        combined = balance.combine(shared, seed) if balance is not None and balance.separate else _sums(shared)
+        if balance is not None and balance.separate:
+            combined = balance.combine(self.shared(loss_scale), seed)
+            combined = combined if loss_scale == 1 else _times(combined, loss_scale)  # the scaler divides once more
+        else:
+            combined = _sums(self.shared())
         own = _sums({task: gradients[count:] for task, gradients in self._kept.items()})
         for parameter, gradient in zip(self._shared + self._own, combined + own, strict=True):
             if gradient is not None:
                 parameter.grad = gradient
         self._kept.clear()
+
+
+def _times(gradients: Gradients, factor: float) -> Gradients:
+    return [None if gradient is None else gradient * factor for gradient in gradients]
 
 
 def _sums(gradients: Mapping[str, Gradients]) -> Gradients:

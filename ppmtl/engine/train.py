@@ -149,7 +149,7 @@ def fit(
             if keeps_apart or diagnosed:
                 apart.average()
                 if diagnosis is not None and diagnosed:
-                    diagnosis.record(step + 1, apart.shared())
+                    diagnosis.record(step + 1, apart.shared(precision.scale))
                 apart.put_back(balance, (settings.seed, step), settings.optimizer.task_clip_norm, precision.scale)
                 distributed.average_gradients(learned)
             else:
@@ -171,6 +171,8 @@ def fit(
 
             if _every(done, log_every, total):
                 means = distributed.average_numbers(window.take())
+                if balance is not None:
+                    means |= {f"weight_{task}": factor for task, factor in balance.factors().items()}
                 eta = (time.perf_counter() - started) / (done - first_step) * (total - done)
                 LOGGER.info(train_line(done, total, schedule.steps_per_epoch, means, images_per_step, eta))
                 visual.scalars(means, done, "train")

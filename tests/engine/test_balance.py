@@ -14,6 +14,7 @@ from ppmtl.engine.balance.dwa import Dwa
 from ppmtl.engine.balance.pcgrad import Pcgrad, projected_factors
 from ppmtl.engine.balance.tbgc import Tbgc
 from ppmtl.engine.balance.uncertainty import Uncertainty
+from ppmtl.engine.gradients import TaskGradients
 
 TASKS = ("seg", "cls", "det")
 
@@ -258,6 +259,23 @@ def test_tbgc_leaves_out_what_is_zero_or_missing():
 
 def test_tbgc_does_not_see_the_tasks_weights():
     np.testing.assert_allclose(tbgc({"norm": 1.0}, seg=1000 * A, det=B), tbgc({"norm": 1.0}, seg=A, det=B), rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("settings", "expected"), [({"norm": 0.5}, 1.0), ({"clip_norm": 5.0}, 3 * 2**0.5 + 5)], ids=str
+)
+def test_norms_in_numbers_are_of_the_gradients_without_the_loss_scale(settings, expected):
+    model = paddle.nn.Layer()
+    model.backbone = paddle.nn.Linear(2, 1)
+    apart = TaskGradients(model)
+    for task, factor in (("seg", 3.0), ("det", 4.0)):
+        (1024 * factor * model.backbone(paddle.to_tensor([[1.0, 0.0]])).sum()).backward()
+        apart.take(task)
+    norms = inner_products(apart.shared(1024.0)).sum(axis=0).diagonal() ** 0.5
+    np.testing.assert_allclose(norms, [3 * 2**0.5, 4 * 2**0.5], rtol=1e-6)
+    apart.put_back(Tbgc(("seg", "det"), **settings), (0, 0), None, 1024.0)
+    norm = sum(float((p.grad / 1024).square().sum()) for p in model.parameters()) ** 0.5
+    assert norm == pytest.approx(expected)  # both point the same way, so that norms add up
 
 
 def test_tbgc_names_the_norms_that_it_knows():
