@@ -15,12 +15,11 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT))
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from ppmtl.data.synthetic import render_signs, render_street, render_vehicle
 
-PAGE_EXAMPLES = ROOT / "deploy/serving/page/examples"
+PAGE_EXAMPLES = Path(__file__).resolve().parents[1] / "deploy/serving/page/examples"
 MAX_BYTES = 100_000
 _JPEG = [cv2.IMWRITE_JPEG_QUALITY, 86, cv2.IMWRITE_JPEG_OPTIMIZE, 1]
 _STREET, _SIGNS, _VEHICLE = (432, 768), (576, 576), (384, 576)

@@ -57,11 +57,10 @@ function resized(blob, width, height, factor) {
 /** Returns the class number of every pixel, row by row, from runs [class, length, class, length, ...]. */
 export function decodeRuns({ size: [height, width], counts }) {
   const labels = new Uint8Array(height * width);
-  const flat = counts.flat();
   let end = 0;
-  for (let i = 0; i + 1 < flat.length; i += 2) {
-    labels.fill(flat[i], end, end + flat[i + 1]);
-    end += flat[i + 1];
+  for (let i = 0; i + 1 < counts.length; i += 2) {
+    labels.fill(counts[i], end, end + counts[i + 1]);
+    end += counts[i + 1];
   }
   if (end !== labels.length) {
     throw new ServiceError(502, "bad_mask", `The mask has ${end} pixels, its picture ${labels.length}.`);
