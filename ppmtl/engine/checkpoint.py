@@ -56,7 +56,7 @@ def save(folder: Path, tensors: Mapping[str, Mapping[str, np.ndarray]], state: M
     check_room(save_dir, needed)
     fresh = storage.beside(folder, "new")
     try:
-        storage.write(fresh, tensors, state, 1 + max((_age(p)[0] for p in _folders(save_dir)), default=0))
+        storage.write(fresh, tensors, state, 1 + max((age(p)[0] for p in _folders(save_dir)), default=0))
         replace_folder(fresh, folder)
     except OSError as error:
         remove_folder(fresh)
@@ -216,6 +216,16 @@ def find_resume(save_dir: Path, given: str) -> Path:
     raise ValueError("\n  ".join(lines))
 
 
+def age(folder: Path, unreadable: int = 0) -> tuple[int, int]:
+    """Returns (ordinal of the save, step), which rises with every save; ``unreadable`` is the ordinal of damaged ones."""
+    try:
+        ordinal = int(storage.read_manifest(folder / STATE).get("ordinal", 0))
+    except (ValueError, TypeError, OSError):
+        ordinal = unreadable
+    step = re.search(r"step_(\d+)", folder.name)
+    return ordinal, int(step[1]) if step else 0
+
+
 def _folders(save_dir: Path) -> list[Path]:
     return [p.parent for p in save_dir.glob(f"[!.]*/{STATE}") if not p.parent.is_symlink()]
 
@@ -223,17 +233,7 @@ def _folders(save_dir: Path) -> list[Path]:
 def _steps(save_dir: Path, *, unreadable: int = 0) -> list[Path]:
     """Returns the step checkpoints, the last one saved first; ``unreadable`` is the age of those whose manifest is damaged."""
     steps = [p for p in save_dir.glob("step_*") if _STEP.match(p.name)]
-    return sorted(steps, key=lambda p: _age(p, unreadable), reverse=True)
-
-
-def _age(folder: Path, unreadable: int = 0) -> tuple[int, int]:
-    """Returns (ordinal of the save, step), which rises with every save."""
-    try:
-        ordinal = int(storage.read_manifest(folder / STATE).get("ordinal", 0))
-    except (ValueError, TypeError, OSError):
-        ordinal = unreadable
-    step = _STEP.match(folder.name)
-    return ordinal, int(step[1]) if step else 0
+    return sorted(steps, key=lambda p: age(p, unreadable), reverse=True)
 
 
 def _as_type_of(parameter: Any, array: np.ndarray) -> Any:

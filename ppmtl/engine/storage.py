@@ -77,7 +77,7 @@ def settle(parent: Path) -> None:
     """
     for path in sorted(parent.iterdir()):  # .new before .old: the newer one is preferred
         match = _LEFTOVER.match(path.name)
-        if match is None or not _is_ours(path):
+        if match is None or not is_ours(path):
             continue
         folder = parent / match[1]
         if match[2] != "gone" and not os.path.lexists(folder) and not problems(path):
@@ -200,7 +200,8 @@ def _write_tensors(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
         raise OSError(number, os.strerror(number) if code else str(error), str(path)) from error
 
 
-def _is_ours(folder: Path) -> bool:
+def is_ours(folder: Path) -> bool:
+    """Returns whether a folder holds nothing but what this module writes."""
     if folder.is_symlink() or not folder.is_dir():
         return False
     return all(p.name == STATE or p.suffix == ".safetensors" or p.name.startswith(".tmp") for p in folder.iterdir())

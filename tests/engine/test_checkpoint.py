@@ -1,11 +1,14 @@
 """Checkpoint folders: whole or absent, checked when read."""
 
 import json
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
 from paddle import nn
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 
 from ppmtl.engine import checkpoint, storage
 
@@ -98,3 +101,32 @@ def test_weights_of_heads_that_are_not_built_are_left_out_and_others_must_match(
 def test_state_json_is_plain_json(tmp_path):
     checkpoint.save(tmp_path / "c", TENSORS, {"classes": {"seg": {"names": ["道路"], "ids": [0]}}})
     assert json.loads((tmp_path / "c" / "state.json").read_text())["classes"]["seg"]["names"] == ["道路"]
+
+
+def test_bfloat16_goes_through_bit_by_bit_and_is_called_so_in_the_file(tmp_path):
+    low = np.array([0x3F80, 0xC000, 0x7FC0, 1], np.uint16)  # Paddle's numpy() of a bfloat16: 1, -2, NaN, a denormal
+    tensors = {"w": low.reshape(2, 2), "b": np.ones(2, np.float32), "n": np.array(3), "m": np.array([True, False])}
+    checkpoint.save(tmp_path / "c", {"model": tensors}, {})
+    got = checkpoint.read_tensors(tmp_path / "c")
+    for name, array in tensors.items():
+        assert (got[name].dtype, got[name].shape) == (array.dtype, array.shape), name
+        assert got[name].tobytes() == array.tobytes(), name
+    with safe_open(tmp_path / "c" / "model.safetensors", "np") as file:
+        assert file.get_slice("w").get_dtype() == "BF16"
+
+
+@pytest.mark.parametrize("stored, built", [("bfloat16", "float32"), ("float32", "bfloat16"), ("float16", "float32")])
+def test_weights_of_another_precision_are_converted(tmp_path, stored, built):
+    source, target = Net(["det"]), Net(["det"])
+    source.to(dtype=stored)
+    target.to(dtype=built)
+    checkpoint.save(tmp_path / "c", {"model": {n: v.numpy() for n, v in source.state_dict().items()}}, {})
+    checkpoint.load_weights(target, checkpoint.read_tensors(tmp_path / "c"), "x")
+    assert str(target.backbone.weight.dtype).endswith(built)
+    wanted = source.backbone.weight.astype("float32").astype(built).astype("float32").numpy()
+    assert np.array_equal(target.backbone.weight.astype("float32").numpy(), wanted)
+
+
+def test_checkpoints_can_be_handled_without_paddle():
+    code = "import sys, ppmtl.engine.checkpoint; sys.exit('paddle' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], cwd=Path(__file__).parents[2], check=False).returncode == 0
