@@ -144,7 +144,8 @@ def open_backend(
         device: "cpu", "gpu" or "gpu:1"; capitals do not matter.
         cpu_threads: threads per run; None = OMP_NUM_THREADS where it is set, else every core that this process may use.
         mkldnn: use oneDNN on CPU: about 2 times faster than without. Only Paddle Inference can do without.
-        bf16: compute the trunk in bfloat16 on CPU; pays where the bundle was exported with pointwise convolutions.
+        bf16: convolutions, linears and normalisations in bfloat16 on CPU; pays where the bundle was exported with pointwise
+            convolutions.
         run_mode: "trt_fp32" or "trt_fp16" hands the graphs to TensorRT (GPU only).
         engine: None = ONNX Runtime for .onnx graphs, Paddle Inference for the others.
 
