@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from paddle import nn
 
 from ppmtl.config import ConfigError
-from ppmtl.engine.log import LOGGER
+from ppmtl.engine.log import announce
 from ppmtl.engine.parameters import inside, under
 
 
@@ -55,7 +55,7 @@ def _warn_of_idle_heads(model: nn.Layer, trained: set[str]) -> None:
                 else "the backbone is frozen too, so its batches train nothing and only cost time: take its source out of "
                 "the config"
             )
-            LOGGER.warning("train.freeze: the head of task '%s' is frozen; %s", task, effect)
+            announce("train.freeze: the head of task '%s' is frozen; %s", task, effect)
 
 
 def _others(model: nn.Layer, task: str) -> str:

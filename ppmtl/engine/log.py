@@ -32,6 +32,12 @@ def start_logging(save_dir: Path | None, rank: int = 0) -> None:
         LOGGER.addHandler(handler)
 
 
+def announce(message: str, *values: object) -> None:
+    """Logs a warning that is the same on every process once: on the first."""
+    if paddle.distributed.get_rank() == 0:
+        LOGGER.warning(message, *values)
+
+
 class Window:
     """Means of what happened since the last log line."""
 

@@ -13,7 +13,7 @@ from paddle import nn
 from paddle.base.framework import default_main_program
 
 from ppmtl.config import ConfigError
-from ppmtl.engine.log import LOGGER
+from ppmtl.engine.log import announce
 from ppmtl.engine.parameters import under
 from ppmtl.run import OptimizerSettings
 
@@ -49,8 +49,7 @@ def scaled_learning_rate(settings: OptimizerSettings, world_size: int) -> Optimi
         return settings
     factor = float(world_size) if settings.scale_lr == "linear" else math.sqrt(world_size)
     peak = settings.learning_rate * factor
-    log = LOGGER.warning if paddle.distributed.get_rank() == 0 else LOGGER.debug
-    log(
+    announce(
         "optimizer.scale_lr %s: %d process(es), the learning rate is %g x %g = %g; the batch of a step is %d times a "
         "process's",
         settings.scale_lr, world_size, settings.learning_rate, factor, peak, world_size,

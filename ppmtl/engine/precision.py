@@ -10,7 +10,7 @@ import paddle
 from paddle import nn
 
 from ppmtl.config import ConfigError
-from ppmtl.engine.log import LOGGER
+from ppmtl.engine.log import announce
 from ppmtl.run import AmpSettings
 
 
@@ -115,7 +115,7 @@ class Precision:
         """Continues from a saved :meth:`state`; an empty one leaves the scaler at its start."""
         if self._scaler is None or not state:
             if bool(state) != (self._scaler is not None):
-                LOGGER.warning("train.amp: only one of the checkpoint and this run scales losses; it starts afresh")
+                announce("train.amp: only one of the checkpoint and this run scales losses; it starts afresh")
             return
         saved = {"incr_count": int(state["good_steps"]), "decr_count": int(state["bad_steps"])}
         scale = np.array([state["scale"]], np.float32)
