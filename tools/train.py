@@ -92,6 +92,7 @@ def train(arguments: argparse.Namespace) -> None:
 
     from ppmtl import build
     from ppmtl.engine import checkpoint, distributed
+    from ppmtl.engine.finetune import load_initial
     from ppmtl.engine.log import LOGGER, start_logging
     from ppmtl.engine.optim import scaled_learning_rate
     from ppmtl.engine.train import fit
@@ -111,7 +112,8 @@ def train(arguments: argparse.Namespace) -> None:
     paddle.seed(settings.seed)
     model = build.build_model(settings, classes)
     if settings.weights and not resume:
-        checkpoint.load_weights(model, checkpoint.read_tensors(settings.weights), settings.weights)
+        load_initial(model, checkpoint.read_tensors(settings.weights), settings.weights, classes=classes,
+                     stored_classes=checkpoint.read_state(settings.weights).get("classes"))  # fmt: skip
     elif not resume and (pretrained := getattr(model.backbone, "pretrained", None)):
         LOGGER.info("pretrained backbone: %s", load_pretrained(model.backbone, pretrained).text())
 
