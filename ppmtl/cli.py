@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from ppmtl.config import ConfigError, ConfigTree, check, load_config
@@ -16,9 +16,11 @@ if TYPE_CHECKING:
     from ppmtl.tasks.base import Task
 
 __all__ = [
+    "add_nprocs",
     "add_switch",
     "add_tta_flags",
     "boolean",
+    "launch",
     "load_model",
     "load_settings",
     "load_trained",
@@ -49,6 +51,33 @@ def parser(description: str, *, weights: bool = False) -> argparse.ArgumentParse
     result.add_argument("--seed", type=int, help="same as -o seed=...")
     result.add_argument("--device", help="cpu, gpu, gpu:1, ... (default: auto)")
     return result
+
+
+def add_nprocs(to: argparse.ArgumentParser, what: str) -> None:
+    """Adds --nprocs; ``what`` is said in --help."""
+    to.add_argument("--nprocs", type=int, default=1, metavar="N",
+                    help=f"{what} with N processes on this machine's CPU (default: 1); Paddle's CPU kernels keep hardly "
+                    "more than one core busy. Several GPUs or machines: python -m paddle.distributed.launch")  # fmt: skip
+
+
+def launch(function: Callable[[argparse.Namespace], object], arguments: argparse.Namespace) -> None:
+    """Runs ``function(arguments)`` here, or in --nprocs processes on this machine's CPU.
+
+    Raises:
+        ConfigError: --nprocs is below 1, or comes with a GPU.
+        JobError: one of several processes failed.
+    """
+    if arguments.nprocs < 1:
+        raise ConfigError([f"--nprocs: must be at least 1, got {arguments.nprocs}"])
+    if arguments.nprocs > 1:
+        if (arguments.device or "cpu") not in ("cpu", "auto"):
+            raise ConfigError(
+                ["--nprocs is for CPU; several GPUs: python -m paddle.distributed.launch --gpus 0,1 tools/..."]
+            )
+        arguments.device = "cpu"
+    from ppmtl.engine.launch import launch as launch_processes
+
+    launch_processes(function, (arguments,), arguments.nprocs)
 
 
 def load_settings(arguments: argparse.Namespace) -> tuple[Settings, ConfigTree]:

@@ -1,8 +1,11 @@
 """Evaluates weights on the validation sets: mIoU, Top-1/Top-5, COCO AP; tables, pictures, metrics.json.
 
 python tools/eval.py -c configs/allinone_demo.yml -o weights=output/allinone_demo/best_model
+python tools/eval.py -c ... -o weights=... --nprocs 2        (the pictures dealt out to 2 CPU processes, the same figures)
+python -m paddle.distributed.launch --gpus 0,1,2,3 tools/eval.py -c ... -o weights=...
 """
 
+import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -23,17 +26,26 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument("--visualize", type=int, default=0, metavar="N",
                         help="also draw the first N pictures of each set: labels left, prediction right")  # fmt: skip
     parser.add_argument("--limit", type=int, metavar="N", help="only the first N pictures of each set (a quick look)")
+    cli.add_nprocs(parser, "evaluate")
     arguments = parser.parse_args(argv)
+    settings, _ = cli.load_settings(arguments)
+    cli.require_weights(settings)
+    cli.require_data(settings, training=False, evaluation=True)
+    cli.launch(measure, arguments)
+    return 0
+
+
+def measure(arguments: argparse.Namespace) -> None:
+    """Evaluates in this process; the only one, or one of several that the launcher or --nprocs started."""
     settings, _ = cli.load_settings(arguments)
 
     import cv2
 
     from ppmtl import build, report
     from ppmtl.drawing import draw_sample
+    from ppmtl.engine import distributed
     from ppmtl.engine.evaluate import evaluate
 
-    cli.require_weights(settings)
-    cli.require_data(settings, training=False, evaluation=True)
     tasks, backend = cli.load_trained(settings, tta=cli.tta_overrides(arguments))
     classes = {name: task.classes for name, task in tasks.items()}
     datasets = build.build_val_datasets(settings, classes)
@@ -47,7 +59,10 @@ def main(argv: Sequence[str]) -> int:
         batch_size=settings.eval.batch_size,
         limit=arguments.limit,
         num_examples=arguments.visualize,
+        processes=(processes := distributed.processes()),
     )
+    if processes.rank != 0:
+        return
     folder = Path(arguments.output_eval or Path(settings.save_dir) / "eval")
     extra = {"weights": settings.weights, "config": arguments.config, "tta": arguments.tta, "limit": arguments.limit}
     written = report.write(result, folder, extra)
@@ -58,7 +73,6 @@ def main(argv: Sequence[str]) -> int:
             cv2.imencode(".jpg", picture[..., ::-1])[1].tofile(written[-1])
     print(f"wrote {', '.join(path.name for path in written)} to {folder}")
     print(report.text(result, classwise=arguments.classwise))
-    return 0
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 python tools/submit.py -c configs/allinone_demo.yml -o weights=output/allinone_demo/best_model --out pred_results.json
 python tools/submit.py -c ... -o weights=... --tta --out pred_results.json    (interrupted? the same command goes on)
+python tools/submit.py -c ... -o weights=... --nprocs 2                      (2 CPU processes, the same bytes)
 python tools/submit.py check pred_results.json --gt demo_data
 python tools/submit.py check pred_results.json -c configs/allinone_demo.yml
 """
@@ -37,12 +38,21 @@ def write(argv: Sequence[str]) -> int:
     parser.add_argument("--max_boxes", type=int, default=100, metavar="N",
                         help="per picture, the best by score (default: 100)")  # fmt: skip
     cli.add_switch(parser, "--restart", "throw away what an interrupted run left instead of going on from it")
+    cli.add_nprocs(parser, "predict")
     arguments = parser.parse_args(argv)
     settings, _ = cli.load_settings(arguments)
+    cli.require_weights(settings)
+    cli.launch(predict, arguments)
+    return 0
 
+
+def predict(arguments: argparse.Namespace) -> None:
+    """Predicts in this process; the only one, or one of several that the launcher or --nprocs started."""
+    settings, _ = cli.load_settings(arguments)
+
+    from ppmtl.engine import distributed
     from ppmtl.engine.checkpoint import read_state
-    from ppmtl.engine.submit import predict_test_set
-    from ppmtl.submission import SubmissionWriter
+    from ppmtl.engine.submit import open_writer, predict_test_set
 
     weights = cli.require_weights(settings)
     views = cli.tta_overrides(arguments)
@@ -54,13 +64,17 @@ def write(argv: Sequence[str]) -> int:
         "tta": arguments.tta,
     }
     seg_classes = next((len(t.classes) for t in tasks.values() if t.task_type == "segmentation"), 19)
-    with SubmissionWriter(arguments.out, fingerprint=fingerprint, form=arguments.form, max_boxes=arguments.max_boxes,
-                          seg_classes=seg_classes, resume=not arguments.restart) as writer:  # fmt: skip
-        counts = predict_test_set(Path(settings.data_root), tasks, backend, writer, augment=arguments.tta)
+    processes = distributed.processes()
+    options = {"form": arguments.form, "max_boxes": arguments.max_boxes, "seg_classes": seg_classes}
+    resume = not arguments.restart
+    with open_writer(arguments.out, processes, fingerprint=fingerprint, resume=resume, **options) as writer:
+        root = Path(settings.data_root)
+        counts = predict_test_set(root, tasks, backend, writer, augment=arguments.tta, processes=processes)
+        if processes.rank != 0:
+            return
         path = writer.finish()
     print(f"wrote {path} ({path.stat().st_size / 2**20:.1f} MiB); predicted now: {counts}")
     print(f"check it: python tools/submit.py check {path} -c {arguments.config}")
-    return 0
 
 
 def add_check(commands: Any) -> None:

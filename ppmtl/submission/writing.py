@@ -5,10 +5,11 @@ An interrupted run goes on where it stopped, and the file appears only when it i
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Literal
@@ -26,6 +27,10 @@ TaskName = Literal["seg", "cls", "det"]
 class SubmissionWriter:
     """Collects predictions in ``<path>.parts/`` (one line per picture, flushed) and joins them into ``path``.
 
+    Several processes may write one submission, each with its own ``part``: part 0 opens first and alone, since it mends
+    what an interruption left; nobody adds before all have opened; part 0 calls finish() when all have added. The pictures
+    of all parts, also of an earlier run with more or fewer processes, count as done, and the file has the same bytes.
+
     Args:
         path: the JSON file to be.
         fingerprint: what the predictions depend on, e.g. {"weights": digest, "config": digest, "data": digest}. Parts
@@ -34,6 +39,7 @@ class SubmissionWriter:
         max_boxes: per picture, the best by score. COCO counts 100 per picture and class.
         seg_classes: all of them are written for every picture.
         resume: False throws away the parts of an earlier run.
+        part: number of this writer, if several processes write.
 
     Raises:
         ValueError: the parts belong to another run; the message says what differs.
@@ -48,23 +54,31 @@ class SubmissionWriter:
         max_boxes: int = 100,
         seg_classes: int = SEG_CLASSES,
         resume: bool = True,
+        part: int = 0,
     ) -> None:
         self.path, self.form, self.max_boxes, self.seg_classes = Path(path), form, max_boxes, seg_classes
         self.parts = self.path.with_name(f"{self.path.name}.parts")
-        if not resume:
+        if not resume and part == 0:
             shutil.rmtree(self.parts, ignore_errors=True)
         self.parts.mkdir(parents=True, exist_ok=True)
         _claim(self.parts, {**fingerprint, "max_boxes": max_boxes, "seg_classes": seg_classes})
         self._done: dict[str, set[str | int]] = {}
+        self._order: dict[str, Sequence[str | int]] = {}
         self._files: dict[str, IO[bytes]] = {}
         for task in _SECTIONS:
-            part = self.parts / f"{task}.part"
-            self._done[task] = _recover(part)
-            self._files[task] = part.open("ab")
+            if part == 0:
+                for left in self._part_files(task):
+                    _cut_off_half_a_line(left)
+            self._done[task] = {key for file in self._part_files(task) for key, _ in _places(file)}
+            self._files[task] = (self.parts / (f"{task}.{part}.part" if part else f"{task}.part")).open("ab")
 
     def done(self, task: TaskName) -> frozenset[str | int]:
         """Returns the pictures that need no prediction any more: names as given, for "det" image ids."""
         return frozenset(self._done[task])
+
+    def expect(self, task: TaskName, keys: Sequence[str | int]) -> None:
+        """States the pictures that the section has and their order in it; else it has those added, as they came."""
+        self._order[task] = keys
 
     def add_segmentation(self, image_name: str, prediction: SegMap) -> None:
         """Adds one label map; ``image_name`` is the picture's file name, the entry is named "<stem>.png"."""
@@ -114,7 +128,11 @@ class SubmissionWriter:
         self._add("det", image_id, ",".join(rows))
 
     def finish(self) -> Path:
-        """Returns the path, after joining all parts into the file in one atomic step and removing them."""
+        """Returns the path, after joining all parts into the file in one atomic step and removing them.
+
+        Raises:
+            ValueError: a picture that :meth:`expect` named was added by nobody.
+        """
         self.close()
         temporary = self.path.with_name(f"{self.path.name}.tmp")
         with temporary.open("wb") as file:
@@ -151,16 +169,33 @@ class SubmissionWriter:
         self._done[task].add(key)
 
     def _write_section(self, file: IO[bytes], task: str) -> None:
-        """Copies a part line by line: one picture in memory at a time."""
+        """Copies the lines in order: one picture in memory at a time."""
         as_dict = self.form == "dict" and task != "det"
         wrapped = not as_dict and task != "det"
         file.write(b"{" if as_dict else b"[")
         separator = b""
-        for _, text in _lines(self.parts / f"{task}.part"):
+        for text in self._texts(task):
             if text:  # a picture without boxes has no row
                 file.write(separator + (b"{" + text + b"}" if wrapped else text))
                 separator = b",\n"
         file.write(b"}" if as_dict else b"]")
+
+    def _texts(self, task: str) -> Iterator[bytes]:
+        """Yields the JSON text of each picture, in the order of the section."""
+        parts = self._part_files(task)
+        places = {key: (part, place) for part in parts for key, place in _places(part)}
+        order = self._order.get(task, list(places))
+        missing = [key for key in order if key not in places]
+        if missing:
+            raise ValueError(f"{self.parts}: {task} lacks {len(missing)} pictures, e.g. {missing[0]}; run again")
+        with contextlib.ExitStack() as stack:
+            files = {part: stack.enter_context(part.open("rb")) for part in parts}
+            for part, place in (places[key] for key in order):
+                files[part].seek(place)
+                yield files[part].readline().partition(b"\t")[2].rstrip(b"\n")
+
+    def _part_files(self, task: str) -> list[Path]:
+        return sorted([*self.parts.glob(f"{task}.part"), *self.parts.glob(f"{task}.*.part")])
 
 
 def _json(value: object) -> str:
@@ -190,30 +225,24 @@ def _claim(parts: Path, fingerprint: Mapping[str, object]) -> None:
     os.replace(temporary, file)
 
 
-def _lines(part: Path) -> Iterator[tuple[str | int, bytes]]:
-    """Yields (key, JSON text) of each complete line."""
+def _places(part: Path) -> Iterator[tuple[str | int, int]]:
+    """Yields (key, where its line begins) of each line."""
+    place = 0
     with part.open("rb") as file:
         for line in file:
-            key, _, text = line.partition(b"\t")
             try:
-                yield json.loads(key), text.rstrip(b"\n")
+                yield json.loads(line.partition(b"\t")[0]), place
             except ValueError as error:
                 raise ValueError(
                     f"{part}: is damaged ({error}); delete the folder {part.parent} and start anew"
                 ) from error
+            place += len(line)
 
 
-def _recover(part: Path) -> set[str | int]:
-    """Returns the keys of a part, after cutting off a last line that an interruption left unfinished."""
-    if not part.exists():
-        return set()
+def _cut_off_half_a_line(part: Path) -> None:
+    """Cuts off a last line that an interruption left unfinished."""
     with part.open("rb+") as file:
-        whole = 0
-        for line in file:
-            if line.endswith(b"\n"):
-                whole += len(line)
-        file.truncate(whole)
-    return {key for key, _ in _lines(part)}
+        file.truncate(sum(len(line) for line in file if line.endswith(b"\n")))
 
 
 def _sync_folder(folder: Path) -> None:

@@ -1,13 +1,10 @@
 """Evaluation: the pictures dealt out to several processes, measured as if there were one."""
 
-import threading
-from concurrent.futures import ThreadPoolExecutor
-
 import numpy as np
 import pytest
+from together import together
 
 from ppmtl.engine.evaluate import evaluate
-from ppmtl.engine.processes import Processes
 from ppmtl.structures import ClassList, Sample
 from ppmtl.tasks.classification import Classification
 from ppmtl.tasks.detection import Detection
@@ -61,24 +58,6 @@ def backend(images, tasks):
         else:
             raw[task] = {"probs": np.stack(found)}
     return raw
-
-
-def together(count, work):
-    """Returns [work(processes)] of ``count`` threads that exchange values as processes do."""
-    barrier, table = threading.Barrier(count, timeout=20), [None] * count
-
-    def exchange_for(rank):
-        def exchange(value):
-            table[rank] = value
-            barrier.wait()
-            values = list(table)
-            barrier.wait()
-            return values
-
-        return exchange
-
-    with ThreadPoolExecutor(count) as pool:
-        return list(pool.map(lambda rank: work(Processes(rank, count, exchange_for(rank))), range(count)))
 
 
 def datasets(count):
