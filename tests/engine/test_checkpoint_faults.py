@@ -77,6 +77,7 @@ def test_a_kill_before_any_file_operation_of_a_save_loses_nothing(in_memory):
         assert kill["next"] == [3, 3, 3], kill
         assert kill["left"] == ["best_model", "latest", "step_0000003"], kill
         assert kill["whole"], kill
+        assert kill["damaged"] == [], "what is half written or half deleted never has a checkpoint's name"
     window = [kill for kill in kills if kill["window"]]  # best_model renamed away, the new one not yet in its place
     assert len(window) == 1
     assert window[0]["best"] == 2
@@ -112,11 +113,15 @@ def test_a_kill_at_a_random_moment_leaves_the_last_checkpoint_that_was_reported(
 
 
 def test_what_is_not_ours_is_never_cleared_away(tmp_path):
-    (tmp_path / ".notes.old").mkdir()
-    (tmp_path / ".notes.old" / "diary.txt").write_text("mine")
+    for name in ("notes", ".notes.old", ".notes.new", ".cache.gone"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "diary.txt").write_text("mine")
     (tmp_path / ".x.new").write_text("a file")
     save(tmp_path, 1)
-    assert names(tmp_path) == [".notes.old", ".x.new", "latest", "step_0000001"]
+    assert names(tmp_path) == [".cache.gone", ".notes.new", ".notes.old", ".x.new", "latest", "notes", "step_0000001"]
+    assert all(
+        (tmp_path / name / "diary.txt").exists() for name in ("notes", ".notes.old", ".notes.new", ".cache.gone")
+    )
 
 
 def test_everything_is_on_the_disk_before_the_name_is(tmp_path, monkeypatch):
