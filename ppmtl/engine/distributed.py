@@ -132,7 +132,7 @@ def average_gradients(parameters: Sequence[paddle.Tensor]) -> None:
     A parameter that only some processes have a gradient for counts as zero on the others, as in the joined batch; one
     that none has stays without.
     """
-    if dist.get_world_size() == 1:
+    if dist.get_world_size() == 1 or not parameters:  # gloo refuses to add up nothing
         return
     from paddle.distributed.fleet.utils.hybrid_parallel_util import fused_allreduce_gradients
 
