@@ -36,7 +36,7 @@ def main(argv: Sequence[str]) -> int:
     """Returns the exit code."""
     arguments = _parser().parse_args(argv)
     limits = {name: getattr(arguments, name) for name in _HELP}
-    options = Options(**limits, api_key=_api_key(arguments.api_key_file))
+    options = Options(**limits, api_key=read_api_key(arguments.api_key_file))
     # Read by OpenCV when it is imported: a picture whose header lied is refused inside the decoder, too.
     os.environ["OPENCV_IO_MAX_IMAGE_PIXELS"] = str(options.max_pixels)
 
@@ -75,7 +75,8 @@ def _parser() -> argparse.ArgumentParser:
     return result
 
 
-def _api_key(file: str | None) -> bytes | None:
+def read_api_key(file: str | None) -> bytes | None:
+    """Returns the key in ``file`` if one is named, else in the environment, else None; without blanks around it."""
     if file is not None:
         return Path(file).read_bytes().strip()
     return os.environb[KEY_VARIABLE.encode()].strip() if KEY_VARIABLE in os.environ else None

@@ -16,7 +16,7 @@ from ppmtl_service.logs import log
 from ppmtl_service.metrics import Metrics
 
 _ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
-_QUIET = {"/healthz", "/readyz", "/metrics"}  # asked every few seconds; logged only when they fail
+_QUIET = {"/healthz", "/readyz", "/metrics"}  # asked every few seconds; "no" is an answer, so only failures are logged
 HEADERS = {
     "Content-Security-Policy": (
         "default-src 'self'; img-src 'self' blob: data:; object-src 'none'; base-uri 'none'; form-action 'self'; "
@@ -77,7 +77,7 @@ class Front:
     def _record(self, scope: Scope, request_id: str, status: int, seconds: float, fields: dict[str, Any]) -> None:
         route = getattr(scope.get("route"), "path", None) or "other"  # the path itself would be without bound
         self.metrics.answered(route, scope["method"], status, seconds)
-        if route not in _QUIET or status >= 400:
+        if route not in _QUIET or status not in (200, 503):
             level = logging.INFO if status < 500 else logging.WARNING
             ms = round(1000 * seconds, 1)
             log(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import signal
 import socket
 import time
 from types import FrameType
@@ -73,7 +74,7 @@ class DrainingServer(uvicorn.Server):
                 timeout_graceful_shutdown=5,  # only answers that are still being sent; the work is done by then
             )
         )
-        self._service, self._drained_since = service, 0.0
+        self._service, self._drained_since, self._opening = service, 0.0, True
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:  # noqa: ARG002
         """Begins to drain. uvicorn's own would end the process by the same signal after a clean shutdown: exit code 143."""
@@ -86,6 +87,11 @@ class DrainingServer(uvicorn.Server):
     async def on_tick(self, counter: int) -> bool:
         """Returns whether it is time to end; called ten times a second."""
         service = self._service
+        if self._opening:
+            # Paddle puts its own handlers in the place of these when it is imported, which is while the model is opened.
+            for number in uvicorn.server.HANDLED_SIGNALS:
+                signal.signal(number, self.handle_exit)
+            self._opening = service.state == "loading"
         if service.state == "failed":
             self.should_exit = True
         if service.state == "draining" and not self.should_exit:
