@@ -92,7 +92,7 @@ def main(work: Path) -> None:
             return
         found = {"operation": operation, "best": step_in(run / "best_model")}
         found["window"] = not (run / "best_model").exists()
-        found["damaged"] = [p.name for p in run.glob("*") if not p.is_symlink() and storage.problems(p)]
+        found["damaged"] = [p.name for p in run.glob("[!.]*") if not p.is_symlink() and storage.problems(p)]
         if found["window"]:
             found["best_after_two"] = sorted(killed_again(run, work / "twice"))
         found["resume"] = step_in(checkpoint.find_resume(run, "auto"))
