@@ -14,7 +14,7 @@ import numpy as np
 
 from ppmtl.ops.affine import Interpolation
 from ppmtl.ops.confusion import class_iou, confusion_matrix, mean_iou
-from ppmtl.structures import IGNORE_LABEL, ClassList, ImageMeta, Prediction, Sample, SegMap
+from ppmtl.structures import IGNORE_LABEL, ClassList, ImageMeta, Prediction, Sample, SegMap, Size
 from ppmtl.tasks.base import Merge, Meter, Metrics, Raw, Task, TestTimeAugmentation
 
 AbsentClass = Literal["skip", "zero", "one"]
@@ -67,9 +67,10 @@ class Segmentation(Task):
 
     def decode(self, raw: Raw, index: int, meta: ImageMeta, *, single: bool) -> Prediction:
         """Returns the label map of one picture at original size."""
-        probs = _to_original(np.asarray(raw["probs"][index], np.float32), meta)
+        probs = _unmirrored(np.asarray(raw["probs"][index], np.float32), meta)
         if single:
-            return SegMap(_argmax(probs))
+            return SegMap(_labels_at(probs, meta.original_size))
+        probs = _resized(probs, meta.original_size)
         return SegMap(_argmax(probs), probs if self.average == "probs" else np.log(probs + np.finfo(np.float32).tiny))
 
     def new_merge(self) -> Merge:
@@ -85,22 +86,42 @@ def _argmax(probs: np.ndarray) -> np.ndarray:
     return cast(np.ndarray, np.argmax(probs, axis=0).astype(np.uint8))
 
 
-def _to_original(probs: np.ndarray, meta: ImageMeta) -> np.ndarray:
-    """Returns (C, H, W) at original size. A view is a scale and perhaps a mirror, so that is all there is to undo."""
+def _unmirrored(probs: np.ndarray, meta: ImageMeta) -> np.ndarray:
+    """Returns (C, h, w) with the view's mirroring undone. A view is a scale and perhaps a mirror; the scale remains."""
     shear = meta.to_original[[0, 1], [1, 0]]
     if np.abs(shear).max() > 1e-9 or meta.to_original[1, 1] <= 0:
         raise ValueError(
             f"{meta.path}: segmentation views may scale and mirror, got the affine {meta.to_original.tolist()}"
         )
-    if meta.to_original[0, 0] < 0:
-        probs = probs[:, :, ::-1]
-    height, width = meta.original_size
-    if probs.shape[1:] == (height, width):
+    return probs[:, :, ::-1] if meta.to_original[0, 0] < 0 else probs
+
+
+def _resized(probs: np.ndarray, size: Size) -> np.ndarray:
+    """Returns (C, H, W) at ``size``."""
+    height, width = size
+    if probs.shape[1:] == size:
         return np.ascontiguousarray(probs)
     # cv2.resize is the half-pixel bilinear of F.interpolate(align_corners=False); channels go last, 128 at a time at most
     channels_last = np.ascontiguousarray(probs.transpose(1, 2, 0))
     resized = cv2.resize(channels_last, (width, height), interpolation=cv2.INTER_LINEAR)
     return np.ascontiguousarray(resized.reshape(height, width, -1).transpose(2, 0, 1))
+
+
+def _labels_at(probs: np.ndarray, size: Size) -> np.ndarray:
+    """Returns the (H, W) uint8 argmax of :func:`_resized`, made class by class.
+
+    With 19 classes that takes a sixth of the time and, for a 12-megapixel photo, 0.2 GB instead of 1.9 GB. The resized
+    numbers differ in the last bit, so exact ties may fall to another class: 3 pixels of a million, on random numbers.
+    """
+    if probs.shape[1:] == size:
+        return _argmax(probs)
+    labels = np.zeros(size, np.uint8)
+    best = cv2.resize(np.ascontiguousarray(probs[0]), size[::-1], interpolation=cv2.INTER_LINEAR)
+    for index in range(1, len(probs)):
+        layer = cv2.resize(np.ascontiguousarray(probs[index]), size[::-1], interpolation=cv2.INTER_LINEAR)
+        np.copyto(labels, index, where=layer > best)
+        np.maximum(best, layer, out=best)
+    return labels
 
 
 class _MeanMap:

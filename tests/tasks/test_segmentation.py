@@ -1,12 +1,15 @@
 """Mean IoU: golden conventions and hand-made maps."""
 
 import json
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from ppmtl.inference import view_meta
 from ppmtl.structures import ClassList, Sample, SegMap
+from ppmtl.tasks.base import View
 from ppmtl.tasks.segmentation import Segmentation, mean_iou
 
 CASES = json.loads((Path(__file__).parents[1] / "golden" / "miou.json").read_text())["cases"]
@@ -55,3 +58,28 @@ def test_a_picture_without_a_label_map_is_refused_by_name():
     task = Segmentation("seg", ClassList(("a",)))
     with pytest.raises(ValueError, match=r"street\.jpg.*label map"):
         task.collate([Sample("street.jpg", np.zeros((2, 2, 3), np.uint8))])
+
+
+@pytest.mark.parametrize("flip", [False, True])
+@pytest.mark.parametrize("original", [(24, 40), (61, 83), (12, 16)])
+def test_labels_made_class_by_class_are_the_argmax_of_the_resized_map(original, flip):
+    task = Segmentation("seg", ClassList(tuple("abcde")))
+    probs = np.random.default_rng(0).random((1, 5, 12, 16), np.float32)
+    meta = view_meta(View((24, 32), flip), original, "x")
+    one = task.decode({"probs": probs}, 0, meta, single=True)
+    kept = task.decode({"probs": probs}, 0, meta, single=False)
+    assert np.array_equal(kept.labels, kept.probs.argmax(axis=0))
+    assert one.probs is None
+    assert np.mean(one.labels != kept.labels) < 1e-3  # exact ties only
+    assert len(np.unique(one.labels)) == 5
+
+
+def test_one_view_of_a_large_picture_needs_memory_for_a_few_classes_only():
+    task = Segmentation("seg", ClassList(tuple(map(str, range(19)))))
+    probs = np.random.default_rng(0).random((1, 19, 32, 48), np.float32)
+    meta = view_meta(View((32, 48)), (640, 960), "x")
+    tracemalloc.start()
+    task.decode({"probs": probs}, 0, meta, single=True)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert 640 * 960 * 4 < peak < 5 * 640 * 960 * 4
