@@ -105,9 +105,7 @@ class Page:
     def upload(self, path: Path, *, answered: bool = True) -> None:
         self.find("#file").send_keys(str(path))
         if answered:
-            self.until(
-                "document.getElementById('save-json').disabled === false && document.getElementById('busy').hidden"
-            )
+            self.until(f"document.getElementById('status').innerText.startsWith('{path.name}, ')")
             self.frame()
 
     def notice(self) -> str:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import re
+import subprocess
 import sys
+import time
 from pathlib import Path
 
 import cv2
@@ -48,9 +50,9 @@ def page(driver, stub, folder):
 
 def written(path: Path, size: tuple[int, int] = SIZE, **options) -> Path:
     """Writes a soft gradient, so that every pixel differs a little from its neighbours."""
-    height, width = size
-    rows, columns = np.mgrid[:height, :width]
-    pixels = np.stack([rows * 200 // height, columns * 200 // width, np.full(size, 90)], axis=-1).astype(np.uint8)
+    pixels = np.full((*size, 3), 90, np.uint8)
+    pixels[..., 0] = (np.arange(size[0]) * 200 // size[0])[:, None]
+    pixels[..., 1] = np.arange(size[1]) * 200 // size[1]
     Image.fromarray(pixels).save(path, **options)
     return path
 
@@ -58,6 +60,11 @@ def written(path: Path, size: tuple[int, int] = SIZE, **options) -> Path:
 @pytest.fixture(scope="module")
 def picture(folder):
     return written(folder / "street.png")
+
+
+@pytest.fixture(scope="module")
+def large(folder):
+    return written(folder / "large.jpg", (4000, 6000))
 
 
 def middle(box: tuple[float, float, float, float]) -> tuple[float, float]:
@@ -140,6 +147,7 @@ def test_classes_are_switched_one_by_one_and_all_at_once(page, picture):
     changed = (with_sky != without_sky).any(axis=-1)
     assert changed[bare_at[1], bare_at[0]]
     assert not changed[round(len(changed) * 0.4) :].any()  # the sky is the upper third
+    assert page.hover(*page.place(30, 10, SIZE)) == ""
     page.click("[data-task=seg] .pair button:last-child")
     none = page.canvas()
     page.click("[data-task=seg] .layer-switch")
@@ -312,7 +320,7 @@ def test_a_file_that_is_no_picture_is_refused_here(page, stub, folder):
     file = folder / "notes.jpg"
     file.write_text("no picture")
     page.upload(file, answered=False)
-    assert "notes.jpg is not a picture that this browser can show" in page.notice()
+    assert "This browser cannot show that file" in page.notice()
     assert stub.asked == []
 
 
@@ -333,14 +341,13 @@ def test_what_the_server_would_refuse_is_not_uploaded_and_a_smaller_copy_is_offe
         stub.model = MODEL
 
 
-def test_a_large_picture_neither_freezes_the_page_nor_moves_its_results(page, folder):
+def test_a_large_picture_neither_freezes_the_page_nor_moves_its_results(page, large):
     size = (4000, 6000)
-    path = written(folder / "large.jpg", size)
     page.js(
         "window.longest = 0; const note = e => { longest = Math.max(longest, e.duration) };"
         "new PerformanceObserver(l => l.getEntries().forEach(note)).observe({type: 'longtask'})"
     )
-    page.upload(path)
+    page.upload(large)
     assert page.canvas().shape[1] < 2000, "the canvas is as large as the screen, not as the picture"
     assert page.hover(*page.place(4200, 1700, size)).startswith("stop score 0.91")
     page.click("[data-table=det] tbody tr:nth-child(2) .row-button")  # zooms in on the small one
@@ -374,12 +381,44 @@ def test_zoom_and_pan_keep_results_in_place(page, picture):
     assert page.hover(wide * 0.1, tall / 2).startswith("speed limit")
     page.click("#zoom-fit")
     np.testing.assert_array_equal(page.canvas(), fitted)
+    across, down = page.place(*middle(SMALL), SIZE)
+    page.hover(across, down)
+    wheel = """const c = document.getElementById('canvas'), b = c.getBoundingClientRect(), [x, y, ctrlKey] = arguments;
+      c.dispatchEvent(new WheelEvent('wheel', {deltaY: -400, ctrlKey, clientX: b.x + x, clientY: b.y + y, cancelable: true}))"""
+    zoom = page.text("zoom-value")
+    page.js(wheel, across, down, False)
+    assert page.text("zoom-value") == zoom, "a plain wheel scrolls the page"
+    for _ in range(3):
+        page.js(wheel, across, down, True)
+        assert page.hover(across, down).startswith("speed limit"), "what is under the mouse stays there"
+    page.click("#zoom-fit")
     for _ in range(3):
         page.click("#zoom-in")
     assert int(page.text("zoom-value").split()[0]) > 250
     for _ in range(3):
         page.click("#zoom-out")
     np.testing.assert_array_equal(page.canvas(), fitted)
+
+
+def test_a_change_of_the_windows_size_leaves_no_blank_picture(page, picture):
+    page.upload(picture)
+    code = """const done = arguments[0]; window.requestAnimationFrame = () => 0;  // only what is painted at once counts
+      document.getElementById('stage').style.width = '500px';
+      setTimeout(() => { const c = document.getElementById('canvas');
+        done([c.width, Math.max(...c.getContext('2d').getImageData(250, 100, 1, 1).data)]); }, 300)"""
+    assert page.driver.execute_async_script(code) == [500, 255]
+
+
+def test_tags_of_boxes_out_of_view_are_not_painted(page, picture):
+    page.upload(picture)
+    for task in ("seg", "cls"):
+        page.click(f"[data-task={task}] .layer-switch")
+    page.slide("threshold", 0.05)
+    page.click("[data-task=det] [data-index='0']")
+    page.click("[data-table=det] tbody tr:nth-child(2) .row-button")  # now the other one is above the view
+    painted = page.canvas()[..., :3].astype(int)
+    seen = [(np.abs(painted - colour).max(axis=-1) < 3).sum() > 20 for colour in COLOURS[:3]]
+    assert seen == [False, False, True]
 
 
 def test_a_picture_can_be_dropped_and_pasted(page, stub, picture):
@@ -401,12 +440,24 @@ def test_a_photo_turned_by_its_camera_lies_as_the_server_sees_it(page, folder):
     assert "120 × 300" in page.text("status")
 
 
-def test_the_picture_chosen_last_wins_and_a_run_can_be_cancelled(page, stub, picture, folder):
-    stub.delay = 0.8
+def test_the_picture_chosen_last_wins_and_a_run_can_be_cancelled(page, stub, picture, large, folder):
+    page.js(
+        "window.said = []; const status = document.getElementById('status');"
+        "new MutationObserver(() => said.push(status.textContent)).observe(status, {childList: true})"
+    )
+    stub.delay = 0.5
     page.upload(written(folder / "first.png", (100, 150)), answered=False)
     page.until("!document.getElementById('busy').hidden")
     page.upload(picture)
     assert page.text("status").startswith("street.png, 303")
+    assert not any("Cancelled" in words or words.startswith("first.png, ") for words in page.js("return said"))
+    stub.delay = 0.2
+    page.upload(large, answered=False)  # takes longer to open than the next
+    page.upload(picture)
+    time.sleep(0.5)
+    assert page.text("status").startswith("street.png, 303")
+    assert {asked["file"] for asked in stub.asked} == {"first.png", "street.png"}
+    stub.delay = 0.5
     page.click("#run")
     page.until("!document.getElementById('busy').hidden")
     page.click("#cancel")
@@ -576,3 +627,59 @@ def test_the_examples_are_what_the_generator_draws_and_small(tmp_path):
         assert committed.stat().st_size < MAX_BYTES == 100_000
         new, old = (cv2.imread(str(p)).astype(int) for p in (path, committed))
         assert np.abs(new - old).mean() < 1, name  # another JPEG encoder may round otherwise
+
+
+@pytest.fixture(scope="module")
+def service():
+    """Yields the address of the real service with a made-up network; it holds one picture at a time for half a second."""
+    pytest.importorskip("fastapi", reason="needs requirements-serving.txt")
+    flags = ["--slow=0.5", "--queue_size=1", "--max_images=1", "--max_pixels=30000000"]
+    command = [sys.executable, str(Path(__file__).parent / "serving_fakes.py"), *flags]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
+        try:
+            events = {}
+            for line in process.stdout:
+                entry = json.loads(line)
+                events[entry["event"]] = entry
+                if {"listening", "ready"} <= set(events):
+                    break
+            assert {"listening", "ready"} <= set(events), events
+            yield events["listening"]["url"]
+        finally:
+            process.terminate()
+
+
+def test_the_real_service_serves_the_page_and_its_answers_are_shown(driver, service, folder):
+    page = Page(driver, service, folder).open()
+    assert page.text("model").split() == ["fake", "1"]
+    Image.fromarray(np.full((60, 80, 3), (10, 10, 220), np.uint8)).save(folder / "real.png")
+    page.upload(folder / "real.png")
+    assert page.text("status").startswith("real.png, 80 × 60: ")
+    assert page.hover(*page.place(40, 50, (60, 80))).startswith("blue ")  # the fake's classes are the picture's colours
+    page.click("#save-json")
+    saved = json.loads(page.download("real.json").read_text())
+    assert saved["results"][0]["seg"]["mask"]["encoding"] == "rle"
+    Image.new("RGB", (60, 80)).save(folder / "other.gif")
+    page.find("#file").send_keys(str(folder / "other.gif"))
+    assert "It takes JPEG, PNG, WEBP, BMP" in page.notice()
+    assert "other.gif: the file's first bytes" in page.notice()
+    noise = np.random.default_rng(0).integers(0, 256, (1200, 1200, 3), np.uint8)
+    Image.fromarray(noise).save(folder / "noise.png")  # 4 MB: refused before the upload has ended
+    page.js(
+        """const busy = async () => { const blob = await (await fetch('page/examples/vehicle.jpg')).blob();
+          for (window.going = true; window.going;) { const form = new FormData(); form.append('images', blob, 'a.jpg');
+            await fetch('v1/predict', {method: 'POST', body: form}); } };
+        busy(); busy()"""
+    )
+    for _ in range(5):  # now and then the page's own request finds the one free place
+        page.find("#file").send_keys(str(folder / "noise.png"))
+        page.until(
+            "/busy/.test(document.getElementById('notice').innerText)"
+            "|| /^noise.png, /.test(document.getElementById('status').innerText)"
+        )
+        if "busy" in page.text("notice"):
+            break
+    page.js("window.going = false")
+    assert page.text("notice").startswith("The server is busy")
+    assert page.foreign_requests() == []
+    assert page.errors() == []

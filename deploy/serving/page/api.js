@@ -1,7 +1,7 @@
 // Requests to the service, and its refusals in words. docs: /openapi.json
 
 export class ServiceError extends Error {
-  /** status: HTTP status; 0 = no answer at all, -1 = found out here, before anything was sent. */
+  /** status: HTTP status; 0 = no answer at all; found out here, before anything was sent: -1 too large, -2 no picture. */
   constructor(status, code, message, { retryAfter = null, requestId = "" } = {}) {
     super(message);
     Object.assign(this, { status, code, retryAfter, requestId });
@@ -91,6 +91,7 @@ export function advice(error, limits) {
   const size = "Make the picture smaller, or choose another one.";
   const allowed = limitsText(limits);
   const words = {
+    "-2": ["This browser cannot show that file", "It is damaged, cut off or no picture. Open it in a picture editor, save it as JPEG or PNG, or choose another one.", "choose"],
     "-1": ["This picture is too large for the server", `${size} It takes ${allowed}.`, "smaller"],
     0: ["The server does not answer", "It may be stopped or starting. Check that it runs and that you are connected, then try again; your picture is kept.", "retry"],
     400: ["The server does not accept these settings", "Change what you ask for, then run again.", "settings"],

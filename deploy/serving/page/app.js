@@ -56,6 +56,8 @@ async function connect() {
 async function take(blob, name) {
   const turn = ++session.opened; // a slow file must not replace a picture that was chosen after it
   session.running?.abort();
+  session.running = null;
+  busy(false);
   notice.clear();
   say(`Opening ${name} …`);
   let picture;
@@ -218,7 +220,10 @@ function filtered() {
   updateCounts($("layers"), scene);
   buildFound($("found"), scene, {
     highlight: (layer, box) => probe.point(layer, box),
-    open: (box) => viewer.zoomTo(box),
+    open: (box) => {
+      viewer.zoomTo(box);
+      $("stage").scrollIntoView({ block: "nearest" });
+    },
   });
   viewer.redraw();
 }

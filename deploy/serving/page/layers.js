@@ -72,35 +72,48 @@ function paintMask(context, { labels, width, height, classes, hidden }, view) {
 const at = (canvasPixel, scale, offset, size) => Math.min(size - 1, Math.max(0, Math.floor((canvasPixel + 0.5) / scale + offset)));
 
 function paintBoxes(context, layer, scene, view, unit) {
-  for (const box of shownBoxes(layer, scene.threshold).reverse()) {
-    const colour = layer.classes[box.index].colour;
-    const strong = scene.highlight === box;
-    const [x, y] = [(box.x1 - view.x) * view.scale, (box.y1 - view.y) * view.scale];
-    const [w, h] = [(box.x2 - box.x1) * view.scale, (box.y2 - box.y1) * view.scale];
-    if (strong) {
-      context.fillStyle = isLight(colour) ? "rgba(0, 0, 0, .25)" : "rgba(255, 255, 255, .3)";
-      context.fillRect(x, y, w, h);
-    }
-    // Dark blue on a night street would vanish: every box has a rim of the opposite brightness.
-    context.lineJoin = "round";
-    context.strokeStyle = isLight(colour) ? "rgba(0, 0, 0, .75)" : "rgba(255, 255, 255, .9)";
-    context.lineWidth = (strong ? 6 : 4) * unit;
-    context.strokeRect(x, y, w, h);
-    context.strokeStyle = cssColour(colour);
-    context.lineWidth = (strong ? 3.5 : 2) * unit;
-    context.strokeRect(x, y, w, h);
-    paintTag(context, box, x - unit, y, colour, unit);
-  }
+  const { width, height } = context.canvas;
+  const boxes = shownBoxes(layer, scene.threshold).filter((box) =>
+    (box.x2 - view.x) * view.scale >= 0 && (box.x1 - view.x) * view.scale <= width &&
+    (box.y2 - view.y) * view.scale >= 0 && (box.y1 - view.y) * view.scale <= height);
+  for (const box of [...boxes].reverse()) paintFrame(context, layer, box, scene.highlight === box, view, unit);
+  const tags = [];
+  if (scene.highlight && boxes.includes(scene.highlight)) boxes.unshift(scene.highlight);
+  for (const box of boxes) paintTag(context, box, layer.classes[box.index].colour, view, unit, tags);
 }
 
-/** Class and score on a strip of colour that stands on (x, y), pushed into the canvas where it would stick out. */
-function paintTag(context, { name, score }, x, y, colour, unit) {
+function paintFrame(context, layer, box, strong, view, unit) {
+  const colour = layer.classes[box.index].colour;
+  const [x, y] = [(box.x1 - view.x) * view.scale, (box.y1 - view.y) * view.scale];
+  const [w, h] = [(box.x2 - box.x1) * view.scale, (box.y2 - box.y1) * view.scale];
+  if (strong) {
+    context.fillStyle = isLight(colour) ? "rgba(0, 0, 0, .25)" : "rgba(255, 255, 255, .3)";
+    context.fillRect(x, y, w, h);
+  }
+  // Dark blue on a night street would vanish: every box has a rim of the opposite brightness.
+  context.lineJoin = "round";
+  context.strokeStyle = isLight(colour) ? "rgba(0, 0, 0, .75)" : "rgba(255, 255, 255, .9)";
+  context.lineWidth = (strong ? 6 : 4) * unit;
+  context.strokeRect(x, y, w, h);
+  context.strokeStyle = cssColour(colour);
+  context.lineWidth = (strong ? 3.5 : 2) * unit;
+  context.strokeRect(x, y, w, h);
+}
+
+/**
+ * Class and score on a strip of colour that stands on a box, pushed into the canvas where it would stick out. Left out
+ * where it would lie on the tag of a better box: the table and the mouse still name that box.
+ */
+function paintTag(context, { name, score, x1, y1 }, colour, view, unit, tags) {
+  const [x, y] = [(x1 - view.x) * view.scale - unit, (y1 - view.y) * view.scale];
   context.font = `600 ${12 * unit}px ${FONT}`;
   const [padding, height] = [5 * unit, 18 * unit];
   const shown = shortened(context, name, ` ${score.toFixed(2)}`, context.canvas.width - 2 * padding);
   const width = context.measureText(shown).width + 2 * padding;
   const left = Math.max(0, Math.min(x, context.canvas.width - width));
   const top = y - height >= 0 ? y - height : Math.max(0, y);
+  if (tags.some((tag) => left < tag.left + tag.width && tag.left < left + width && Math.abs(tag.top - top) < height)) return;
+  tags.push({ left, top, width });
   context.fillStyle = cssColour(colour);
   context.fillRect(left, top, width, height);
   context.strokeStyle = isLight(colour) ? "rgba(0, 0, 0, .55)" : "rgba(255, 255, 255, .55)";

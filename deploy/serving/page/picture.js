@@ -13,7 +13,7 @@ export async function openPicture(blob, name) {
   try {
     detail = await createImageBitmap(blob);
   } catch {
-    throw new ServiceError(415, "not_a_picture", `${name} is not a picture that this browser can show.`);
+    throw new ServiceError(-2, "not_a_picture", `${name} cannot be decoded.`);
   }
   const { width, height } = detail;
   const shrink = Math.min(1, PREVIEW_SIDE / Math.max(width, height));

@@ -35,12 +35,14 @@ export class Viewer {
     const unit = Math.min(2, window.devicePixelRatio || 1);
     const wide = this.stage.clientWidth;
     const tall = Math.round(Math.max(200, Math.min((wide * this.size.height) / this.size.width, 0.72 * window.innerHeight)));
-    if (this.unit === unit && this.wide === wide && this.tall === tall && !this.fitted) return this.redraw();
-    Object.assign(this, { unit, wide, tall });
-    this.canvas.style.height = `${tall}px`;
-    this.canvas.width = Math.max(1, Math.round(wide * unit));
-    this.canvas.height = Math.max(1, Math.round(tall * unit));
+    if (this.unit !== unit || this.wide !== wide || this.tall !== tall) {
+      Object.assign(this, { unit, wide, tall });
+      this.canvas.style.height = `${tall}px`;
+      this.canvas.width = Math.max(1, Math.round(wide * unit));
+      this.canvas.height = Math.max(1, Math.round(tall * unit));
+    }
     this.set(this.fitted ? this.fitScale() : this.view.scale, this.view.x, this.view.y);
+    this.paintScene(this.context, this.view, this.unit); // now: a canvas that changed its size is blank until it is painted
   }
 
   fitScale() {
