@@ -18,6 +18,7 @@ import cv2
 import numpy as np
 
 from ppmtl.data.canvas import Transform, augment
+from ppmtl.data.workers import end_with_parent
 from ppmtl.structures import ClassList, Sample
 
 log = logging.getLogger(__name__)
@@ -247,7 +248,7 @@ def _from_workers(steps: _Steps, num_workers: int) -> Generator[Batch, None, Non
             batch_size=None,
             num_workers=min(num_workers, max(1, len(steps))),
             use_shared_memory=_shared_memory_is_large(),
-            worker_init_fn=_quiet_worker,
+            worker_init_fn=_start_worker,
         )
     )
     try:
@@ -268,7 +269,8 @@ def _from_workers(steps: _Steps, num_workers: int) -> Generator[Batch, None, Non
         batches._try_shutdown_all()
 
 
-def _quiet_worker(worker_id: int) -> None:  # noqa: ARG001
+def _start_worker(worker_id: int) -> None:  # noqa: ARG001
+    end_with_parent()
     cv2.setNumThreads(0)  # as many workers as wanted are running already; OpenCV's threads would fight with them
 
 

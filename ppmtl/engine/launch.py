@@ -6,7 +6,6 @@ import multiprocessing
 import os
 import signal
 import sys
-import threading
 import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
@@ -16,6 +15,7 @@ from multiprocessing.connection import wait
 from multiprocessing.process import BaseProcess
 from typing import Any
 
+from ppmtl.data.workers import end_with_parent
 from ppmtl.engine.distributed import guard
 from ppmtl.engine.processes import JobError, Processes
 
@@ -59,34 +59,26 @@ def launch(function: Callable[..., object], arguments: Sequence[Any], nprocs: in
 
 @dataclass(frozen=True)
 class _Outcome:
-    """How a process ended: with an exit code, perhaps with a message, which may be about another one's failure."""
+    """How a process ended: with an exit code, and a message if it was it that failed."""
 
     code: int
     message: str = ""
-    followed: bool = False
 
 
 def _run(function: Callable[..., object], arguments: Sequence[Any], outcomes: Any) -> None:
     """Runs one of several processes, and tells the one that started it how it ended."""
     os.setsid()  # the terminal's Ctrl-C reaches only the process that started this one, which passes it on, once
-    threading.Thread(target=_end_with_parent, daemon=True).start()
+    end_with_parent()
     outcome = _Outcome(0)
     try:
         with guard():
             function(*arguments)
     except JobError as error:
-        outcome = _Outcome(1, str(error), error.followed)
+        outcome = _Outcome(1, str(error))
     except SystemExit as end:
         outcome = _Outcome(end.code if isinstance(end.code, int) else int(end.code is not None))
     outcomes.put((int(os.environ["PADDLE_TRAINER_ID"]), outcome))
     sys.exit(outcome.code)
-
-
-def _end_with_parent() -> None:
-    parent = multiprocessing.parent_process()
-    assert parent is not None
-    parent.join()
-    os._exit(1)  # it was killed: nobody watches this process, and a restarted run would share its files
 
 
 @contextmanager
@@ -129,13 +121,12 @@ def _wait(processes: Sequence[BaseProcess], outcomes: Any) -> tuple[dict[int, _O
 
 
 def _raise_the_cause(told: dict[int, _Outcome], silent: dict[int, int], processes: Processes) -> None:
-    """Raises what ended the job, if anything did: a failure that explains itself, before a death, before its echo."""
-    messages = [outcome.message for outcome in told.values() if outcome.message and not outcome.followed]
+    """Raises what ended the job, if anything did: a failure that explains itself before a death."""
+    messages = [outcome.message for outcome in told.values() if outcome.message]
     for rank, code in silent.items():
         if code < 0:
             why = "; perhaps the system killed it for lack of memory" if -code == signal.SIGKILL else ""
             messages.append(f"{processes.name(rank)} ended by {signal.Signals(-code).name}{why}")
-    messages += [outcome.message for outcome in told.values() if outcome.followed]
     messages += [f"{processes.name(rank)} ended with exit code {code}" for rank, code in silent.items() if code > 0]
     if messages:
         raise JobError(messages[0])

@@ -3,8 +3,14 @@
 from __future__ import annotations
 
 import multiprocessing
+import os
+import signal
+import subprocess
+import sys
+import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -249,3 +255,34 @@ def test_a_bad_file_surfaces_in_place_with_its_own_message(workers: int, error: 
 def test_a_bug_in_a_worker_ends_the_stream_and_does_not_hang() -> None:
     with pytest.raises(RuntimeError, match=r"source 'cls': a data worker died.*num_workers=0"):
         list(stream(dataset=Numbers(30, fail_at=7, error=KeyError), sampler="sequential").loader(0, 10, 2))
+
+
+KILLED = """
+import os, signal, sys
+sys.path[:0] = [{tests!r}, {root!r}]
+from test_source import stream
+
+batches = stream(200).loader(0, 1000, 2)
+next(batches)
+children = open(f"/proc/self/task/{{os.getpid()}}/children").read().split()
+print(*[pid for pid in children if "resource_tracker" not in open(f"/proc/{{pid}}/cmdline").read()], flush=True)
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+@pytest.mark.skipif(not Path("/proc").is_dir(), reason="needs /proc")
+def test_workers_end_when_their_process_is_killed(tmp_path: Path) -> None:
+    script, told = tmp_path / "killed.py", tmp_path / "told.txt"
+    script.write_text(KILLED.format(tests=str(Path(__file__).parent), root=str(Path(__file__).parents[2])))
+    with told.open("w") as out:  # a file: workers that live on would keep a pipe open, and this test waiting
+        result = subprocess.run([sys.executable, str(script)], stdout=out, stderr=out, check=False)
+    assert result.returncode == -signal.SIGKILL, told.read_text()
+    workers = [Path("/proc") / pid for pid in told.read_text().splitlines()[-1].split()]
+    assert len(workers) == 2
+    deadline = time.monotonic() + 20
+    while any(worker.exists() for worker in workers) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    left = [worker for worker in workers if worker.exists()]
+    for worker in left:
+        os.kill(int(worker.name), signal.SIGKILL)
+    assert not left
