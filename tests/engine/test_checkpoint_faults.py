@@ -15,6 +15,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from safetensors import SafetensorError
 
 from ppmtl.engine import checkpoint, storage
 
@@ -297,6 +298,22 @@ def test_a_limit_on_file_sizes_is_named(tmp_path):
     assert "(ulimit -f): raise it" in done.stderr
     assert names(tmp_path) == ["latest", "step_0000001"]
     assert step_in(tmp_path / "latest") == 1
+
+
+@pytest.mark.parametrize(
+    "number, remedy", [(errno.EROFS, "mounted read-only"), (errno.EDQUOT, "Your quota"), (errno.EIO, "Mend the cause")]
+)
+def test_each_refusal_of_a_disk_has_its_own_remedy(tmp_path, monkeypatch, number, remedy):
+    save(tmp_path, 1)
+
+    def refusing(*_args, **_kwargs):
+        raise SafetensorError(f"Error while serializing: I/O error: {os.strerror(number)} (os error {number})")
+
+    monkeypatch.setattr(storage, "serialize_file", refusing)
+    with pytest.raises(OSError, match=f"{os.strerror(number)}.*Still whole there: step_0000001.*{remedy}") as error:
+        save(tmp_path, 2)
+    assert error.value.errno == number
+    assert names(tmp_path) == ["latest", "step_0000001"]
 
 
 def test_room_is_checked_before_the_folder_exists_and_before_anything_is_written(tmp_path):
