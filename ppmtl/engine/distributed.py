@@ -57,7 +57,8 @@ def guard() -> Iterator[None]:
     launcher ends a job some seconds after its first process.
 
     Raises:
-        JobError: in every process of several, in place of whatever one of them raised; the message names its rank.
+        JobError: in the process that failed, if there are several; in place of what it raised, naming its rank.
+        SystemExit: in the others, which have printed the message then.
     """
     end: SystemExit | None = None
     try:
@@ -70,19 +71,19 @@ def guard() -> Iterator[None]:
     except BaseException as error:  # truly every error: the others would wait for this process
         if dist.get_world_size() == 1:
             raise
-        raise _job_error(error) from error
+        raise _end_of_the_job(error) from error
     if _watch is not None:
         _watch.leave()
     if end is not None:
         raise end
 
 
-def _job_error(error: BaseException) -> JobError:
-    """Returns what this process says of its end, after telling the others unless it is they who failed."""
+def _end_of_the_job(error: BaseException) -> BaseException:
+    """Returns what this process ends with, after telling the others, unless it is one of them that failed first."""
     # Paddle's own errors, also those of a lost connection, are RuntimeError or OSError without errno
     explained = isinstance(error, ValueError | FloatingPointError) or getattr(error, "errno", None) is not None
-    if _watch is not None and (failure := _watch.failure(wait_seconds=0 if explained else 5)):
-        return JobError(failure, followed=True)
+    if _watch is not None and _watch.heard_of_a_failure(wait_seconds=0 if explained else 5):
+        return SystemExit(1)
     if not explained or os.environ.get("PPMTL_TRACEBACK") == "1":
         traceback.print_exception(error, file=sys.stderr)
     me = Processes(dist.get_rank(), dist.get_world_size()).name()
@@ -189,7 +190,7 @@ def average_buffers(model: nn.Layer, *averages: Mapping[str, paddle.Tensor]) -> 
     names = [
         f"{name}.{statistic}"
         for name, layer in model.named_sublayers()
-        if isinstance(layer, _BATCH_NORM)
+        if isinstance(layer, _BATCH_NORM) and layer.training  # frozen ones agree, and the sum would round them
         for statistic in ("_mean", "_variance")
     ]
     average_tensors([tensors[name] for tensors in (model.state_dict(), *averages) for name in names])

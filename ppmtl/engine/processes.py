@@ -8,15 +8,7 @@ from typing import Any
 
 
 class JobError(ValueError):
-    """One of several processes failed; the message names it.
-
-    Attributes:
-        followed: it was another process than the one that raises this.
-    """
-
-    def __init__(self, message: str, *, followed: bool = False) -> None:
-        super().__init__(message)
-        self.followed = followed
+    """One of several processes failed; the message names it."""
 
 
 def _alone(value: Any) -> list[Any]:

@@ -36,7 +36,6 @@ class Watch:
         self._processes = processes
         self._peers: dict[int, Connection] = {}
         self._lock, self._heard = threading.Lock(), threading.Event()
-        self._failure: str | None = None
         self._left = False
         if processes.rank == 0:
             key = secrets.token_bytes()  # so that nothing else on the network can end the job
@@ -51,10 +50,9 @@ class Watch:
         # A forked data worker would hold the connection open after its process was killed
         os.register_at_fork(after_in_child=self._close)
 
-    def failure(self, wait_seconds: float) -> str | None:
-        """Returns how another process failed, or None if nothing was heard of it in that time."""
-        self._heard.wait(wait_seconds)
-        return self._failure
+    def heard_of_a_failure(self, wait_seconds: float) -> bool:
+        """Returns whether another process failed, as far as that is known then; its message has been printed."""
+        return self._heard.wait(wait_seconds)
 
     def report(self, message: str) -> None:
         """Tells all others that this process failed; they end."""
@@ -74,6 +72,7 @@ class Watch:
             _in_background(self._listen, peer)
 
     def _listen(self, peer: int) -> None:
+        """Waits for the end of a peer; if it is a failure, passes it on, prints it and ends this process."""
         try:
             told = self._peers[peer].recv_bytes()
         except (EOFError, OSError):
@@ -81,14 +80,13 @@ class Watch:
         if told == _BYE:
             return
         with self._lock:
-            if self._left or self._failure is not None:
+            if self._left or self._heard.is_set():
                 return
-            self._failure = told.decode()
-        self._send(told)  # the first process passes it on
-        self._heard.set()
+            self._send(told)  # the first process passes it on
+            if multiprocessing.parent_process() is None:  # else the process that started this one prints it
+                print(told.decode(), file=sys.stderr, flush=True)
+            self._heard.set()
         time.sleep(_GRACE_SECONDS)
-        if multiprocessing.parent_process() is None:  # else the process that started this one prints it
-            print(self._failure, file=sys.stderr, flush=True)
         os._exit(1)
 
     def _send(self, message: bytes) -> None:

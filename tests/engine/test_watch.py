@@ -1,0 +1,93 @@
+"""Processes that learn of each other's end: plain ones without Paddle, so that each costs a tenth of a second."""
+
+import subprocess
+import sys
+import time
+
+import pytest
+
+PEER = """
+import os, pickle, sys, time
+sys.path.insert(0, {root!r})
+from ppmtl.engine.processes import Processes
+from ppmtl.engine import watch as module
+module._GRACE_SECONDS = 1.0
+
+rank, folder, behaviour = int(sys.argv[1]), sys.argv[2], sys.argv[3]
+number = 0
+
+def exchange(value):
+    global number
+    number += 1
+    names = [f"{{folder}}/{{number}}_{{r}}" for r in range(3)]
+    with open(names[rank] + ".tmp", "wb") as file:
+        pickle.dump(value, file)
+    os.rename(names[rank] + ".tmp", names[rank])
+    while not all(map(os.path.exists, names)):
+        time.sleep(0.01)
+    return [pickle.load(open(name, "rb")) for name in names]
+
+watch = module.Watch(Processes(rank, 3, exchange), "127.0.0.1")
+time.sleep(0.3)
+if behaviour == "fails":
+    watch.report(f"rank {{rank}} of 3: 7.png: cannot be decoded")
+    sys.exit(1)
+if behaviour == "dies":
+    if os.fork() == 0:
+        time.sleep(30)  # as a data worker that has not noticed yet
+    os.kill(os.getpid(), 9)
+if behaviour.startswith("leaves"):
+    time.sleep(1.5 * (behaviour == "leaves late"))
+    watch.leave()
+    sys.exit(0)
+if behaviour == "follows":
+    print("heard", watch.heard_of_a_failure(20), flush=True)
+time.sleep(30)  # as in an all-reduce
+"""
+
+
+def job(tmp_path, *behaviours):
+    """Returns {rank: (exit code, stdout, stderr)} and the seconds until the last one ended, 8 at most."""
+    from pathlib import Path
+
+    code = PEER.format(root=str(Path(__file__).resolve().parents[2]))
+    command = [sys.executable, "-c", code]
+    started = time.monotonic()
+    peers = [
+        subprocess.Popen(
+            [*command, str(rank), str(tmp_path), behaviour], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        )
+        for rank, behaviour in enumerate(behaviours)
+    ]
+    results = []
+    for peer, behaviour in zip(peers, behaviours, strict=True):
+        out, err = ("", "") if behaviour == "dies" else peer.communicate(timeout=25)
+        results.append((peer.wait(25), out, err))
+    return results, time.monotonic() - started
+
+
+@pytest.mark.parametrize("failing", [0, 2])
+def test_a_failure_ends_all_others_with_its_message_though_they_hang(tmp_path, failing):
+    behaviours = ["follows" if rank == 1 else "hangs" for rank in range(3)]
+    behaviours[failing] = "fails"
+    results, seconds = job(tmp_path, *behaviours)
+    assert [code for code, _, _ in results] == [1, 1, 1]
+    for rank, (_, _, err) in enumerate(results):
+        assert err == ("" if rank == failing else f"rank {failing} of 3: 7.png: cannot be decoded\n")
+    assert results[1][1] == "heard True\n"
+    assert seconds < 20
+
+
+@pytest.mark.parametrize("dying", [0, 1])
+def test_a_death_is_noticed_at_once_even_if_a_forked_worker_lives_on(tmp_path, dying):
+    behaviours = ["hangs"] * 3
+    behaviours[dying] = "dies"
+    results, seconds = job(tmp_path, *behaviours)
+    assert [code for code, _, _ in results] == [-9 if rank == dying else 1 for rank in range(3)]
+    assert results[2][2] == f"rank {dying} of 3 ended without a word: killed, perhaps for lack of memory\n"
+    assert seconds < 20
+
+
+def test_an_orderly_end_ends_nobody_else(tmp_path):
+    results, _ = job(tmp_path, "leaves", "leaves late", "leaves")
+    assert results == [(0, "", "")] * 3
