@@ -14,7 +14,6 @@ Formats: paddle = .pdmodel, which Paddle 2.6 to 3.3 run; paddle-json = .json of 
 import argparse
 import shutil
 import sys
-import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -28,8 +27,7 @@ if TYPE_CHECKING:
     from ppmtl.bundle.settings import BundleSettings
     from ppmtl.config import ConfigTree
     from ppmtl.export.folder import Content
-    from ppmtl.export.verify import Pictures, TaskCheck
-    from ppmtl.models.multitask import MultiTaskModel
+    from ppmtl.export.verify import Pictures
     from ppmtl.run import Settings
     from ppmtl.structures import ClassList, Size
 
@@ -141,38 +139,6 @@ def choose_pictures(settings: "Settings", classes: Mapping[str, "ClassList"], co
     return found
 
 
-def check_bundle(
-    folder: Path,
-    model: "MultiTaskModel",
-    pictures: Mapping[str, "Pictures"],
-    arguments: argparse.Namespace,
-    batch: int,
-    tolerances: Mapping[str, float],
-) -> dict[str, list["TaskCheck"]]:
-    """Returns {how the bundle ran: one check per task}."""
-    import paddle
-
-    from ppmtl.bundle.backends import open_backend
-    from ppmtl.bundle.reading import read_bundle
-    from ppmtl.engine.backend import PaddleBackend
-    from ppmtl.export import verify
-
-    bundle = read_bundle(folder)
-    device = "gpu" if paddle.device.get_device().startswith("gpu") else "cpu"
-    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".export_check_") as scratch:
-        kept = Path(scratch)
-        reference = verify.record(PaddleBackend(model), bundle.tasks, pictures, kept, batch)
-
-        def run(bf16: bool) -> list["TaskCheck"]:
-            backend = open_backend(bundle, device=device, bf16=bf16)
-            return verify.compare(backend, bundle.tasks, pictures, kept, batch, reference, tolerances, bf16=bf16)
-
-        runs = {"float32": run(bf16=False)}
-        if arguments.check_bf16:
-            runs["bfloat16"] = run(bf16=True)
-    return runs
-
-
 def main(argv: Sequence[str]) -> int:
     """Returns the exit code."""
     arguments = build_parser().parse_args(argv)
@@ -182,9 +148,12 @@ def main(argv: Sequence[str]) -> int:
     if arguments.verify_images < 1:
         raise ConfigError([f"--verify_images: must be at least 1, got {arguments.verify_images}"])
     require_classes(settings)
+    if arguments.check_bf16:
+        require_bf16(arguments.graph_format)
 
     from ppmtl.export import report
     from ppmtl.export.folder import write_bundle
+    from ppmtl.export.verify import check_bundle
     from ppmtl.files import replace_folder
 
     tasks, model = cli.load_model(settings)
@@ -196,7 +165,8 @@ def main(argv: Sequence[str]) -> int:
     try:
         written = write_bundle(fresh, model, content, graph_format=arguments.graph_format, size=size, batch=batch,
                                pointwise=arguments.pointwise)  # fmt: skip
-        runs = check_bundle(fresh, model, pictures, arguments, batch or settings.eval.batch_size, tolerances)
+        runs = check_bundle(fresh, model, pictures, batch=batch or settings.eval.batch_size, tolerances=tolerances,
+                            bf16=arguments.check_bf16)  # fmt: skip
         print(report.write(fresh, written, runs, {"tolerances": tolerances, "command": sys.argv}))
         found = report.problems(runs)
         place = folder.with_name(f"{folder.name}.failed") if found else folder
@@ -234,6 +204,18 @@ def require_classes(settings: "Settings") -> None:
                 f"weights: {weights} has no class list for {', '.join(missing)} in its state.json; export a checkpoint "
                 "folder that tools/train.py wrote, or leave the task out with --tasks"
             ]
+        )
+
+
+def require_bf16(graph_format: str) -> None:
+    """Raises ConfigError if bfloat16 cannot be measured here."""
+    from ppmtl.bundle.backends import has_bf16
+
+    if graph_format == "onnx":
+        raise ConfigError(["--check_bf16: ONNX Runtime computes in float32 here; use --format paddle, or leave it out"])
+    if not has_bf16():
+        raise ConfigError(
+            ["--check_bf16: this CPU does not multiply bfloat16 itself; leave it out, or export on one that does"]
         )
 
 

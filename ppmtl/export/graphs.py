@@ -186,3 +186,16 @@ def _save(graph: nn.Layer, specs: list[Any], path: Path, old_format: bool) -> No
         warnings.simplefilter("ignore")  # remarks on Paddle's own deprecated attributes
         paddle.jit.save(graph, str(path), input_spec=specs)
     path.with_name(f"{path.name}.pdiparams.info").unlink(missing_ok=True)  # only paddle.jit.load would read it
+    if old_format:
+        _drop_call_stacks(path.with_name(f"{path.name}.pdmodel"))
+
+
+def _drop_call_stacks(file: Path) -> None:
+    """Removes what the exporter leaves in some operators: the Python call stack, with the paths of this machine."""
+    with OldIrGuard():
+        program = paddle.static.Program.parse_from_string(file.read_bytes())
+        for index in range(program.desc.num_blocks()):
+            block = program.desc.block(index)
+            for operator in (block.op(i) for i in range(block.op_size())):
+                operator.remove_attr("op_callstack")
+        file.write_bytes(program.desc.serialize_to_string())

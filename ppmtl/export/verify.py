@@ -7,16 +7,22 @@ that each network sees each picture once and the two need not be in memory toget
 from __future__ import annotations
 
 import math
+import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import paddle
 
+from ppmtl.bundle.backends import open_backend
+from ppmtl.bundle.reading import read_bundle
 from ppmtl.data.synthetic import render_street
+from ppmtl.engine.backend import PaddleBackend
 from ppmtl.engine.evaluate import Dataset, evaluate
 from ppmtl.inference import Backend, Pipeline
+from ppmtl.models.multitask import MultiTaskModel
 from ppmtl.structures import Sample, Size
 from ppmtl.tasks.base import Task
 
@@ -234,6 +240,38 @@ def _check(
 def _change(before: float, after: float) -> float:
     """Returns by how much a metric moved; a metric that is undefined in both (no such class in the pictures) did not."""
     return 0.0 if math.isnan(before) and math.isnan(after) else abs(after - before)
+
+
+def check_bundle(
+    folder: Path,
+    model: MultiTaskModel,
+    pictures: Mapping[str, Pictures],
+    *,
+    batch: int,
+    tolerances: Mapping[str, float],
+    bf16: bool = False,
+) -> dict[str, list[TaskCheck]]:
+    """Returns {how the bundle ran: one check per task}.
+
+    Args:
+        folder: the bundle.
+        model: the training graph.
+        pictures: {task: what it is measured on}.
+        batch: inputs that run together.
+        tolerances: see ``TOLERANCES``.
+        bf16: measure it in bfloat16 too.
+    """
+    bundle = read_bundle(folder)
+    device = "gpu" if paddle.device.get_device().startswith("gpu") else "cpu"
+    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".export_check_") as scratch:
+        kept = Path(scratch)
+        reference = record(PaddleBackend(model), bundle.tasks, pictures, kept, batch)
+        runs = {}
+        for how in ("float32", "bfloat16")[: 1 + bf16]:
+            low = how == "bfloat16"
+            backend = open_backend(bundle, device=device, bf16=low)
+            runs[how] = compare(backend, bundle.tasks, pictures, kept, batch, reference, tolerances, bf16=low)
+    return runs
 
 
 def as_dict(check: TaskCheck) -> dict[str, Any]:
