@@ -100,25 +100,30 @@ def is_ready(url: str) -> bool:
         return False
 
 
-def mean_batch(url: str) -> float:
-    """Returns the mean number of pictures per run since the service started."""
+def counters(url: str) -> np.ndarray:
+    """Returns what a service counted since its start: pictures run, runs, pictures answered, CPU seconds."""
     lines = httpx.get(url + "/metrics").text.splitlines()
-    numbers = dict(line.rsplit(" ", 1) for line in lines if line.startswith("ppmtl_batch_size_"))
-    return float(numbers["ppmtl_batch_size_sum"]) / max(1.0, float(numbers["ppmtl_batch_size_count"]))
+    numbers = dict(line.rsplit(" ", 1) for line in lines if "{" not in line and not line.startswith("#"))
+    names = ("ppmtl_batch_size_sum", "ppmtl_batch_size_count", "ppmtl_images_total", "process_cpu_seconds_total")
+    return np.array([float(numbers[name]) for name in names])
 
 
 def measure(urls: dict[str, str], arguments: argparse.Namespace, pictures: Sequence[bytes]) -> None:
     """Loads each service with each number of clients, and prints a table."""
     fields = {"mask": arguments.mask} | ({"tasks": arguments.tasks} if arguments.tasks else {})
-    print("| service | clients | requests/s | p50 ms | p99 ms | refused | mean batch |\n|---|---|---|---|---|---|---|")
+    print("| service | clients | requests/s | p50 ms | p99 ms | refused | pictures per run | CPU ms per picture |")
+    print("|---|---|---|---|---|---|---|---|")
     for clients in arguments.clients:
         tallies = {name: Tally() for name in urls}
+        before = {name: counters(url) for name, url in urls.items()}
         for round_number in range(arguments.rounds):
             order = list(urls) if round_number % 2 == 0 else list(urls)[::-1]
             for name in order:
                 asyncio.run(load(urls[name], pictures, fields, clients, arguments.seconds, tallies[name]))
         for name, tally in tallies.items():
-            print(f"| {name} | {clients} | {' | '.join(tally.row())} | {mean_batch(urls[name]):.1f} |", flush=True)
+            run, runs, answered, cpu = counters(urls[name]) - before[name]
+            own = f"{run / max(1, runs):.1f} | {1000 * cpu / max(1, answered):.0f}"
+            print(f"| {name} | {clients} | {' | '.join(tally.row())} | {own} |", flush=True)
 
 
 def main(argv: Sequence[str]) -> int:

@@ -51,6 +51,8 @@ def main(argv: Sequence[str]) -> int:
         device=arguments.device.lower(),
         cpu_threads=arguments.cpu_threads,
         bf16=arguments.enable_bf16,
+        run_mode=arguments.run_mode,
+        engine=arguments.engine,
     )
     serve(model, options, arguments.host, arguments.port)
     return 0
@@ -63,8 +65,12 @@ def _parser() -> argparse.ArgumentParser:
     result.add_argument("--port", type=int, default=8000, help="default: 8000; 0 = a free one, see the log")
     result.add_argument("--tasks", type=flags.names, metavar="seg,det", help="serve only these tasks")
     result.add_argument("--device", default="cpu", help="cpu (default), gpu or gpu:1")
-    result.add_argument("--cpu_threads", type=int, default=1, help="of the network (default: 1)")
+    result.add_argument("--cpu_threads", type=int, metavar="N", help="of the network (default: every core)")
     flags.add_switch(result, "--enable_bf16", "bfloat16 on CPUs that have it")
+    result.add_argument("--run_mode", default="paddle", choices=["paddle", "trt_fp32", "trt_fp16"],
+                        help="trt_*: through TensorRT, on a GPU (default: paddle)")  # fmt: skip
+    result.add_argument("--engine", choices=["paddle", "onnxruntime", "openvino"],
+                        help="default: ONNX Runtime for .onnx bundles, Paddle Inference for the others")  # fmt: skip
     result.add_argument("--api_key_file", metavar="FILE", help=f"ask for the key in this file; or set {KEY_VARIABLE}. "
                         "Never on the command line, where every user of the machine can read it")  # fmt: skip
     for field in fields(Options):

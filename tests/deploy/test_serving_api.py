@@ -114,6 +114,13 @@ def test_tta_shows_every_tasks_views():
         assert sorted(shape[1:3] for shape, _ in network.runs) == [(60, 80), (60, 80), (120, 160), (120, 160)]
 
 
+def test_tta_takes_a_quarter_of_the_pixels():
+    with running(max_pixels=4 * 60 * 80 - 1) as client:
+        assert refusal(post(client, tta="true")) == (413, "image_too_large")
+        assert post(client).status_code == 200
+        assert client.get("/v1/model").json()["limits"]["max_pixels_tta"] == 60 * 80 - 1
+
+
 def test_tta_is_refused_by_a_model_of_one_size():
     with running(model=fake_model(FakeNetwork(), tta=False)) as client:
         assert refusal(post(client, tta="true")) == (400, "bad_field")

@@ -146,6 +146,8 @@ def test_a_picture_at_the_limit_passes_and_one_pixel_more_does_not():
     options = Options(max_pixels=60 * 80)
     assert picture_size(Upload("a", encoded(noise())), options) == (60, 80)
     assert refused(encoded(noise(60, 81)), options).status == 413
+    with pytest.raises(ServiceError, match=r"allowed are 1200 pixels in all with tta"):
+        picture_size(Upload("a", encoded(noise())), options, tta=True)
 
 
 def test_a_jpeg_of_a_thousand_scans_is_refused_before_it_is_decoded():

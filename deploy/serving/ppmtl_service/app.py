@@ -243,6 +243,7 @@ def _model_document(service: Service) -> dict[str, Any]:
             "max_images": options.max_images,
             "max_bytes": options.max_bytes,
             "max_pixels": options.max_pixels,
+            "max_pixels_tta": options.max_pixels_tta,
             "max_side": options.max_side,
             "formats": [name.lower() for name in FORMATS],
         },

@@ -33,8 +33,13 @@ class Upload:
     data: bytes
 
 
-def picture_size(upload: Upload, options: Options) -> tuple[int, int]:
+def picture_size(upload: Upload, options: Options, *, tta: bool = False) -> tuple[int, int]:
     """Returns (height, width) as the file's header says, before any EXIF turn.
+
+    Args:
+        upload: the file.
+        options: the limits.
+        tta: whether several views are wanted, which allows fewer pixels.
 
     Raises:
         ServiceError: 415 if it is no picture, 422 if its header is broken, 413 if it is too large.
@@ -50,12 +55,13 @@ def picture_size(upload: Upload, options: Options) -> tuple[int, int]:
             "says; convert it to one of these",
         )
     width, height = _header(upload, kind)
-    if max(height, width) > options.max_side or height * width > options.max_pixels:
+    pixels = options.max_pixels_tta if tta else options.max_pixels
+    if max(height, width) > options.max_side or height * width > pixels:
         raise ServiceError(
             413,
             "image_too_large",
-            f"{upload.name}: {width} x {height} pixels; allowed are {options.max_pixels} pixels in all and "
-            f"{options.max_side} per side; make the picture smaller",
+            f"{upload.name}: {width} x {height} pixels; allowed are {pixels} pixels in all"
+            f"{' with tta' if tta else ''} and {options.max_side} per side; make the picture smaller",
         )
     if kind == "JPEG" and upload.data.count(_SCAN) > _MAX_JPEG_SCANS:
         raise ServiceError(

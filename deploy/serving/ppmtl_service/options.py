@@ -12,8 +12,8 @@ class Options:
     Attributes:
         max_bytes: of one request's body.
         max_images: pictures in one request.
-        max_pixels: of one picture, and of all pictures that are being worked on at one moment. A segmentation answer
-            takes about 8 bytes per pixel and class while it is made, which is what this bounds.
+        max_pixels: of one picture, and of all pictures that are worked on at one moment, which bounds the memory:
+            about 20 bytes per pixel.
         max_side: longer side of one picture, in pixels.
         queue_size: pictures admitted at once, waiting or running; beyond it requests are refused with 429.
         timeout_s: for a whole request, upload included.
@@ -54,6 +54,12 @@ class Options:
             )
         if self.api_key == b"":
             raise ValueError("the API key is empty; put one into the file or variable, or name neither")
+
+    @property
+    def max_pixels_tta(self) -> int:
+        """Returns the pixels of one picture with test-time augmentation; averaging label maps costs 16 bytes per pixel and
+        class."""
+        return max(1, self.max_pixels // 4)
 
     @property
     def upload_bytes(self) -> int:

@@ -119,6 +119,7 @@ class Limits(_Strict):
     max_images: int
     max_bytes: int
     max_pixels: int
+    max_pixels_tta: int
     max_side: int
     formats: list[str]
 

@@ -151,7 +151,7 @@ class Service:
             ServiceError: 413, 415 or 422 for a bad picture, 429 if the queue is full, 503 when not ready.
         """
         loop = asyncio.get_running_loop()
-        sizes = await loop.run_in_executor(self._checks, self._check, uploads)
+        sizes = await loop.run_in_executor(self._checks, self._check, uploads, wanted.tta)
         self.require_ready()
         self.require_room(len(uploads))
         jobs = [_Job(upload, size, wanted) for upload, size in zip(uploads, sizes, strict=True)]
@@ -167,8 +167,8 @@ class Service:
                     future.cancel()
         return results, {stage: max(job.seconds[stage] for job in jobs) for stage in STAGES}
 
-    def _check(self, uploads: Sequence[Upload]) -> list[Size]:
-        return [picture_size(upload, self.options) for upload in uploads]
+    def _check(self, uploads: Sequence[Upload], tta: bool) -> list[Size]:
+        return [picture_size(upload, self.options, tta=tta) for upload in uploads]
 
     def _submit(self, job: _Job) -> Future[bytes]:
         self._count(+1)
