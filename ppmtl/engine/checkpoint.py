@@ -31,8 +31,8 @@ if TYPE_CHECKING:
 
 _STEP = re.compile(r"step_(\d+)\Z")
 _MEND = {
-    errno.ENOSPC: "Free some room, lower train.keep_last, or choose a save_dir on another disk",
-    errno.EDQUOT: "Your quota on this disk is used up: free some room or choose another save_dir",
+    errno.ENOSPC: "Free some room (of the step_* folders only the newest is needed to go on)",
+    errno.EDQUOT: "Your quota on this disk is used up: free some room (of the step_* folders only the newest is needed)",
     errno.EFBIG: "The limit on the size of a file is lower than this (ulimit -f): raise it",
     errno.EROFS: "The disk is mounted read-only, perhaps after an error: see dmesg, or choose another save_dir",
 }
