@@ -22,7 +22,7 @@ from ppmtl.data.synthetic import render_signs, render_street, render_vehicle
 PAGE_EXAMPLES = Path(__file__).resolve().parents[1] / "deploy/serving/page/examples"
 MAX_BYTES = 100_000
 _JPEG = [cv2.IMWRITE_JPEG_QUALITY, 86, cv2.IMWRITE_JPEG_OPTIMIZE, 1]
-_STREET, _SIGNS, _VEHICLE = (432, 768), (576, 576), (384, 576)
+_STREET, _VEHICLE = (432, 768), (384, 576)
 _CLASSES = 10  # as in the demo config, so that the demo's model knows every sign and vehicle drawn here
 
 
@@ -39,7 +39,7 @@ EXAMPLES = (
     Example("street_day.jpg", lambda: render_street(np.random.default_rng(26), _STREET)[0]),
     Example("street_dusk.jpg", lambda: render_street(np.random.default_rng(7), _STREET)[0]),
     Example("street_night.jpg", lambda: render_street(np.random.default_rng(17), _STREET)[0]),
-    Example("signs.jpg", lambda: render_signs(np.random.default_rng(113), _SIGNS, _CLASSES, 3)[0]),
+    Example("signs.jpg", lambda: render_signs(np.random.default_rng(130), _STREET, _CLASSES, 0)[0]),
     Example("vehicle.jpg", lambda: render_vehicle(np.random.default_rng(212), 2, _CLASSES, _VEHICLE)),
 )
 

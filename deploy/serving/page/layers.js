@@ -125,7 +125,7 @@ function paintTag(context, { name, score, x1, y1 }, colour, view, unit, tags) {
 }
 
 /** The class of the whole picture, in its lower left corner (of the part that is seen): the road hides least there. */
-function paintClass(context, layer, { height }, view, unit) {
+function paintClass(context, layer, { width, height }, view, unit) {
   const [best] = layer.top;
   if (!best) return;
   const [gap, size, pad] = [10 * unit, 14 * unit, 9 * unit];
@@ -133,7 +133,8 @@ function paintClass(context, layer, { height }, view, unit) {
   const bottom = Math.min(context.canvas.height, (height - view.y) * view.scale) - gap;
   const middle = bottom - size;
   context.font = `600 ${size}px ${FONT}`;
-  const room = context.canvas.width - x - gap - 3 * pad - size;
+  const right = Math.min(context.canvas.width, (width - view.x) * view.scale);
+  const room = right - x - gap - 3 * pad - size;
   const text = shortened(context, best.name, ` ${best.score.toFixed(2)}`, room);
   context.fillStyle = "rgba(16, 19, 23, .82)";
   context.beginPath();
