@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from ppmtl.config import ConfigError, ConfigTree, check, load_config
-from ppmtl.flags import add_switch, add_tta_flags, boolean, names, run, tta_overrides
+from ppmtl.flags import add_slice_flags, add_switch, add_tta_flags, boolean, names, run, slicing, tta_overrides
 
 if TYPE_CHECKING:
     from ppmtl.inference import Backend
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "add_nprocs",
+    "add_slice_flags",
     "add_switch",
     "add_tta_flags",
     "boolean",
@@ -28,6 +29,7 @@ __all__ = [
     "require_data",
     "require_weights",
     "run",
+    "slicing",
     "tta_overrides",
 ]
 
@@ -122,13 +124,11 @@ def load_trained(settings: Settings, tta: Mapping[str, Any]) -> tuple[dict[str, 
         settings: with ``weights`` set.
         tta: replaces these fields of every task's test-time augmentation.
     """
-    import dataclasses
-
     from ppmtl.engine.backend import PaddleBackend
 
     tasks, model = load_model(settings)
     for task in tasks.values():
-        task.tta = dataclasses.replace(task.tta, **tta)
+        task.change_tta(tta)
     return tasks, PaddleBackend(model)
 
 

@@ -8,9 +8,12 @@ import sys
 import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ppmtl.config import ConfigError
+
+if TYPE_CHECKING:
+    from ppmtl.tasks.base import Slicing
 
 # Paddle's own remarks on import and on correct use; they would stand between our lines and mean nothing to a user.
 os.environ.setdefault("GLOG_minloglevel", "2")  # its C++ side; must be set before paddle is imported
@@ -65,6 +68,40 @@ def tta_overrides(arguments: argparse.Namespace) -> dict[str, Any]:
     if given and not arguments.tta:
         raise ConfigError(["--scales and --flip change test-time augmentation: add --tta"])
     return given
+
+
+def add_slice_flags(to: argparse.ArgumentParser) -> None:
+    """Adds --slice_infer, --slice_size and --overlap_ratio."""
+    add_switch(to, "--slice_infer", "also show large pictures in overlapping tiles, for small objects (detection)")
+    to.add_argument("--slice_size", nargs="+", type=int, metavar="N",
+                    help="with --slice_infer: HEIGHT WIDTH of a tile, or one number for both, in pixels of the picture "
+                    "(default: the task's input size). Best is the size of the pictures trained on")  # fmt: skip
+    to.add_argument("--overlap_ratio", nargs="+", type=float, metavar="R",
+                    help="with --slice_infer: share of a tile that the next one shows again, VERTICAL HORIZONTAL or one "
+                    "number for both (default: 0.25)")  # fmt: skip
+
+
+def slicing(arguments: argparse.Namespace) -> Slicing | None:
+    """Returns how large pictures are cut into tiles, or None without --slice_infer.
+
+    Raises:
+        ConfigError: if a number makes no sense, or comes without --slice_infer.
+    """
+    from ppmtl.tasks.base import Slicing
+
+    size, overlap, problems = arguments.slice_size, arguments.overlap_ratio, []
+    if (size or overlap) and not arguments.slice_infer:
+        problems.append("--slice_size and --overlap_ratio change the tiles of large pictures: add --slice_infer")
+    if size and (len(size) > 2 or min(size) < 1):
+        problems.append(f"--slice_size: one or two whole numbers above 0, got {size}")
+    if overlap and (len(overlap) > 2 or not all(0 <= share < 1 for share in overlap)):
+        problems.append(f"--overlap_ratio: one or two numbers from 0 to below 1, got {overlap}")
+    if problems:
+        raise ConfigError(problems)
+    if not arguments.slice_infer:
+        return None
+    given = {"size": size, "overlap": overlap}
+    return Slicing(**{name: (pair[0], pair[-1]) for name, pair in given.items() if pair})
 
 
 def run(main: Callable[[Sequence[str]], int]) -> None:

@@ -20,6 +20,8 @@ from ppmtl.tasks.base import Merge, Slicing, Task, View
 Backend = Callable[[np.ndarray, tuple[str, ...]], Mapping[str, Mapping[str, np.ndarray]]]
 """(images (B, H, W, 3) uint8 RGB, task names) -> {task: raw arrays}; runs the backbone once for all tasks named."""
 
+SharedSize = Size | Literal["first"] | None
+
 
 class Pipeline:
     """Predicts pictures with any backend.
@@ -44,7 +46,7 @@ class Pipeline:
         backend: Backend,
         *,
         augment: bool = False,
-        shared_size: Size | Literal["first"] | None = None,
+        shared_size: SharedSize = None,
         batch_size: int = 1,
         slicing: Slicing | None = None,
     ) -> None:

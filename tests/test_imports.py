@@ -19,7 +19,9 @@ ALLOWED = {
     "predictions": {"structures", "tasks", "drawing"},
     "drawing": {"structures", "tasks"},
     "pictures": set(),
-    "flags": {"config"},
+    "flags": {"config", "tasks"},
+    "predict": {"structures", "inference", "pictures", "predictions"},
+    "video": {"inference", "predictions", "drawing"},
     "report": {"tasks"},
     "submission": {"structures", "ops", "tasks", "data", "pictures"},
     "data": {"structures", "ops", "config", "pictures"},
@@ -68,9 +70,23 @@ WITHOUT_PADDLE = [
     "run",
     "pictures",
     "flags",
+    "predict",
+    "video",
 ]
 ENGINES = {"paddle_inference": "paddle", "onnx_runtime": "onnxruntime", "openvino_runtime": "openvino"}
-DEPLOY = {"bundle", "pictures", "flags", "inference", "tasks", "ops", "structures", "drawing", "predictions"}
+DEPLOY = {
+    "bundle",
+    "pictures",
+    "flags",
+    "predict",
+    "video",
+    "inference",
+    "tasks",
+    "ops",
+    "structures",
+    "drawing",
+    "predictions",
+}
 
 
 def imported(path: Path) -> set[str]:

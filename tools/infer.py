@@ -8,8 +8,6 @@ every task at the task's own size instead, which is what evaluation does: more e
 """
 
 import sys
-import time
-from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -22,6 +20,7 @@ def main(argv: Sequence[str]) -> int:
     """Returns the exit code."""
     parser = cli.parser(__doc__ or "", weights=True)
     cli.add_tta_flags(parser)
+    cli.add_slice_flags(parser)
     parser.add_argument("--infer_img", metavar="FILE", help="one picture (wins over --infer_dir)")
     parser.add_argument("--infer_dir", metavar="DIR", help="all pictures of a folder")
     parser.add_argument("--output_dir", default="output/infer", metavar="DIR", help="default: output/infer")
@@ -33,11 +32,9 @@ def main(argv: Sequence[str]) -> int:
         parser.error("give --infer_img FILE or --infer_dir DIR")
     settings, _ = cli.load_settings(arguments)
 
-    from tqdm import tqdm
-
-    from ppmtl.inference import Pipeline
-    from ppmtl.pictures import find_images, read_image
-    from ppmtl.predictions import write
+    from ppmtl.inference import Pipeline, SharedSize
+    from ppmtl.pictures import find_images
+    from ppmtl.predict import predict_files
 
     cli.require_weights(settings)
     paths = (
@@ -47,34 +44,10 @@ def main(argv: Sequence[str]) -> int:
     )
     tasks, backend = cli.load_trained(settings, tta=cli.tta_overrides(arguments))
     threshold = settings.infer.draw_threshold if arguments.draw_threshold is None else arguments.draw_threshold
-    folder = Path(arguments.output_dir)
-    if any(path.resolve().parent == folder.resolve() for path in paths):
-        raise ValueError(
-            f"--output_dir {folder} holds the pictures themselves, which would be overwritten; choose another"
-        )
-    stems = Counter(path.stem for path in paths)
-    folder.mkdir(parents=True, exist_ok=True)
-    failed = 0
-    for path in tqdm(paths, unit="img", disable=not sys.stderr.isatty()):
-        try:
-            image = read_image(path)
-        except ValueError as error:  # one bad file must not cost the other pictures of the folder
-            print(f"skipped: {error}", file=sys.stderr)
-            failed += 1
-            continue
-        first = next(iter(tasks.values()))
-        shared = None if arguments.per_task_size else settings.infer.size or first.plain_size(image.shape[:2])
-        started = time.perf_counter()
-        pipeline = Pipeline(tasks, backend, augment=arguments.tta, shared_size=shared)
-        predictions = pipeline.predict([image], [str(path)])[0]
-        seconds = time.perf_counter() - started
-        runs = len(pipeline.views(image.shape[:2]))
-        extra = {"image": str(path), "seconds": round(seconds, 4), "backbone_runs": runs}
-        # a.jpg and a.png of one folder must not overwrite each other's results
-        name = path.stem if stems[path.stem] == 1 else path.name
-        drawn = write(folder / name, image, predictions, tasks, threshold, extra)
-        print(f"{path} -> {drawn} ({seconds:.2f} s, backbone runs: {runs})")
-    print(f"{len(paths) - failed} of {len(paths)} pictures written to {folder}")
+    shared: SharedSize = None if arguments.per_task_size else settings.infer.size or "first"
+    slicing = cli.slicing(arguments)
+    pipeline = Pipeline(tasks, backend, augment=arguments.tta, shared_size=shared, slicing=slicing)
+    failed = predict_files(paths, pipeline, Path(arguments.output_dir), threshold=threshold)
     return 1 if failed else 0
 
 

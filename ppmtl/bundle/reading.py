@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from ppmtl.bundle.settings import SETTINGS_FILE, BundleSettings, FileRecord
 from ppmtl.config import ConfigError, check, load_config, nearest
 from ppmtl.files import sha256
+from ppmtl.structures import Size
 from ppmtl.tasks.base import Task
 
 FORMAT = 1
@@ -28,6 +29,11 @@ class Bundle:
     folder: Path
     settings: BundleSettings
     tasks: dict[str, Task]
+
+    @property
+    def shared_size(self) -> Size | Literal["first"]:
+        """Returns the (height, width) to show to all heads, so that the trunk runs once; see ``Pipeline``."""
+        return self.settings.input.size or self.settings.infer.size or "first"
 
     def files(self, stem: str) -> tuple[Path, ...]:
         """Returns the files of the graph called ``stem``; the first is the graph, the second its weights if apart."""

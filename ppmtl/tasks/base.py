@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Annotated, Any, Protocol
 
 import numpy as np
@@ -191,6 +191,10 @@ class Task(ABC):
             original: (height, width) of the picture.
         """
         raise NotImplementedError(f"{type(self).__name__} has no tiles")
+
+    def change_tta(self, given: Mapping[str, Any]) -> None:
+        """Replaces these fields of the task's test-time augmentation, e.g. by what the command line says."""
+        self.tta = replace(self.tta, **given)
 
     @abstractmethod
     def collate(self, samples: Sequence[Sample]) -> dict[str, np.ndarray]:

@@ -1,0 +1,149 @@
+"""Runs an exported bundle on pictures or a video: masks, boxes with names, the class; drawn and as JSON.
+
+    python deploy/python/infer.py --model_dir output_inference/allinone_demo --image_file street.jpg
+    python deploy/python/infer.py --model_dir ... --image_dir pictures/ --batch_size 4 --tasks seg,det
+    python deploy/python/infer.py --model_dir ... --video_file drive.mp4 --output_dir output/drive
+    python deploy/python/infer.py --model_dir ... --image_file large.jpg --slice_infer --slice_size 640
+    python deploy/python/infer.py --model_dir ... --image_dir pictures/ --run_benchmark
+
+The results are those of tools/infer.py with the same weights; neither checkpoints nor the training code are needed. Every
+head sees the picture at one size, so the trunk runs once per picture; heads that --tasks leaves out are not even loaded.
+--device GPU and --run_mode trt_fp32|trt_fp16 follow Paddle's documentation and were not run: no GPU was at hand.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+
+from ppmtl import flags
+
+if TYPE_CHECKING:
+    from ppmtl.inference import Pipeline
+
+
+def main(argv: Sequence[str]) -> int:
+    """Returns the exit code: 0, or 1 if a picture could not be read or a video broke off."""
+    arguments = _parser().parse_args(argv)
+    views, slicing = flags.tta_overrides(arguments), flags.slicing(arguments)
+
+    from ppmtl.bundle.backends import open_backend
+    from ppmtl.bundle.reading import read_bundle
+    from ppmtl.inference import Pipeline
+
+    bundle = read_bundle(arguments.model_dir, arguments.tasks)
+    backend = open_backend(
+        bundle,
+        device=arguments.device,
+        cpu_threads=arguments.cpu_threads,
+        mkldnn=arguments.enable_mkldnn,
+        bf16=arguments.enable_bf16,
+        run_mode=arguments.run_mode,
+    )
+    for task in bundle.tasks.values():
+        task.change_tta(views)
+    pipeline = Pipeline(
+        bundle.tasks,
+        backend,
+        augment=arguments.tta,
+        shared_size=None if arguments.per_task_size else bundle.shared_size,
+        batch_size=arguments.batch_size,
+        slicing=slicing,
+    )
+    threshold = bundle.settings.infer.draw_threshold if arguments.threshold is None else arguments.threshold
+    if arguments.video_file:
+        return _video(arguments, pipeline, threshold)
+    return _pictures(arguments, pipeline, threshold)
+
+
+def _pictures(arguments: argparse.Namespace, pipeline: Pipeline, threshold: float) -> int:
+    from timing import benchmark
+
+    from ppmtl.pictures import find_images, read_image
+    from ppmtl.predict import predict_files
+
+    paths = [Path(arguments.image_file)] if arguments.image_file else find_images(Path(arguments.image_dir))
+    if arguments.run_benchmark:
+        pictures = [(read_image(path), str(path)) for path in paths[: arguments.benchmark_runs]]
+        print(benchmark(pipeline, pictures, arguments.benchmark_runs))
+        return 0
+    folder = Path(arguments.output_dir) if arguments.save_results else None
+    return int(predict_files(paths, pipeline, folder, threshold=threshold) > 0)
+
+
+def _video(arguments: argparse.Namespace, pipeline: Pipeline, threshold: float) -> int:
+    from ppmtl.video import annotate
+
+    result = annotate(Path(arguments.video_file), Path(arguments.output_dir), pipeline, threshold=threshold)
+    rate = result.frames / result.seconds
+    print(f"{arguments.video_file} -> {result.written}: {result.frames} frames, {rate:.1f} frames/s")
+    if not result.complete:
+        print(
+            f"{arguments.video_file}: breaks off after {result.frames} of {result.announced} frames; it is cut off or "
+            "damaged. What was written up to there can be played",
+            file=sys.stderr,
+        )
+    return int(not result.complete)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model_dir", required=True, metavar="DIR", help="what tools/export_model.py wrote")
+    source = parser.add_mutually_exclusive_group(required=True)
+    source.add_argument("--image_file", metavar="FILE", help="one picture")
+    source.add_argument("--image_dir", metavar="DIR", help="all pictures of a folder")
+    source.add_argument("--video_file", metavar="FILE", help="a video; written as .mp4 of the same size and frame rate")
+    parser.add_argument("--tasks", type=flags.names, metavar="seg,det", help="only these heads (default: all)")
+    parser.add_argument(
+        "--batch_size", type=_positive, default=1, metavar="N", help="pictures or frames per run (default: 1)"
+    )
+    parser.add_argument("--threshold", type=_score, metavar="SCORE",
+                        help="boxes below it are not drawn; the JSON has them all (default: the bundle's)")  # fmt: skip
+    parser.add_argument("--output_dir", default="output/infer", metavar="DIR", help="default: output/infer")
+    flags.add_switch(parser, "--save_results", "write drawn pictures, JSON and label maps; False: JSON to stdout instead",
+                     default=True)  # fmt: skip
+    flags.add_switch(parser, "--per_task_size", "show the picture to every task at its own size, as evaluation does")
+    _add_engine_flags(parser)
+    flags.add_tta_flags(parser)
+    flags.add_slice_flags(parser)
+    flags.add_switch(parser, "--run_benchmark", "measure instead of writing: milliseconds of each stage, throughput")
+    parser.add_argument("--benchmark_runs", type=_positive, default=50, metavar="N",
+                        help="timed runs of --batch_size pictures (default: 50)")  # fmt: skip
+    return parser
+
+
+def _add_engine_flags(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--device", default="CPU", metavar="CPU|GPU", help="GPU:1 = the second card (default: CPU)")
+    parser.add_argument("--run_mode", default="paddle", choices=["paddle", "trt_fp32", "trt_fp16"],
+                        help="trt_*: TensorRT, on GPU only (default: paddle)")  # fmt: skip
+    parser.add_argument("--cpu_threads", type=_positive, metavar="N",
+                        help="default: OMP_NUM_THREADS, else every core that this process may use")  # fmt: skip
+    flags.add_switch(parser, "--enable_mkldnn", "oneDNN on CPU (default: True)", default=True)
+    flags.add_switch(
+        parser, "--enable_bf16", "bfloat16 on CPUs that compute it; export with --pointwise conv for its gain"
+    )
+
+
+def _positive(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"expected a whole number above 0, got {text!r}")
+    return int(text)
+
+
+def _score(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if not 0 <= value <= 1:
+        raise argparse.ArgumentTypeError(f"expected a number from 0 to 1, got {text!r}")
+    return value
+
+
+if __name__ == "__main__":
+    flags.run(main)
