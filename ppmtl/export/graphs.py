@@ -91,7 +91,10 @@ def make_plan(model: MultiTaskModel, tasks: Sequence[str], size: Size | None, ba
     """
     model.eval()
     height, width = size or _PROBE
-    features = model.backbone(model.normalise(paddle.zeros([1, height, width, 3], "uint8")))
+    try:
+        features = model.backbone(model.normalise(paddle.zeros([1, height, width, 3], "uint8")))
+    except ValueError as error:
+        raise ValueError(f"the model cannot be exported for inputs of {height} x {width} (H x W): {error}") from error
     heads = {}
     for task in tasks:
         levels, sides = _Watched(features), _Watched((height, width))

@@ -1,0 +1,175 @@
+"""tools/export_model.py: the checked bundle appears whole or not at all, and mistakes are named."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import paddle
+import pytest
+import yaml
+
+from ppmtl import build
+from ppmtl.bundle.reading import read_bundle
+from ppmtl.config import ConfigError, check, load_config
+from ppmtl.data.synthetic import DemoRequest, make_dataset
+from ppmtl.engine import checkpoint
+from ppmtl.run import Settings
+
+ROOT = Path(__file__).resolve().parents[2]
+_SPEC = importlib.util.spec_from_file_location("export_model", ROOT / "tools" / "export_model.py")
+export_model = importlib.util.module_from_spec(_SPEC)
+_SPEC.loader.exec_module(export_model)
+
+TINY = {
+    "_base_": str(ROOT / "configs" / "allinone_demo.yml"),
+    "data_root": "data",
+    "classes": {"cls": {"count": 4}, "det": {"count": 3}},
+    "model": {
+        "backbone": {"depths": [1, 1, 1, 1], "dims": [8, 12, 16, 20]},
+        "heads": {
+            "seg": {"channels": 8, "aux_channels": 8},
+            "cls": {"channels": 16},
+            "det": {"neck": {"channels": [8, 8, 8]}},
+        },
+    },
+    "tasks": {
+        "seg": {"input_size": [64, 96]},
+        "cls": {"input_size": [32, 32]},
+        "det": {"input_size": [96, 96], "tta": {"sizes": [[96, 96]]}},
+    },
+    "infer": {"size": [64, 96]},
+}
+IMAGES = (1, 2, 1)
+
+
+@pytest.fixture(scope="module")
+def work(tmp_path_factory) -> Path:
+    """Returns a folder with data, a config and a checkpoint of random weights."""
+    folder = tmp_path_factory.mktemp("export")
+    request = DemoRequest(
+        size=(64, 96), det_size=(96, 96), cls_size=(32, 32), sign_classes=3, vehicle_classes=4,
+        seg_images=IMAGES, det_images=IMAGES, cls_images=IMAGES,
+    )  # fmt: skip
+    make_dataset(folder / "data", request)
+    (folder / "tiny.yml").write_text(yaml.safe_dump(TINY))
+    tree = load_config(folder / "tiny.yml", [f"data_root={folder / 'data'}"])
+    settings = check(Settings, tree)
+    classes = build.build_classes(settings)
+    paddle.seed(0)
+    model = build.build_model(settings, classes)
+    tensors = {"model": {name: value.numpy() for name, value in model.state_dict().items()}}
+    checkpoint.save(folder / "best", tensors, {**build.describe(tree.data, classes), "progress": {"step": 7}})
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def inside(work, monkeypatch) -> None:
+    monkeypatch.chdir(work)
+
+
+COMMON = ("-c", "tiny.yml", "-o", "weights=best", "--verify_images", "2")
+
+
+def test_a_whole_bundle_is_written_with_what_was_measured(work):
+    command = [sys.executable, str(ROOT / "tools" / "export_model.py"), *COMMON]
+    result = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stderr
+    assert "wrote output_inference/tiny: 8 files" in result.stdout
+    assert "**Passed.**" in result.stdout
+    report = json.loads((work / "output_inference" / "tiny" / "export_report.json").read_text())
+    assert report["passed"]
+    checks = {entry["task"]: entry for entry in report["runs"]["float32"]}
+    assert {task: (entry["pictures"], entry["primary"]) for task, entry in checks.items()} == {
+        "seg": (2, "miou"), "cls": (2, "top1"), "det": (2, "ap50"),
+    }  # fmt: skip
+    for entry in checks.values():
+        assert "validation set" in entry["from"]
+        assert all(0 <= output["largest_difference"] <= output["allowed"] for output in entry["outputs"].values())
+        assert abs(entry["metrics"][entry["primary"]]["change"] or 0) <= 0.002
+    assert (work / "output_inference" / "tiny" / "export_report.md").is_file()
+    assert [path.name for path in (work / "output_inference").iterdir()] == ["tiny"]
+    settings = read_bundle(work / "output_inference" / "tiny").settings
+    assert settings.source.step == 7
+    assert settings.classes["det"].names == tuple(read_names(work))
+
+
+def read_names(work: Path) -> list[str]:
+    categories = json.loads((work / "data" / "track1_train_data" / "dec" / "train.json").read_text())["categories"]
+    return [category["name"] for category in categories]
+
+
+def test_without_data_the_numbers_are_compared_on_rendered_pictures(work, capsys):
+    assert export_model.main([*COMMON, "-o", "data_root=nowhere", "--tasks", "cls", "--output_dir", "no_data"]) == 0
+    assert "no validation data under nowhere" in capsys.readouterr().out
+    report = json.loads((work / "no_data" / "tiny" / "export_report.json").read_text())
+    (entry,) = report["runs"]["float32"]
+    assert entry["primary"] is None
+    assert "rendered" in entry["from"]
+    assert read_bundle(work / "no_data" / "tiny").settings.heads.keys() == {"cls"}
+
+
+def test_beyond_tolerance_the_command_fails_and_the_old_bundle_stays(work, capsys):
+    command = [*COMMON, "--tasks", "cls", "--output_dir", "strict"]
+    assert export_model.main(command) == 0
+    before = {path.name: path.read_bytes() for path in (work / "strict" / "tiny").iterdir()}
+    assert export_model.main([*command, "--format", "paddle-json", "--tolerance", "probs=0"]) == 1
+    error = capsys.readouterr().err
+    assert "beyond tolerance, not exported; strict/tiny is as it was before" in error
+    assert "float32: cls.probs differs by" in error
+    assert {path.name: path.read_bytes() for path in (work / "strict" / "tiny").iterdir()} == before
+    assert sorted(path.name for path in (work / "strict").iterdir()) == ["tiny", "tiny.failed"]
+    assert not json.loads((work / "strict" / "tiny.failed" / "export_report.json").read_text())["passed"]
+    assert export_model.main([*command, "--format", "paddle-json"]) == 0  # and a good one replaces it
+    assert read_bundle(work / "strict" / "tiny").settings.graph_format == "paddle-json"
+
+
+def test_an_export_that_breaks_off_leaves_nothing_behind(work):
+    with pytest.raises(ValueError, match=r"inputs of 20 x 64 \(H x W\): ConvNeXt .* at least 32 px"):
+        export_model.main([*COMMON, "--tasks", "cls", "--input_shape", "20", "64", "--output_dir", "broken"])
+    assert list((work / "broken").iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--tasks", "cls,depth"], "--tasks: got 'depth', the config has seg, cls, det"),
+        (["-o", "weights=null"], "weights: nothing to load"),
+        (["--input_shape", "3", "64", "64"], "--input_shape: got 3 64 64; write HEIGHT WIDTH, or BATCH 3 HEIGHT WIDTH"),
+        (["--input_shape", "1", "64", "64", "3"], "--input_shape: got 1 64 64 3"),
+        (["--input_shape", "64", "-1"], "fix both sides or none"),
+        (["--verify_images", "0"], "--verify_images: must be at least 1, got 0"),
+        (["--tolerance", "prob=1e-3"], "did you mean 'probs'"),
+        (["--tolerance", "boxes=much"], "got 'boxes=much'; allowed, from 0 up: probs=NUMBER"),
+        (["--check_bf16", "--format", "onnx"], "--check_bf16: ONNX Runtime computes in float32"),
+    ],
+)
+def test_mistakes_in_the_command_are_named(arguments, message):
+    with pytest.raises(ConfigError) as error:
+        export_model.main([*COMMON, *arguments])
+    assert message in str(error.value)
+
+
+def test_weights_without_class_lists_are_refused(work):
+    (work / "elsewhere").mkdir()
+    bare = work / "elsewhere" / "bare.safetensors"
+    bare.write_bytes((work / "best" / "model.safetensors").read_bytes())
+    with pytest.raises(ConfigError, match=r"has no class list for seg, cls, det in its state\.json"):
+        export_model.main(["-c", "tiny.yml", "-o", f"weights={bare}"])
+
+
+@pytest.mark.parametrize(
+    ("values", "expected"),
+    [
+        (None, (None, None)),
+        ([64, 96], ((64, 96), None)),
+        ([2, 3, 64, 96], ((64, 96), 2)),
+        ([-1, 3, 64, 96], ((64, 96), None)),
+        ([1, 3, -1, -1], (None, 1)),
+    ],
+)
+def test_input_shapes_are_read_as_paddles_users_write_them(values, expected):
+    assert export_model.read_input_shape(values) == expected
