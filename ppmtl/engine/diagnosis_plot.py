@@ -38,8 +38,8 @@ def plot_diagnosis(rows: Sequence[tuple[int, str, str, str, str, float]], path: 
                 _draw(axes, np.array(points, float), label, colours[index % len(colours)])
             axes.grid(alpha=0.25)
         grid[0, column].set(title=stage, yscale="log")
-        for axis_format in (grid[0, column].yaxis.set_major_formatter, grid[0, column].yaxis.set_minor_formatter):
-            axis_format(LogFormatter(labelOnlyBase=False, minor_thresholds=(1.5, 0.5)))  # 20, not 2 x 10^1
+        grid[0, column].yaxis.set_major_formatter("{x:g}")  # 10, not 10^1
+        grid[0, column].yaxis.set_minor_formatter(LogFormatter(labelOnlyBase=False, minor_thresholds=(1.5, 0.5)))
         grid[1, column].axhline(0, color="black", linewidth=0.8)
         grid[1, column].set(ylim=(-1.02, 1.02), xlabel="step")
     grid[0, 0].set_ylabel("norm of a task's gradient")
