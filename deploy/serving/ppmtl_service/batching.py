@@ -193,11 +193,11 @@ class Batcher:
         now = time.perf_counter()
         for item in batch:
             item.ticket.waited_s += now - item.entered
-        images = batch[0].images if len(batch) == 1 else np.concatenate([item.images for item in batch])
-        self._on_batch(len(images))
         try:
+            images = batch[0].images if len(batch) == 1 else np.concatenate([item.images for item in batch])
+            self._on_batch(len(images))
             raw = backend(images, batch[0].tasks)
-        except Exception as error:  # truly every error: the callers get it, and this thread lives on
+        except Exception as error:  # truly every error, lack of memory too: the callers get it, this thread lives on
             for item in batch:
                 item.raw.set_exception(error)
             return
