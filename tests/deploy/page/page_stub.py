@@ -17,7 +17,7 @@ from typing import Any
 import cv2
 import numpy as np
 
-PAGE = Path(__file__).resolve().parents[2] / "deploy/serving/page"
+PAGE = Path(__file__).resolve().parents[3] / "deploy/serving/page"
 # Stricter than the service has to be: what works here works there
 POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob: data:; connect-src 'self'; "
