@@ -21,7 +21,9 @@ __all__ = [
     "add_switch",
     "add_tta_flags",
     "boolean",
+    "exported_tasks",
     "launch",
+    "load_exported",
     "load_model",
     "load_settings",
     "load_trained",
@@ -144,3 +146,30 @@ def load_model(settings: Settings) -> tuple[dict[str, Task], MultiTaskModel]:
     model = build.build_model(settings, classes)
     checkpoint.load_weights(model, arrays, settings.weights)
     return build.build_tasks(settings, classes), model
+
+
+def exported_tasks(folder: str) -> list[str]:
+    """Returns the names of the tasks of an exported bundle."""
+    from ppmtl.bundle.reading import read_bundle
+
+    return list(read_bundle(folder).tasks)
+
+
+def load_exported(folder: str, settings: Settings, tta: Mapping[str, Any]) -> tuple[dict[str, Task], Backend]:
+    """Returns the settings' tasks as an exported bundle knows them, and a backend that runs it.
+
+    Args:
+        folder: what tools/export_model.py wrote.
+        settings: for the names of the tasks and the device.
+        tta: replaces these fields of every task's test-time augmentation.
+    """
+    from ppmtl.bundle.backends import open_backend
+    from ppmtl.bundle.reading import read_bundle
+    from ppmtl.engine import distributed
+
+    bundle = read_bundle(folder, list(settings.tasks))
+    distributed.start(settings.device)
+    for task in bundle.tasks.values():
+        task.change_tta(tta)
+    device = "cpu" if settings.device == "auto" else settings.device
+    return bundle.tasks, open_backend(bundle, device=device)

@@ -3,6 +3,7 @@
 python tools/eval.py -c configs/allinone_demo.yml -o weights=output/allinone_demo/best_model
 python tools/eval.py -c ... -o weights=... --nprocs 2        (the pictures dealt out to 2 CPU processes, the same figures)
 python -m paddle.distributed.launch --gpus 0,1,2,3 tools/eval.py -c ... -o weights=...
+python tools/eval.py -c ... --bundle output_inference/allinone_demo    (what was exported, in its own engine)
 """
 
 import argparse
@@ -19,17 +20,23 @@ def main(argv: Sequence[str]) -> int:
     """Returns the exit code."""
     parser = cli.parser(__doc__ or "", weights=True)
     cli.add_tta_flags(parser)
+    cli.add_slice_flags(parser)
+    parser.add_argument("--bundle", metavar="DIR", help="evaluate what tools/export_model.py wrote instead of weights; "
+                        "tasks and classes are the bundle's, the data sets the config's")  # fmt: skip
     cli.add_switch(parser, "--classwise", "print the per-class tables (they are written to CSV files in any case)")
     parser.add_argument(
-        "--output_eval", metavar="DIR", help="where metrics.json and pictures go (default: <save_dir>/eval)"
+        "--output_eval", metavar="DIR", help="for metrics.json and pictures (default: <save_dir>/eval, or eval_bundle)"
     )
     parser.add_argument("--visualize", type=int, default=0, metavar="N",
                         help="also draw the first N pictures of each set: labels left, prediction right")  # fmt: skip
     parser.add_argument("--limit", type=int, metavar="N", help="only the first N pictures of each set (a quick look)")
     cli.add_nprocs(parser, "evaluate")
     arguments = parser.parse_args(argv)
+    if arguments.bundle and arguments.tasks is None:
+        arguments.tasks = cli.exported_tasks(arguments.bundle)
     settings, _ = cli.load_settings(arguments)
-    cli.require_weights(settings)
+    if not arguments.bundle:
+        cli.require_weights(settings)
     cli.require_data(settings, training=False, evaluation=True)
     cli.launch(measure, arguments)
     return 0
@@ -46,7 +53,11 @@ def measure(arguments: argparse.Namespace) -> None:
     from ppmtl.engine import distributed
     from ppmtl.engine.evaluate import evaluate
 
-    tasks, backend = cli.load_trained(settings, tta=cli.tta_overrides(arguments))
+    views = cli.tta_overrides(arguments)
+    if arguments.bundle:
+        tasks, backend = cli.load_exported(arguments.bundle, settings, views)
+    else:
+        tasks, backend = cli.load_trained(settings, views)
     classes = {name: task.classes for name, task in tasks.items()}
     datasets = build.build_val_datasets(settings, classes)
     if not datasets:
@@ -56,6 +67,7 @@ def measure(arguments: argparse.Namespace) -> None:
         datasets,
         backend,
         augment=arguments.tta,
+        slicing=cli.slicing(arguments),
         batch_size=settings.eval.batch_size,
         limit=arguments.limit,
         num_examples=arguments.visualize,
@@ -63,8 +75,9 @@ def measure(arguments: argparse.Namespace) -> None:
     )
     if processes.rank != 0:
         return
-    folder = Path(arguments.output_eval or Path(settings.save_dir) / "eval")
-    extra = {"weights": settings.weights, "config": arguments.config, "tta": arguments.tta, "limit": arguments.limit}
+    folder = Path(arguments.output_eval or Path(settings.save_dir) / ("eval_bundle" if arguments.bundle else "eval"))
+    what = {"bundle": arguments.bundle} if arguments.bundle else {"weights": settings.weights}
+    extra = {**what, "config": arguments.config, "tta": arguments.tta, "limit": arguments.limit}
     written = report.write(result, folder, extra)
     for name, examples in result.examples.items():
         for index, (sample, prediction) in enumerate(examples):

@@ -15,7 +15,7 @@ from tqdm import tqdm
 from ppmtl.engine.processes import Processes
 from ppmtl.inference import Backend, Pipeline
 from ppmtl.structures import Prediction, Sample
-from ppmtl.tasks.base import Meter, Metrics, Task
+from ppmtl.tasks.base import Meter, Metrics, Slicing, Task
 
 
 class Dataset(Protocol):
@@ -66,6 +66,7 @@ def evaluate(
     backend: Backend,
     *,
     augment: bool | Mapping[str, bool] = False,
+    slicing: Slicing | None = None,
     batch_size: int = 1,
     num_examples: int = 0,
     limit: int | None = None,
@@ -78,6 +79,7 @@ def evaluate(
         datasets: {task name: labelled data set}.
         backend: what runs the network.
         augment: test-time augmentation, for all tasks or by task.
+        slicing: show large pictures in tiles too, to the tasks that can put them together.
         batch_size: inputs of one size that run together.
         num_examples: pictures per task to hand back with their predictions, for looking at.
         limit: only the first so many pictures of each set; None = all.
@@ -86,7 +88,7 @@ def evaluate(
     metrics, seconds, examples = {}, {}, {}
     for name, dataset in datasets.items():
         on = augment if isinstance(augment, bool) else augment.get(name, False)
-        pipeline = Pipeline({name: tasks[name]}, backend, augment=on, batch_size=batch_size)
+        pipeline = Pipeline({name: tasks[name]}, backend, augment=on, batch_size=batch_size, slicing=slicing)
         count = len(dataset) if limit is None else min(limit, len(dataset))
         started = time.perf_counter()
         meter, shown = _measure(pipeline, dataset, range(count), num_examples, processes)
