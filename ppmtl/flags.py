@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
 # Paddle's own remarks on import and on correct use; they would stand between our lines and mean nothing to a user.
 os.environ.setdefault("GLOG_minloglevel", "2")  # its C++ side; must be set before paddle is imported
+os.environ.setdefault("OPENCV_LOG_LEVEL", "ERROR")  # likewise OpenCV and its FFmpeg on every damaged video: we say it once
+os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "8")
 for _remark in (
     "No ccache found",
     "When training, we now always track global mean and variance",

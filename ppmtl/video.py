@@ -1,7 +1,8 @@
 """A video -> the same video with the predictions drawn in, and a line of JSON per frame.
 
 Needs nothing but opencv-python-headless, which brings FFmpeg. Of the codecs that it can write, MPEG-4 ("mp4v") in an .mp4
-file plays in every player, though not inside web browsers; H.264 and AV1 are not among them. Sound is not copied.
+file plays in every player, though not inside web browsers; H.264 and AV1 are not among them. Its sides are even numbers: an
+odd side grows by one repeated row or column, where OpenCV would cut one off. Sound is not copied.
 """
 
 from __future__ import annotations
@@ -77,9 +78,9 @@ def annotate(source: Path, folder: Path, pipeline: Pipeline, *, threshold: float
         with bar, target.with_suffix(".jsonl").open("w", encoding="utf-8") as lines:
             for batch in _batches(reader, pipeline.batch_size):
                 # The first frame decides: the header gives the size before the turn that phones ask for.
-                writer = writer or _writer(target, fps, batch[0])
+                writer = writer or _writer(target, fps, _even(batch[0]))
                 for drawn, line in _annotated(batch, pipeline, threshold, frames, fps):
-                    writer.write(drawn[..., ::-1])
+                    writer.write(_even(drawn[..., ::-1]))
                     lines.write(line + "\n")
                     frames += 1
                     bar.update()
@@ -110,6 +111,14 @@ def _writer(target: Path, fps: float, first: np.ndarray) -> cv2.VideoWriter:
     if not writer.isOpened():
         raise ValueError(f"{target}: this OpenCV cannot write {_CODEC} video; install opencv-python-headless")
     return writer
+
+
+def _even(frame: np.ndarray) -> np.ndarray:
+    height, width = frame.shape[:2]
+    if height % 2 == width % 2 == 0:
+        return np.ascontiguousarray(frame)
+    grown: np.ndarray = cv2.copyMakeBorder(frame, 0, height % 2, 0, width % 2, cv2.BORDER_REPLICATE)
+    return grown
 
 
 def _batches(reader: cv2.VideoCapture, size: int) -> Iterator[list[np.ndarray]]:
