@@ -158,6 +158,11 @@ def fit(
                 _report_gradients(model)
             precision.unscale()
             gradient_norm = clip_gradients(trainable, settings.optimizer.clip_norm)
+            if precision.found_nonfinite:
+                window.add(skipped=1)  # float16: the step is left out and the scale halved
+            else:
+                _check_gradient(gradient_norm, step)
+                window.add(grad_norm=gradient_norm)
             precision.step()
             optimizer.clear_grad(set_to_zero=False)
             if balance is not None:
@@ -166,7 +171,7 @@ def fit(
                 ema.update(step)
             progress.step = done = step + 1
             bar.update()
-            window.add(loss=sum(losses.values()), grad_norm=gradient_norm, learning_rate=learning_rate)
+            window.add(loss=sum(losses.values()), learning_rate=learning_rate)
             window.add(data_cost=data_cost, batch_cost=time.perf_counter() - step_started)
 
             if _every(done, log_every, total):
@@ -280,6 +285,16 @@ def _check_finite(
             numbers[f"{task}.{term}"] = value
         numbers[f"loss_{task}"] = sum(values.values())
     return numbers
+
+
+def _check_gradient(norm: float, step: int) -> None:
+    """Stops the run before a gradient that is not finite spoils every weight; finite losses can have one."""
+    if not math.isfinite(norm):
+        raise FloatingPointError(
+            f"the gradient's norm is {norm} at step {step + 1}, though every loss was finite; no weight was changed. Find "
+            "the task with --diagnose 1, lower optimizer.learning_rate or set optimizer.task_clip_norm; -r auto goes on "
+            "from the last checkpoint"
+        )
 
 
 def _show(visual: VisualLog, tasks: Mapping[str, Task], result: Evaluation, step: int) -> None:

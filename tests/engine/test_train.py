@@ -154,6 +154,18 @@ def test_a_loss_that_is_not_finite_names_task_step_and_file_of_the_micro_batch(t
         run(settings(tmp_path, accumulate=2), sources=sources)
 
 
+def test_a_gradient_that_is_not_finite_stops_the_run_before_it_spoils_the_weights(tmp_path, monkeypatch):
+    def square_root(
+        self: Toy, images: paddle.Tensor, targets: Mapping[str, Any]
+    ) -> dict[str, dict[str, paddle.Tensor]]:
+        features = self.backbone(images)
+        return {t: {"loss": (self.heads[t](features) * 0).sqrt().mean()} for t in targets}  # slope of sqrt at 0
+
+    monkeypatch.setattr(Toy, "forward", square_root)
+    with pytest.raises(FloatingPointError, match=r"norm is (nan|inf) at step 1"):
+        run(settings(tmp_path))
+
+
 def test_a_disk_without_room_is_noticed_before_the_first_step(tmp_path, monkeypatch):
     monkeypatch.setattr(checkpoint, "_free", lambda folder: 100)  # noqa: ARG005
     with pytest.raises(OSError, match="not enough room"):
