@@ -44,6 +44,8 @@ def launch(function: Callable[..., object], arguments: Sequence[Any], nprocs: in
     if int(os.environ.get("PADDLE_TRAINERS_NUM", "1")) > 1:
         raise ValueError("--nprocs starts processes itself; leave it out under python -m paddle.distributed.launch")
     os.environ.setdefault("OMP_NUM_THREADS", "1")  # before they start: each has one core, not all of them
+    # Python cleans up what an ended process leaves behind, and would remark on it below the message that matters
+    os.environ.setdefault("PYTHONWARNINGS", "ignore:resource_tracker")
 
     from paddle.distributed import spawn
 

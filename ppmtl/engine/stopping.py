@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import signal
 import threading
+import time
 from types import FrameType, TracebackType
 
 _CAUGHT = (signal.SIGTERM, signal.SIGINT)
+_SAME_SECONDS = 2.0  # Paddle's launcher sends SIGTERM up to three times within .6 s, and means it once
 
 
 class StopSignal:
     """Notes SIGTERM and Ctrl-C instead of dying of them, so that the loop can finish its step and save.
 
-    The second signal has its usual effect: a loop that hangs can still be stopped by hand. Outside the main thread,
-    where Python does not deliver signals, it does nothing.
+    Another one seconds later has its usual effect: a loop that hangs can still be stopped by hand. Outside the main
+    thread, where Python does not deliver signals, it does nothing.
 
     Attributes:
         number: of the signal that came; 0 = none.
@@ -21,6 +23,7 @@ class StopSignal:
 
     def __init__(self) -> None:
         self.number = 0
+        self._since = 0.0
         self._before: dict[int, object] = {}
 
     def __enter__(self) -> StopSignal:
@@ -34,8 +37,11 @@ class StopSignal:
         self._restore()
 
     def _note(self, number: int, _frame: FrameType | None) -> None:
-        self.number = number
-        self._restore()
+        if not self.number:
+            self.number, self._since = number, time.monotonic()
+        elif time.monotonic() - self._since > _SAME_SECONDS:
+            self._restore()
+            signal.raise_signal(number)
 
     def _restore(self) -> None:
         for number, handler in self._before.items():

@@ -1,0 +1,24 @@
+"""Stopping by a signal."""
+
+import signal
+
+import pytest
+
+from ppmtl.engine import stopping
+from ppmtl.engine.stopping import StopSignal
+
+
+def test_a_signal_is_noted_and_its_repetition_at_once_is_the_same_one():
+    with StopSignal() as signals:
+        for _ in range(3):
+            signal.raise_signal(signal.SIGTERM)
+        assert signals.number == signal.SIGTERM
+
+
+def test_a_later_signal_has_its_usual_effect(monkeypatch):
+    monkeypatch.setattr(stopping, "_SAME_SECONDS", -1.0)
+    with StopSignal() as signals:
+        signal.raise_signal(signal.SIGTERM)
+        assert signals.number == signal.SIGTERM
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)
