@@ -48,10 +48,16 @@ def _table(milliseconds: np.ndarray, batch_size: int) -> str:
     return "\n".join(lines)
 
 
-def _peak_memory() -> str:
+def peak_memory_mib() -> float | None:
+    """Returns the most memory that this process ever held, in MiB; None on Windows, where Python cannot ask for it."""
     if sys.platform == "win32":
-        return ""  # Python cannot ask for it there
+        return None
     import resource
 
     unit = 1 << 20 if sys.platform == "darwin" else 1 << 10  # bytes there, KiB elsewhere
-    return f"peak memory {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit:.0f} MiB. "
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit
+
+
+def _peak_memory() -> str:
+    peak = peak_memory_mib()
+    return "" if peak is None else f"peak memory {peak:.0f} MiB. "

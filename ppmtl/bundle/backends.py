@@ -97,17 +97,22 @@ class BundleBackend:
                 return self._run(images, tasks)
             return self._run_in_parts(images, tasks, fixed.batch)
 
+    def features(self, images: np.ndarray) -> dict[str, np.ndarray]:
+        """Returns all that heads may ask for, by name: runs the trunk alone. ``__call__`` is what locks and checks."""
+        trunk = self._bundle.settings.trunk
+        outputs = self._graph(trunk.file)({IMAGES: np.ascontiguousarray(images)})
+        sizes = {IMAGE_SIZE: np.asarray(images.shape[1:3], np.int32)}
+        return dict(zip(trunk.outputs, outputs, strict=True)) | sizes
+
+    def head(self, name: str, features: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """Returns one task's raw arrays for what :meth:`features` returned."""
+        head = self._bundle.settings.heads[name]
+        arrays = self._graph(head.file)({key: features[key] for key in head.inputs})
+        return dict(zip(head.outputs, arrays, strict=True))
+
     def _run(self, images: np.ndarray, tasks: Sequence[str]) -> dict[str, dict[str, np.ndarray]]:
-        settings = self._bundle.settings
-        outputs = self._graph(settings.trunk.file)({IMAGES: np.ascontiguousarray(images)})
-        known = dict(zip(settings.trunk.outputs, outputs, strict=True))
-        known[IMAGE_SIZE] = np.asarray(images.shape[1:3], np.int32)
-        raw = {}
-        for name in tasks:
-            head = settings.heads[name]
-            arrays = self._graph(head.file)({key: known[key] for key in head.inputs})
-            raw[name] = dict(zip(head.outputs, arrays, strict=True))
-        return raw
+        features = self.features(images)
+        return {name: self.head(name, features) for name in tasks}
 
     def _run_in_parts(self, images: np.ndarray, tasks: Sequence[str], batch: int) -> dict[str, dict[str, np.ndarray]]:
         """Returns the same for a graph that takes exactly ``batch`` pictures; the last part is filled with zeros."""
