@@ -8,6 +8,7 @@ dealt out to processes and accumulated batches changes nothing either, and a res
 from __future__ import annotations
 
 import logging
+import os
 import shutil
 import zlib
 from collections.abc import Generator, Mapping, Sequence
@@ -270,6 +271,9 @@ def _from_workers(steps: _Steps, num_workers: int) -> Generator[Batch, None, Non
 
 
 def _start_worker(worker_id: int) -> None:  # noqa: ARG001
+    # Ctrl-C and the launcher's SIGTERM go to whole groups of processes; a worker that dies of it takes the step with it,
+    # and the run could not stop with a checkpoint
+    os.setsid()
     end_with_parent()
     cv2.setNumThreads(0)  # as many workers as wanted are running already; OpenCV's threads would fight with them
 

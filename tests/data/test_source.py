@@ -286,3 +286,17 @@ def test_workers_end_when_their_process_is_killed(tmp_path: Path) -> None:
     for worker in left:
         os.kill(int(worker.name), signal.SIGKILL)
     assert not left
+
+
+def test_a_signal_to_the_group_does_not_reach_the_data_workers() -> None:
+    context = multiprocessing.get_context("fork")
+    receiver, sender = context.Pipe(duplex=False)
+
+    def worker() -> None:
+        source_module._start_worker(0)
+        sender.send(os.getpgid(0))
+
+    process = context.Process(target=worker)
+    process.start()
+    assert receiver.recv() == process.pid != os.getpgid(0)
+    process.join()
