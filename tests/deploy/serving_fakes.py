@@ -56,7 +56,7 @@ class FakeNetwork:
         self.gate.set()
 
     def __call__(self, images, tasks):
-        self.gate.wait()
+        self.gate.wait(20)
         self.runs.append((images.shape, tasks))
         time.sleep(self.slow)
         if self.broken:
@@ -75,6 +75,14 @@ class FakeNetwork:
 
 def fake_model(network: FakeNetwork, **changes) -> Model:
     return Model("fake", "1", TASKS, changes.pop("open_backend", lambda: network), **{"size": (32, 48)} | changes)
+
+
+def wait_until(condition, seconds: float = 15) -> None:
+    """Returns once ``condition()`` is true; a test that waits in vain fails instead of hanging."""
+    limit = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < limit, "waited in vain"
+        time.sleep(0.005)
 
 
 def picture(height: int = 60, width: int = 80, colour=(200, 30, 30)) -> np.ndarray:

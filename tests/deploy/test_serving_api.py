@@ -15,7 +15,7 @@ from fastapi.testclient import TestClient
 from ppmtl_service.app import create_app
 from ppmtl_service.options import Options
 from ppmtl_service.service import PixelBudget, Service
-from serving_fakes import TASKS, FakeNetwork, encoded, fake_model, picture
+from serving_fakes import TASKS, FakeNetwork, encoded, fake_model, picture, wait_until
 
 from ppmtl.predictions import to_json
 
@@ -28,10 +28,7 @@ def running(network=None, page=None, model=None, **options):
     service = Service(model or fake_model(network or FakeNetwork()), Options(**options))
     app = create_app(service) if page is None else create_app(service, page)
     with TestClient(app, raise_server_exceptions=False) as client:
-        for _ in range(500):
-            if service.state != "loading":
-                break
-            time.sleep(0.01)
+        wait_until(lambda: service.state != "loading")
         client.service = service
         yield client
 
@@ -225,8 +222,7 @@ def test_a_full_queue_is_429_and_says_when_to_come_back():
     with running(network, queue_size=2, max_images=2, workers=1) as client, ThreadPoolExecutor(4) as pool:
         network.gate.clear()
         first = pool.submit(post, client, RED, RED)
-        while client.service.admitted < 2:
-            time.sleep(0.01)
+        wait_until(lambda: client.service.admitted >= 2)
         response = post(client)
         assert refusal(response) == (429, "queue_full")
         assert int(response.headers["retry-after"]) >= 1
@@ -243,8 +239,7 @@ def test_a_request_over_its_time_is_504_and_its_waiting_work_is_dropped():
         response = post(client, RED, RED, RED)
         assert refusal(response) == (504, "time_limit")
         network.gate.set()
-        while client.service.admitted:
-            time.sleep(0.01)
+        wait_until(lambda: not client.service.admitted)
         assert len(network.runs) == 1  # what had begun; the two that waited never ran
         assert post(client).status_code == 200
 
@@ -269,8 +264,7 @@ def test_no_pictures_are_taken_before_the_model_is_ready_nor_while_it_drains():
         assert client.get("/readyz").json() == {"status": "loading"}
         assert refusal(post(client)) == (503, "not_ready_loading")
         network.gate.set()
-        while service.state == "loading":
-            time.sleep(0.01)
+        wait_until(lambda: service.state != "loading")
         assert len(network.runs) == 2  # warm-up: one picture, then as many as run together
         assert client.get("/readyz").json() == {"status": "ready"}
         service.drain()

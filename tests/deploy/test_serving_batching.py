@@ -8,6 +8,7 @@ from contextlib import contextmanager
 import numpy as np
 import pytest
 from ppmtl_service.batching import Batcher, Dropped, Ticket
+from serving_fakes import wait_until
 
 
 class Mean:
@@ -46,14 +47,6 @@ def ask(batcher, value, size=(4, 6), tasks=("a",), ticket=None):
     ticket.inputs_left = 1
     with batcher.member(ticket):
         return {name: float(raw["x"][0]) for name, raw in batcher.run(image(value, size), tasks, ticket).items()}
-
-
-def wait_until(condition):
-    for _ in range(500):
-        if condition():
-            return
-        time.sleep(0.01)
-    raise AssertionError("waited in vain")
 
 
 def held(batcher, network, pool, jobs):

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from ppmtl_service.app import create_app
 from ppmtl_service.options import Options
 from ppmtl_service.service import Service
-from serving_fakes import FakeNetwork, encoded, fake_model, picture
+from serving_fakes import FakeNetwork, encoded, fake_model, picture, wait_until
 
 # What the document calls "format: binary" is a picture more often than not; else nothing but refusals would be tried.
 PICTURES = [encoded(picture(20, 30)), encoded(picture(9, 7), "JPEG"), b"<svg/>", encoded(picture())[:50], b""]
@@ -33,8 +33,7 @@ def document():
             await send({"type": answer})
 
     with TestClient(app) as client:
-        while client.get("/readyz").status_code != 200:
-            pass
+        wait_until(lambda: client.get("/readyz").status_code == 200)
         yield schemathesis.openapi.from_asgi("/openapi.json", only_http)
 
 

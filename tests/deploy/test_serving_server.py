@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from ppmtl_service.server import bind
-from serving_fakes import encoded, picture
+from serving_fakes import encoded, picture, wait_until
 from serving_process import FAKES, Server, read_answer, serving
 
 RED = encoded(picture())
@@ -73,25 +73,23 @@ def test_more_clients_than_places_get_429_at_once_and_the_others_their_answer(se
     still_works(server)
 
 
-def test_the_work_of_a_client_that_left_is_dropped(server):
-    def count(name: str) -> float:
+def test_the_work_of_a_client_that_left_is_dropped():
+    def runs() -> float:
         lines = server.get("metrics").text.splitlines()
-        return next(float(line.split()[1]) for line in lines if line.startswith(name + " "))
+        return next(float(line.split()[1]) for line in lines if line.startswith("ppmtl_batch_size_count "))
 
     body = PART + RED + b"\r\n" + PART + RED + b"\r\n" + PART + RED + b"\r\n--b--\r\n"
-    runs = count("ppmtl_batch_size_count")
-    with server.connect() as leaving:
-        leaving.sendall(HEAD + b"Content-Length: %d\r\n\r\n" % len(body) + body)
-        while count("ppmtl_queue_depth") < 3:
-            time.sleep(0.005)
-    line = server.wait_for("request")
-    while line["status"] != 499:
+    with serving(FAKES, "--slow", 1.0, "--workers", 1) as server:
+        with server.connect() as leaving:
+            leaving.sendall(HEAD + b"Content-Length: %d\r\n\r\n" % len(body) + body)
+            wait_until(lambda: runs() == 1)
         line = server.wait_for("request")
-    assert line["images"] == 3
-    while count("ppmtl_queue_depth") > 0:
-        time.sleep(0.005)
-    assert count("ppmtl_batch_size_count") - runs <= 1  # the one that had begun
-    still_works(server)
+        while line["route"] != "/v1/predict":
+            line = server.wait_for("request")
+        assert (line["status"], line["images"]) == (499, 3)
+        wait_until(lambda: "ppmtl_queue_depth 0.0" in server.get("metrics").text)
+        assert runs() == 1  # the one that had begun
+        still_works(server)
 
 
 @pytest.mark.parametrize(
@@ -124,13 +122,11 @@ def test_no_path_leads_out_of_the_page(server, path):
 
 
 def test_on_sigterm_running_requests_finish_and_new_ones_are_refused_then_it_ends_with_0():
-    with serving(FAKES, "--slow", 1.0) as server, ThreadPoolExecutor(1) as pool:
+    with serving(FAKES, "--slow", 2.5) as server, ThreadPoolExecutor(1) as pool:
         running = pool.submit(server.post, RED)
-        while "ppmtl_queue_depth 1.0" not in server.get("metrics").text:
-            time.sleep(0.01)
+        wait_until(lambda: "ppmtl_queue_depth 1.0" in server.get("metrics").text)
         server.process.send_signal(signal.SIGTERM)
-        while server.get("readyz").status_code == 200:
-            time.sleep(0.01)
+        wait_until(lambda: server.get("readyz").status_code != 200)
         assert server.get("healthz").status_code == 200
         refused = server.post(RED)
         assert (refused.status_code, refused.json()["error"]["code"]) == (503, "not_ready_draining")

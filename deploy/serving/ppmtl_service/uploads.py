@@ -7,6 +7,7 @@ from collections.abc import AsyncGenerator
 from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 
+from python_multipart.exceptions import FormParserError
 from starlette.datastructures import UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import Request
@@ -77,12 +78,12 @@ async def read_form(request: Request, options: Options, budget: UploadBudget, fo
     )
     try:
         parts = await parser.parse()
-    except MultiPartException as error:
+    except (MultiPartException, FormParserError) as error:
         if sum(isinstance(value, UploadFile) for _, value in parser.items) >= options.max_images:
             raise ServiceError(
                 400, "too_many_images", f"at most {options.max_images} pictures per request; send several requests"
             ) from error
-        raise ServiceError(400, "bad_form", f"the form cannot be read: {error.message}") from error
+        raise ServiceError(400, "bad_form", f"the form cannot be read: {error}") from error
     if not parser.complete:
         raise ServiceError(400, "bad_form", "the form ends before its last boundary; send it again, whole")
     for name, value in parts.multi_items():
