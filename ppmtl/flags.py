@@ -17,7 +17,8 @@ if TYPE_CHECKING:
 
 # Paddle's own remarks on import and on correct use; they would stand between our lines and mean nothing to a user.
 os.environ.setdefault("GLOG_minloglevel", "2")  # its C++ side; must be set before paddle is imported
-os.environ.setdefault("OPENCV_LOG_LEVEL", "ERROR")  # likewise OpenCV and its FFmpeg on every damaged video: we say it once
+# Likewise OpenCV and its FFmpeg on every damaged video: we say it once.
+os.environ.setdefault("OPENCV_LOG_LEVEL", "ERROR")
 os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "8")
 for _remark in (
     "No ccache found",
@@ -39,6 +40,13 @@ def boolean(text: str) -> bool:
 def names(text: str) -> list[str]:
     """Returns the names of a comma-separated list."""
     return [name for name in text.split(",") if name]
+
+
+def positive(text: str) -> int:
+    """Returns the whole number above 0 of a flag's value."""
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"expected a whole number above 0, got {text!r}")
+    return int(text)
 
 
 def add_switch(to: argparse.ArgumentParser, flag: str, description: str, *, default: bool = False) -> None:

@@ -100,7 +100,7 @@ def _parser() -> argparse.ArgumentParser:
     source.add_argument("--video_file", metavar="FILE", help="a video; written as .mp4 of the same size and frame rate")
     parser.add_argument("--tasks", type=flags.names, metavar="seg,det", help="only these heads (default: all)")
     parser.add_argument(
-        "--batch_size", type=_positive, default=1, metavar="N", help="pictures or frames per run (default: 1)"
+        "--batch_size", type=flags.positive, default=1, metavar="N", help="pictures or frames per run (default: 1)"
     )
     parser.add_argument("--threshold", type=_score, metavar="SCORE",
                         help="boxes below it are not drawn; the JSON has them all (default: the bundle's)")  # fmt: skip
@@ -112,7 +112,7 @@ def _parser() -> argparse.ArgumentParser:
     flags.add_tta_flags(parser)
     flags.add_slice_flags(parser)
     flags.add_switch(parser, "--run_benchmark", "measure instead of writing: milliseconds of each stage, throughput")
-    parser.add_argument("--benchmark_runs", type=_positive, default=50, metavar="N",
+    parser.add_argument("--benchmark_runs", type=flags.positive, default=50, metavar="N",
                         help="timed runs of --batch_size pictures (default: 50)")  # fmt: skip
     return parser
 
@@ -121,18 +121,12 @@ def _add_engine_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--device", default="CPU", metavar="CPU|GPU", help="GPU:1 = the second card (default: CPU)")
     parser.add_argument("--run_mode", default="paddle", choices=["paddle", "trt_fp32", "trt_fp16"],
                         help="trt_*: TensorRT, on GPU only (default: paddle)")  # fmt: skip
-    parser.add_argument("--cpu_threads", type=_positive, metavar="N",
+    parser.add_argument("--cpu_threads", type=flags.positive, metavar="N",
                         help="default: OMP_NUM_THREADS, else every core that this process may use")  # fmt: skip
     flags.add_switch(parser, "--enable_mkldnn", "oneDNN on CPU (default: True)", default=True)
     flags.add_switch(
         parser, "--enable_bf16", "bfloat16 on CPUs that compute it; export with --pointwise conv for its gain"
     )
-
-
-def _positive(text: str) -> int:
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"expected a whole number above 0, got {text!r}")
-    return int(text)
 
 
 def _score(text: str) -> float:
