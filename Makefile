@@ -1,4 +1,5 @@
 # make demo   set up, render demo data, train the small model on it, evaluate, predict: the main job, on a laptop's CPU
+# make serve  export the demo model, check it against the training graph, serve it with a page at http://127.0.0.1:8000
 # make test   set up, lint, type-check, run the tests
 # make setup  the environment alone (in .venv)
 # make parity compare our layers, transforms and metrics with the suites they reproduce (in .venv-suites; docs/parity.md)
@@ -9,11 +10,11 @@ BIN := $(VENV)/bin
 DEMO_DATA ?= demo_data
 DEMO_OUT ?= output/allinone_demo
 
-.PHONY: setup demo test lint clean-demo parity parity-setup
+.PHONY: setup demo serve test lint clean-demo parity parity-setup
 
 setup: $(VENV)/.ready
 
-$(VENV)/.ready: requirements-base.txt requirements.txt requirements-vdl.txt requirements-dev.txt
+$(VENV)/.ready: requirements-base.txt requirements.txt requirements-vdl.txt requirements-dev.txt requirements-deploy.txt requirements-serving.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and "ppmtl needs Python 3.10 or newer; try make PYTHON=python3.11 ...")'
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements-dev.txt
@@ -27,10 +28,14 @@ demo: setup
 	$(BIN)/python tools/eval.py -c configs/allinone_demo.yml -o data_root=$(DEMO_DATA) weights=$(DEMO_OUT)/best_model \
 	    save_dir=$(DEMO_OUT) --visualize 4
 
+serve: setup
+	$(BIN)/python tools/export_model.py -c configs/allinone_demo.yml -o data_root=$(DEMO_DATA) weights=$(DEMO_OUT)/best_model
+	$(BIN)/python deploy/serving/serve.py --model_dir output_inference/allinone_demo
+
 lint: setup
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/mypy ppmtl tools
+	$(BIN)/mypy ppmtl tools deploy
 
 test: setup lint
 	$(BIN)/python -m pytest -n 2
