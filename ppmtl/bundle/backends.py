@@ -24,7 +24,7 @@ EngineName = Literal["paddle", "onnxruntime", "openvino"]
 RunMode = Literal["paddle", "trt_fp32", "trt_fp16"]
 
 _MODULES = {"paddle": "paddle_inference", "onnxruntime": "onnx_runtime", "openvino": "openvino_runtime"}
-_RUNS = {"paddle": ("paddle", "openvino"), "paddle-json": ("paddle",), "onnx": ("onnxruntime", "openvino")}
+_RUNS = {"paddle": ("paddle",), "paddle-json": ("paddle",), "onnx": ("onnxruntime", "openvino")}
 
 
 @dataclass(frozen=True)
@@ -78,8 +78,8 @@ class BundleBackend:
             tasks: which heads to run.
 
         Raises:
-            ValueError: if a task was not chosen when the bundle was read, the bundle was exported for another input
-                size, or the engine fails.
+            ValueError: if a task was not chosen when the bundle was read, the input is smaller than the network takes or
+                of another size than it was exported for, or the engine fails.
         """
         unknown = [name for name in tasks if name not in self._bundle.tasks]
         if unknown:
@@ -91,6 +91,11 @@ class BundleBackend:
             raise ValueError(
                 f"{self._bundle.folder}: was exported for inputs of {fixed.size[0]}x{fixed.size[1]} (H x W) only, got "
                 f"{images.shape[1]}x{images.shape[2]}; export it without a fixed size, or show pictures at that size"
+            )
+        if min(images.shape[1:3]) < fixed.min_side:
+            raise ValueError(
+                f"{self._bundle.folder}: the network input must have sides of at least {fixed.min_side} px, got "
+                f"{images.shape[1]}x{images.shape[2]} (H x W); show pictures larger"
             )
         with self._lock:
             if fixed.batch is None:

@@ -7,10 +7,13 @@ from pathlib import Path
 
 import numpy as np
 import onnxruntime as ort
+from onnxruntime.capi import onnxruntime_pybind11_state as state
 
 from ppmtl.bundle.backends import EngineOptions, Graph, shapes_of
 
-_ERRORS_ONLY = 3  # its warnings about its own optimiser mean nothing to a user
+_FATAL_ONLY = 4  # its other remarks are about its own optimiser, or come as an exception too
+# ONNX Runtime's exceptions have no parent of their own.
+_ERRORS = (ValueError, RuntimeError, state.InvalidArgument, state.Fail, state.RuntimeException, state.NotImplemented)
 
 
 def check_options(options: EngineOptions, graph_format: str) -> None:  # noqa: ARG001
@@ -26,7 +29,7 @@ def open_graph(files: tuple[Path, ...], options: EngineOptions) -> Graph:
     session_options = ort.SessionOptions()
     session_options.intra_op_num_threads = options.threads
     session_options.inter_op_num_threads = 1
-    session_options.log_severity_level = _ERRORS_ONLY
+    session_options.log_severity_level = _FATAL_ONLY
     providers: list[str | tuple[str, dict[str, int]]] = ["CPUExecutionProvider"]
     if options.gpu is not None:
         providers.insert(0, ("CUDAExecutionProvider", {"device_id": options.gpu}))
@@ -43,6 +46,6 @@ class _Graph:
     def __call__(self, inputs: Mapping[str, np.ndarray]) -> list[np.ndarray]:
         try:
             outputs = self._session.run(None, dict(inputs))
-        except (ValueError, RuntimeError) as error:  # its own errors are RuntimeErrors
+        except _ERRORS as error:
             raise ValueError(f"{self._name}: ONNX Runtime fails on {shapes_of(inputs)}: {error}") from error
         return [np.asarray(output) for output in outputs]

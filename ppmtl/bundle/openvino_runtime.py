@@ -1,7 +1,4 @@
-"""Graphs in OpenVINO, on CPU. It reads .onnx files, and .pdmodel files as far as it knows their operators.
-
-OpenVINO 2026.4 knows no "reciprocal", so of .pdmodel bundles it runs trunk and segmentation, not the other heads.
-"""
+"""Graphs in OpenVINO, on CPU. Of .pdmodel files it knows too few operators (no "reciprocal", no "bitwise_and"): .onnx only."""
 
 from __future__ import annotations
 

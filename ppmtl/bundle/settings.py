@@ -34,10 +34,18 @@ SUFFIXES: dict[str, tuple[str, ...]] = {  # of the files that make one graph; th
 
 @dataclass(frozen=True)
 class InputSettings:
-    """The network input: (height, width) and pictures per run where the export fixed them; None = any."""
+    """The network input.
+
+    Attributes:
+        size: (height, width) where the export fixed it; None = any.
+        batch: pictures per run where the export fixed them; None = any.
+        min_side: no side may be shorter: the trunk halves its input to nothing, and oneDNN then computes without a word
+            what ONNX Runtime refuses.
+    """
 
     size: tuple[Positive, Positive] | None = None
     batch: Positive | None = None
+    min_side: Positive = 1
 
 
 @dataclass(frozen=True)

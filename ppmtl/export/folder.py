@@ -81,7 +81,11 @@ def write_bundle(
         "name": content.name,
         "graph_format": graph_format,
         "pointwise": pointwise,
-        "input": {"size": None if size is None else list(size), "batch": batch},
+        "input": {
+            "size": None if size is None else list(size),
+            "batch": batch,
+            "min_side": max(spec.stride for spec in model.backbone.out_specs),
+        },
         "trunk": {"file": TRUNK, "outputs": plan.trunk_outputs},
         "heads": {
             task: {"file": stem, "inputs": plan.head_inputs(task), "outputs": list(plan.heads[task].outputs)}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import paddle
 import paddle.nn.functional as F
 import pytest
@@ -25,6 +26,8 @@ def test_an_onnx_bundle_equals_the_training_graph_at_any_size_and_batch(model, c
     backend = open_backend(read_bundle(tmp_path / "b"), cpu_threads=1)
     for shape in ((64, 96), (90, 45, 2), (130, 200)):
         assert_equal(backend(pictures(*shape), TASKS), PaddleBackend(model)(pictures(*shape), TASKS))
+    with pytest.raises(ValueError, match=r"trunk\.onnx: ONNX Runtime fails on images \[1, 64, 96, 4\]"):
+        backend(np.zeros((1, 64, 96, 4), np.uint8), ("cls",))
 
 
 class _Bins(nn.Layer):

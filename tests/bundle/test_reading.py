@@ -1,0 +1,108 @@
+"""Reading bundles: the tasks are those of the training, and whatever is wrong is said before an engine starts."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+from folders import write_folder
+
+from ppmtl.bundle.reading import read_bundle
+from ppmtl.config import ConfigError
+from ppmtl.tasks.classification import Classification
+from ppmtl.tasks.detection import Detection
+from ppmtl.tasks.segmentation import Segmentation
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    return write_folder(tmp_path / "small")
+
+
+def change(folder: Path, old: str, new: str) -> None:
+    file = folder / "infer_cfg.yml"
+    text = file.read_text()
+    assert text.count(old) == 1
+    file.write_text(text.replace(old, new))
+
+
+def test_tasks_carry_the_settings_and_classes_of_the_training(folder: Path) -> None:
+    bundle = read_bundle(folder)
+    seg, cls, det = bundle.tasks.values()
+    assert list(bundle.tasks) == ["seg", "cls", "det"]
+    assert isinstance(seg, Segmentation)
+    assert isinstance(cls, Classification)
+    assert isinstance(det, Detection)
+    assert (seg.average, cls.long_side, cls.tta.scales, det.nms_iou) == ("logits", 64, (1.0, 1.5), 0.5)
+    assert (det.classes.names, det.classes.ids) == (("stop", "give way"), (4, 9))
+    assert bundle.shared_size == (64, 96)
+    assert bundle.files("head_cls") == (folder / "head_cls.pdmodel", folder / "head_cls.pdiparams")
+
+
+def test_without_a_common_size_the_first_tasks_is_shared(tmp_path: Path) -> None:
+    assert read_bundle(write_folder(tmp_path / "small", infer={"size": None})).shared_size == "first"
+
+
+def test_files_of_heads_that_are_not_used_need_not_be_there(folder: Path) -> None:
+    for file in folder.glob("head_[cs]*"):
+        file.unlink()
+    assert list(read_bundle(folder, ["det"]).tasks) == ["det"]
+    with pytest.raises(ValueError, match=r"head_seg\.pdmodel: is missing from the bundle"):
+        read_bundle(folder)
+
+
+def test_tasks_come_in_the_files_order_whatever_the_order_of_asking(folder: Path) -> None:
+    assert list(read_bundle(folder, ["det", "seg"]).tasks) == ["seg", "det"]
+
+
+@pytest.mark.parametrize("wrong, message", [(["sgm", "det"], "'sgm' is not in .* has seg, cls, det; did you mean 'seg'"),
+                                            ([], "no task was chosen; .* has seg, cls, det")])  # fmt: skip
+def test_an_unknown_task_is_refused_with_the_known_ones(folder: Path, wrong: list[str], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        read_bundle(folder, wrong)
+
+
+def test_a_folder_that_does_not_exist_is_said_with_the_nearest(folder: Path) -> None:
+    with pytest.raises(ConfigError, match=f"no such folder; did you mean '{folder}'"):
+        read_bundle(folder.with_name("smal"))
+
+
+def test_a_folder_that_is_no_bundle_names_those_inside(folder: Path) -> None:
+    with pytest.raises(ConfigError, match=r"it has no infer_cfg.yml; bundles lie inside it: small"):
+        read_bundle(folder.parent)
+
+
+def test_a_file_that_was_cut_off_or_changed_is_named(folder: Path) -> None:
+    file = folder / "trunk.pdiparams"
+    whole = file.read_bytes()
+    file.write_bytes(whole[:-1])
+    with pytest.raises(ValueError, match=r"trunk\.pdiparams: has 14 bytes, the export wrote 15"):
+        read_bundle(folder, ["cls"])
+    file.write_bytes(whole[:-1] + b"?")
+    with pytest.raises(ValueError, match=r"trunk\.pdiparams: its content differs"):
+        read_bundle(folder, ["cls"])
+
+
+def test_a_newer_format_is_one_message_whatever_else_is_new(folder: Path) -> None:
+    change(folder, "format: 1\n", "format: 2\nnew_key: 3\n")
+    with pytest.raises(ConfigError, match="format 2 is newer than this version reads") as caught:
+        read_bundle(folder)
+    assert len(caught.value.problems) == 1
+
+
+def test_all_mistakes_of_the_settings_are_listed_with_file_and_line(folder: Path) -> None:
+    change(folder, "nms_iou: 0.5", "nms_iu: 0.5")
+    change(folder, "draw_threshold: 0.4", "draw_threshold: high")
+    with pytest.raises(ConfigError) as caught:
+        read_bundle(folder)
+    assert len(caught.value.problems) == 2
+    assert re.search(r"tasks\.det\.nms_iu \(.*infer_cfg\.yml:\d+\): unknown key 'nms_iu'; did you mean 'nms_iou'",
+                     str(caught.value))  # fmt: skip
+    assert "infer.draw_threshold" in str(caught.value)
+
+
+def test_a_bundle_cannot_name_another_callable_as_a_task(folder: Path) -> None:
+    change(folder, "type: segmentation\n    average: logits", "type: subprocess.Popen")
+    with pytest.raises(ConfigError, match=r"tasks\.seg\.type: .*Popen.* is no task"):
+        read_bundle(folder)
