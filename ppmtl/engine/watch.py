@@ -44,7 +44,7 @@ class Watch:
             _in_background(self._accept, listener)
         else:
             address, key = processes.exchange(None)[0]
-            self._peers[0] = Client(address, authkey=key)
+            self._peers[0] = _connect(address, key)
             self._peers[0].send(processes.rank)
             _in_background(self._listen, 0)
         # A forked data worker would hold the connection open after its process was killed
@@ -97,6 +97,17 @@ class Watch:
     def _close(self) -> None:
         for connection in self._peers.values():
             connection.close()
+
+
+def _connect(address: tuple[str, int], key: bytes) -> Connection:
+    try:
+        return Client(address, authkey=key)
+    except OSError as error:
+        raise OSError(
+            error.errno,
+            f"cannot reach rank 0 at {address[0]}:{address[1]} ({error.strerror}); the machines of one job need to reach "
+            "each other on any port above 1024, for this and for the gradients",
+        ) from error
 
 
 def _in_background(work: Callable[..., None], *arguments: object) -> None:

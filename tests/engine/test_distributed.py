@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from paddle import nn
 from test_evaluate import TASKS, Pictures, backend
 
 from ppmtl.engine import distributed, launch
@@ -118,6 +119,17 @@ def test_under_paddles_launcher_the_first_process_says_who_failed(tmp_path, chec
     assert message in (tmp_path / "log" / "workerlog.0").read_text(), result.stderr
     assert "Container rank 1 status failed" in result.stdout + result.stderr
     assert not list(tmp_path.glob("whole_*"))
+
+
+def test_sync_batch_norm_keeps_parameters_statistics_and_names():
+    """The optimizer is built before; the layers themselves run on GPU only."""
+    model = nn.Sequential(nn.Conv2D(3, 4, 1), nn.Sequential(nn.BatchNorm2D(4), nn.GELU()))
+    before = model.state_dict()
+    converted = nn.SyncBatchNorm.convert_sync_batchnorm(model)
+    assert isinstance(model[1][0], nn.SyncBatchNorm)
+    assert converted is model
+    assert list(model.state_dict()) == list(before)
+    assert all(value is before[name] for name, value in model.state_dict().items())
 
 
 def test_nprocs_is_refused_under_the_launcher(monkeypatch):
