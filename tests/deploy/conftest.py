@@ -1,7 +1,7 @@
-"""The service is a folder of scripts, not part of the installed package; its tests find it here."""
+"""Deployment is folders of scripts, not part of the installed package; their tests find them here."""
 
 import sys
 from pathlib import Path
 
-SERVING = Path(__file__).resolve().parents[2] / "deploy" / "serving"
-sys.path.insert(0, str(SERVING))
+DEPLOY = Path(__file__).resolve().parents[2] / "deploy"
+sys.path[:0] = [str(DEPLOY / "serving"), str(DEPLOY / "python")]

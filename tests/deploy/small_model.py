@@ -1,0 +1,53 @@
+"""A tiny model with random weights, as a config and a checkpoint that the tools take."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import yaml
+from safetensors.numpy import save_file
+
+ROOT = Path(__file__).resolve().parents[2]
+CONFIG = {
+    "_base_": str(ROOT / "configs" / "allinone_demo.yml"),
+    "classes": {
+        "seg": {"count": 5, "names": None},
+        "cls": {"count": 4, "names": None},
+        "det": {"count": 3, "names": None},
+    },
+    "tasks": {"seg": {"input_size": [64, 96]}, "cls": {"input_size": [32, 32]}, "det": {"input_size": [96, 96]}},
+    "model": {
+        "backbone": {"depths": [1, 1, 1, 1], "dims": [8, 16, 24, 32]},
+        "heads": {
+            "seg": {"channels": 8, "aux_channels": 8},
+            "cls": {"channels": 32},
+            "det": {"neck": {"channels": [8, 16, 16]}},
+        },
+    },
+    "infer": {"size": [64, 96]},
+}
+
+
+def tool(name: str, *arguments: object, cwd: Path) -> None:
+    command = [sys.executable, str(ROOT / "tools" / f"{name}.py"), *map(str, arguments)]
+    done = subprocess.run(command, cwd=cwd, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def write_model(folder: Path) -> None:
+    """Writes ``folder``/tiny.yml and ``folder``/random, its weights."""
+    import paddle
+
+    from ppmtl import build
+    from ppmtl.config import check, load_config
+    from ppmtl.run import Settings
+
+    (folder / "tiny.yml").write_text(yaml.safe_dump(CONFIG))
+    settings = check(Settings, load_config(folder / "tiny.yml", []))
+    paddle.seed(0)
+    classes = build.build_classes(settings, None)
+    model = build.build_model(settings, classes)
+    (folder / "random").mkdir()
+    save_file({name: value.numpy() for name, value in model.state_dict().items()}, folder / "random/model.safetensors")
+    (folder / "random" / "state.json").write_text(json.dumps(build.describe({}, classes)))
