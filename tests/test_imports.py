@@ -75,6 +75,7 @@ WITHOUT_PADDLE = [
 ]
 ENGINES = {"paddle_inference": "paddle", "onnx_runtime": "onnxruntime", "openvino_runtime": "openvino"}
 DEPLOY = {
+    "config",
     "bundle",
     "pictures",
     "flags",
