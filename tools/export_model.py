@@ -114,7 +114,9 @@ def read_content(
     step = checkpoint.read_state(weights).get("progress", {}).get("step")
     source = SourceRecord(config, str(weights), sha256(file), step)
     nodes = {name: tree.data["tasks"][name] for name in settings.tasks}
-    return Content(Path(config).stem, nodes, classes, settings.infer, source, build.environment()["git"])
+    # A run saves its resolved config as config.yml; the run's folder then says more than the file
+    name = Path(settings.save_dir).name if Path(config).stem == "config" else Path(config).stem
+    return Content(name, nodes, classes, settings.infer, source, build.environment()["git"])
 
 
 def choose_pictures(settings: "Settings", classes: Mapping[str, "ClassList"], count: int) -> dict[str, "Pictures"]:

@@ -57,11 +57,18 @@ def _markdown(settings: BundleSettings, runs: Runs) -> str:
         lines += ["", f"## {how}", "", *_table(["task", "what", "training graph", "bundle", "difference", "allowed"])]
         for check in checks:
             lines += _rows(check)
-        lines += ["", *sorted({f"{c.pictures.origin}: first {c.pictures.count} pictures ({c.task})" for c in checks})]
+        lines += ["", *_origins(checks)]
     found = problems(runs)
     lines += ["", "**Passed.**" if not found else "**Failed:** " + "; ".join(found)]
     lines += ["", *_table(["file", "MB"]), *(_row([f.name, f"{f.bytes / 1e6:.2f}"]) for f in settings.files)]
     return "\n".join(lines) + "\n"
+
+
+def _origins(checks: Sequence[TaskCheck]) -> list[str]:
+    tasks: dict[str, list[str]] = {}
+    for check in checks:
+        tasks.setdefault(f"first {check.pictures.count} pictures of: {check.pictures.origin}", []).append(check.task)
+    return [f"{', '.join(names)}: {where}" for where, names in tasks.items()]
 
 
 def _rows(check: TaskCheck) -> list[str]:

@@ -40,6 +40,8 @@ def model() -> MultiTaskModel:
                 tensor.set_value(random.uniform(0.5, 2, tensor.shape).astype(np.float32))
             for tensor in (layer.bias, layer._mean):
                 tensor.set_value(random.normal(0, 0.5, tensor.shape).astype(np.float32))
+        elif getattr(layer, "bias", None) is not None:  # zeros too would be right whatever becomes of them
+            layer.bias.set_value(random.normal(0, 0.2, layer.bias.shape).astype(np.float32))
     built.eval()
     return built
 
