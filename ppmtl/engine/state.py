@@ -16,7 +16,7 @@ from ppmtl.engine import checkpoint
 from ppmtl.engine.balance._base import BalanceMethod
 from ppmtl.engine.ema import ExponentialMovingAverage
 from ppmtl.engine.evaluate import Evaluation
-from ppmtl.engine.log import LOGGER
+from ppmtl.engine.log import LOGGER, announce
 from ppmtl.engine.optim import load_optimizer_state, optimizer_state
 from ppmtl.engine.precision import Precision
 from ppmtl.engine.stopping import is_better
@@ -114,7 +114,8 @@ class TrainingState:
         """Writes step_<step> (and best_model if this is the best), drops the oldest, returns the folder."""
         weights = {name: value.numpy() for name, value in self.precision.weights().items()}
         tensors = {"model": self.ema.state(), "raw": weights} if self.ema else {"model": weights}
-        document = {**description, "progress": self.progress.to_json(), "precision": self.precision.state()}
+        document = {**description, "progress": self.progress.to_json(), "precision": self.precision.state(),
+                    "balance": _name(self.balance)}  # fmt: skip
         if is_best:
             checkpoint.save(save_dir / "best_model", tensors, document)
         tensors["optimizer"] = optimizer_state(self.named_parameters(), self.optimizer)
@@ -129,15 +130,25 @@ class TrainingState:
     def restore(self, folder: Path) -> None:
         """Continues from a checkpoint folder.
 
+        An average that the checkpoint lacks (``ema_decay`` is new) starts from its weights, and says so.
+
         Raises:
-            ValueError: if it is damaged or of another model, or has no state of the balancing method now configured.
+            ValueError: if it is damaged, of another model, or of a run with another balancing method.
         """
         document = checkpoint.read_state(folder)
-        weights = checkpoint.read_tensors(folder, "raw" if self.ema else "model")
+        if document.get("balance", _name(self.balance)) != _name(self.balance):
+            raise ValueError(
+                f"{folder}: trained with train.balance {document['balance']}, this run has {_name(self.balance)}; set the same "
+                f"one to go on, or start a new run from its weights: -o weights={folder}"
+            )
+        averaged = (folder / "raw.safetensors").is_file()
+        weights = checkpoint.read_tensors(folder, "raw" if averaged else "model")
         checkpoint.load_weights(self.model, weights, str(folder))
         self.precision.set_weights(weights)  # once more: with O2 the model has taken rounded ones
         if self.ema is not None:
-            self.ema.load(checkpoint.read_tensors(folder))
+            self.ema.load(checkpoint.read_tensors(folder) if averaged else weights)
+            if not averaged:
+                announce("train.ema_decay: %s has no average; it starts from its weights", folder)
         if self.balance is not None and self.balance.state_dict():
             self.balance.set_state_dict(checkpoint.read_tensors(folder, "balance"))
         load_optimizer_state(self.named_parameters(), self.optimizer, checkpoint.read_tensors(folder, "optimizer"))
@@ -154,3 +165,7 @@ class TrainingState:
 def balance_parameters(balance: BalanceMethod | None) -> dict[str, paddle.Tensor]:
     """Returns {"balance.<name>": parameter} of what a balancing method learns."""
     return {f"balance.{name}": p for name, p in balance.named_parameters()} if balance is not None else {}
+
+
+def _name(balance: BalanceMethod | None) -> str | None:
+    return None if balance is None else type(balance).__name__

@@ -125,6 +125,30 @@ def test_a_balanced_run_differs_from_a_plain_one_and_resumes_exactly(tmp_path, m
         assert same_bytes(weights(tmp_path / "whole", stem=stem), weights(tmp_path / "half", stem=stem)), stem
 
 
+def test_going_on_with_another_balancing_method_is_refused(tmp_path):
+    run(settings(tmp_path, balance=Pcgrad))
+    for other in (None, Uncertainty):
+        with pytest.raises(ValueError, match=r"trained with train\.balance Pcgrad.*-o weights="):
+            run(settings(tmp_path, balance=other), resume=checkpoint.step_folder(tmp_path, 3))
+
+
+def test_switching_the_average_off_or_on_goes_on_from_the_trained_weights(tmp_path):
+    run(settings(tmp_path / "averaged", ema_decay=0.9))
+    run(settings(tmp_path / "plain"))
+    assert same_bytes(weights(tmp_path / "averaged", stem="raw"), weights(tmp_path / "plain"))
+    run(settings(tmp_path / "averaged"), resume=checkpoint.step_folder(tmp_path / "averaged", 3))
+    assert same_bytes(weights(tmp_path / "averaged"), weights(tmp_path / "plain"))
+    started = weights(tmp_path / "plain", step=3)
+    run(
+        settings(tmp_path / "plain", ema_decay=1 - 1e-6, steps_per_epoch=4),
+        resume=checkpoint.step_folder(tmp_path / "plain", 3),
+    )
+    one_step = weights(tmp_path / "plain", step=4, stem="raw")
+    # The average's decay is 4/13 after three steps, so it lies between where it started and where the step led
+    for name, value in weights(tmp_path / "plain", step=4).items():
+        np.testing.assert_allclose(value, started[name] + (one_step[name] - started[name]) * (1 - 4 / 13), atol=1e-6)
+
+
 def test_balancing_accumulated_batches_equals_balancing_one_large_batch(tmp_path):
     optimizer = {"epsilon": 1e-3}
     run(settings(tmp_path / "large", optimizer=optimizer, balance=Pcgrad), batch_size=8)
