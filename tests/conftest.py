@@ -2,30 +2,9 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import pytest
-
-ROOT = Path(__file__).resolve().parents[1]
-TINY = {
-    "_base_": str(ROOT / "configs" / "allinone_demo.yml"),
-    "classes": {
-        "seg": {"count": 5, "names": None},
-        "cls": {"count": 4, "names": None},
-        "det": {"count": 3, "names": None},
-    },
-    "tasks": {"seg": {"input_size": [64, 96]}, "cls": {"input_size": [32, 32]}, "det": {"input_size": [96, 96]}},
-    "model": {
-        "backbone": {"depths": [1, 1, 1, 1], "dims": [8, 16, 24, 32]},
-        "heads": {
-            "seg": {"channels": 8, "aux_channels": 8},
-            "cls": {"channels": 32},
-            "det": {"neck": {"channels": [8, 16, 16]}},
-        },
-    },
-    "infer": {"size": [64, 96]},
-}
 
 
 @pytest.fixture(scope="session")
@@ -33,26 +12,20 @@ def exported(tmp_path_factory) -> Path:
     """A folder with tiny.yml, random weights ("random"), their bundle ("bundle") and "pictures" of four sizes."""
     import cv2
     import numpy as np
-    import paddle
-    import yaml
-    from safetensors.numpy import save_file
+    from small_model import write_model
 
-    from ppmtl import build
+    from ppmtl import cli
     from ppmtl.bundle.settings import SourceRecord
     from ppmtl.config import check, load_config
     from ppmtl.export.folder import Content, write_bundle
     from ppmtl.run import Settings
 
     folder = tmp_path_factory.mktemp("exported")
-    (folder / "tiny.yml").write_text(yaml.safe_dump(TINY))
-    tree = load_config(folder / "tiny.yml")
+    write_model(folder)
+    tree = load_config(folder / "tiny.yml", [f"weights={folder / 'random'}"])
     settings = check(Settings, tree)
-    paddle.seed(0)
-    classes = build.build_classes(settings, None)
-    model = build.build_model(settings, classes)
-    (folder / "random").mkdir()
-    save_file({name: value.numpy() for name, value in model.state_dict().items()}, folder / "random/model.safetensors")
-    (folder / "random" / "state.json").write_text(json.dumps(build.describe({}, classes)))
+    tasks, model = cli.load_model(settings)
+    classes = {name: task.classes for name, task in tasks.items()}
     source = SourceRecord("tiny.yml", "random", "0" * 64)
     write_bundle(
         folder / "bundle", model, Content("tiny", tree.data["tasks"], classes, settings.infer, source, "unknown")

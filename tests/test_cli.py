@@ -8,6 +8,7 @@ import pytest
 
 from ppmtl import cli
 from ppmtl.config import ConfigError
+from ppmtl.tasks.base import Slicing
 
 ROOT = Path(__file__).resolve().parents[1]
 DEMO = str(ROOT / "configs" / "allinone_demo.yml")
@@ -64,6 +65,30 @@ def test_scales_without_tta_are_refused_and_with_it_replace_sizes():
         cli.tta_overrides(alone)
     both = parser.parse_args(["-c", DEMO, "--tta", "--scales", "1.0", "1.5", "--no-flip"])
     assert cli.tta_overrides(both) == {"scales": (1.0, 1.5), "sizes": (), "flip": False}
+
+
+def sliced(*flags):
+    parser = argparse.ArgumentParser()
+    cli.add_slice_flags(parser)
+    return cli.slicing(parser.parse_args(flags))
+
+
+def test_one_number_means_both_sides_of_a_tile():
+    assert sliced() is None
+    assert sliced("--slice_infer") == Slicing()
+    assert sliced("--slice_infer", "--slice_size", "640") == Slicing((640, 640))
+    both = sliced("--slice_infer", "--slice_size", "480", "640", "--overlap_ratio", "0.1", "0.2")
+    assert both == Slicing((480, 640), (0.1, 0.2))
+
+
+def test_tiles_that_make_no_sense_are_all_said_at_once():
+    with pytest.raises(ConfigError) as caught:
+        sliced("--slice_size", "0", "--overlap_ratio", "0.5", "1.0")
+    assert [p.split(":")[0] for p in caught.value.problems] == [
+        "--slice_size and --overlap_ratio change the tiles of large pictures",
+        "--slice_size",
+        "--overlap_ratio",
+    ]
 
 
 @pytest.mark.parametrize(

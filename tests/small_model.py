@@ -8,7 +8,7 @@ from pathlib import Path
 import yaml
 from safetensors.numpy import save_file
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[1]
 CONFIG = {
     "_base_": str(ROOT / "configs" / "allinone_demo.yml"),
     "classes": {
@@ -48,6 +48,10 @@ def write_model(folder: Path) -> None:
     paddle.seed(0)
     classes = build.build_classes(settings, None)
     model = build.build_model(settings, classes)
+    for name, value in model.named_parameters():
+        if name.startswith("heads.det.outputs") and name.endswith("weight"):
+            # or all scores are nearly equal, and the last digit decides what is suppressed
+            value.set_value(value * 300)
     (folder / "random").mkdir()
     save_file({name: value.numpy() for name, value in model.state_dict().items()}, folder / "random/model.safetensors")
     (folder / "random" / "state.json").write_text(json.dumps(build.describe({}, classes)))

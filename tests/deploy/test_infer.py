@@ -1,0 +1,161 @@
+"""deploy/python/infer.py, called as people call it: it answers what tools/infer.py answers with the same weights."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def script(path: str):
+    """Returns the main function of a script; called in this process, because importing Paddle takes seconds."""
+    file = ROOT / path
+    spec = importlib.util.spec_from_file_location(f"{file.parent.name}_{file.stem}_script", file)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module.main
+
+
+@pytest.fixture(scope="module")
+def infer():
+    sys.path.insert(0, str(ROOT / "deploy" / "python"))  # as Python does for a script
+    yield script("deploy/python/infer.py")
+    sys.path.remove(str(ROOT / "deploy" / "python"))
+
+
+@pytest.fixture(scope="module")
+def tools_infer():
+    return script("tools/infer.py")
+
+
+def documents(folder: Path) -> dict[str, dict]:
+    return {path.stem: json.loads(path.read_text()) for path in sorted(folder.glob("*.json"))}
+
+
+def assert_same(found: dict[str, dict], expected: dict[str, dict]) -> None:
+    assert list(found) == list(expected)
+    assert len(found) > 0
+    for name, document in expected.items():
+        for key in ("size", "backbone_runs"):
+            assert found[name][key] == document[key]
+        assert [c["class"] for c in found[name]["cls"]["top"]] == [c["class"] for c in document["cls"]["top"]]
+        boxes, wanted = found[name]["det"]["boxes"], document["det"]["boxes"]
+        assert len(boxes) == len(wanted) > 0
+        for one, other in zip(boxes, wanted, strict=True):
+            assert one["class"] == other["class"]
+            assert one["score"] == pytest.approx(other["score"], abs=1e-4)
+            assert one["bbox"] == pytest.approx(other["bbox"], abs=0.05)
+
+
+def label_maps(folder: Path) -> dict[str, np.ndarray]:
+    return {path.name: cv2.imread(str(path), cv2.IMREAD_UNCHANGED) for path in sorted(folder.glob("*_seg.png"))}
+
+
+@pytest.mark.parametrize(
+    "flags", [(), ("--per_task_size",), ("--tta", "--scales", "1.0", "1.5"), ("--slice_infer",)], ids=str
+)
+def test_the_answers_are_those_of_tools_infer(exported, tmp_path, infer, tools_infer, flags):
+    common = ("--infer_dir", str(exported / "pictures"), "--output_dir", str(tmp_path / "expected"))
+    weights = ("-c", str(exported / "tiny.yml"), "-o", f"weights={exported / 'random'}", "data_root=none")
+    assert tools_infer([*weights, *common, *flags]) == 0
+    here = ("--model_dir", str(exported / "bundle"), "--image_dir", str(exported / "pictures"), "--cpu_threads", "1")
+    assert infer([*here, "--output_dir", str(tmp_path / "found"), "--batch_size", "3", *flags]) == 0
+    found, expected = documents(tmp_path / "found"), documents(tmp_path / "expected")
+    assert_same(found, expected)
+    if "--slice_infer" in flags:
+        assert found["d"]["backbone_runs"] == 1 + 4 * 6  # steps of 72 px over 300 - 96 and 400 - 96
+    maps, wanted = label_maps(tmp_path / "found"), label_maps(tmp_path / "expected")
+    assert list(maps) == list(wanted) == ["a_seg.png", "b_seg.png", "c_seg.png", "d_seg.png"]
+    assert all(np.mean(maps[name] != wanted[name]) < 1e-3 for name in wanted)  # ties may fall either way
+    assert {path.stem for path in (tmp_path / "found").glob("*.jpg")} == set("abcd")
+
+
+def test_only_the_tasks_asked_for_are_answered_and_their_files_are_enough(exported, tmp_path, infer):
+    for name in (
+        "infer_cfg.yml",
+        *(f"{stem}{s}" for stem in ("trunk", "head_det") for s in (".pdmodel", ".pdiparams")),
+    ):
+        shutil.copy(exported / "bundle" / name, tmp_path)
+    picture = exported / "pictures" / "a.png"
+    flags = ("--image_file", str(picture), "--output_dir", str(tmp_path / "out"))
+    assert infer(["--model_dir", str(tmp_path), *flags, "--tasks", "det"]) == 0
+    assert set(documents(tmp_path / "out")["a"]) == {"image", "seconds", "backbone_runs", "size", "det"}
+
+
+def test_a_bad_picture_is_named_and_skipped_and_the_exit_code_says_so(exported, tmp_path, infer, capsys):
+    pictures = tmp_path / "in"
+    shutil.copytree(exported / "pictures", pictures)
+    (pictures / "bad.jpg").write_bytes((pictures / "b.jpg").read_bytes()[:500])
+    flags = ("--image_dir", str(pictures), "--output_dir", str(tmp_path / "out"), "--batch_size", "2", "--tasks", "cls")
+    assert infer(["--model_dir", str(exported / "bundle"), *flags]) == 1
+    assert set(documents(tmp_path / "out")) == set("abcd")
+    printed = capsys.readouterr()
+    assert "skipped: " in printed.err
+    assert "bad.jpg" in printed.err
+    assert "4 of 5 pictures written" in printed.out
+
+
+def test_without_saving_each_picture_is_a_line_of_json(exported, tmp_path, infer, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    flags = ("--image_dir", str(exported / "pictures"), "--tasks", "cls", "--save_results", "False")
+    assert infer(["--model_dir", str(exported / "bundle"), *flags]) == 0
+    lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [Path(line["image"]).name for line in lines] == ["a.png", "b.jpg", "c.webp", "d.png"]
+    assert lines[1]["size"] == [90, 70]
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_video_is_annotated_and_a_broken_one_ends_with_1(exported, tmp_path, infer, capsys):
+    writer = cv2.VideoWriter(str(tmp_path / "in.avi"), cv2.VideoWriter.fourcc(*"MJPG"), 10, (96, 64))
+    for index in range(12):
+        writer.write(np.random.default_rng(index).integers(0, 256, (64, 96, 3), np.uint8))
+    writer.release()
+    common = ("--model_dir", str(exported / "bundle"), "--output_dir", str(tmp_path / "out"), "--batch_size", "4")
+    assert infer([*common, "--video_file", str(tmp_path / "in.avi")]) == 0
+    assert "12 frames" in capsys.readouterr().out
+    data = (tmp_path / "in.avi").read_bytes()
+    (tmp_path / "cut.avi").write_bytes(data[: len(data) // 2])
+    assert infer([*common, "--video_file", str(tmp_path / "cut.avi")]) == 1
+    assert "of 12 frames; it is cut off or damaged" in capsys.readouterr().err
+
+
+def test_the_benchmark_prints_every_stage_and_writes_nothing(exported, tmp_path, infer, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    flags = ("--image_dir", str(exported / "pictures"), "--run_benchmark", "--benchmark_runs", "3", "--batch_size", "2")
+    assert infer(["--model_dir", str(exported / "bundle"), *flags]) == 0
+    printed = capsys.readouterr().out
+    rows = {line.split("|")[1].strip(): [float(v) for v in line.split("|")[2:5]] for line in printed.splitlines()[2:6]}
+    assert list(rows) == ["preprocess", "inference", "postprocess", "total"]
+    mean = {stage: values[0] for stage, values in rows.items()}
+    assert 0.9 * mean["total"] < mean["preprocess"] + mean["inference"] + mean["postprocess"] <= mean["total"] + 0.03
+    assert "pictures/s at batch size 2, 3 runs after 5 to warm up; peak memory" in printed
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("flags, code, message", [
+    (("--model_dir", "bundel"), 2, "bundel: no such folder; did you mean 'bundle'"),
+    (("--tasks", "det,sge"), 2, "task 'sge' is not in bundle, which has seg, cls, det; did you mean 'seg'"),
+    (("--run_mode", "trt_fp16"), 1, "TensorRT needs a GPU"),
+    (("--device", "TPU"), 1, "allowed: cpu, gpu, gpu:1"),
+    (("--slice_size", "64"), 2, "add --slice_infer"),
+    (("--slice_infer", "--overlap_ratio", "1"), 2, "--overlap_ratio: one or two numbers from 0 to below 1"),
+    (("--batch_size", "0"), 2, "expected a whole number above 0"),
+    (("--threshold", "2"), 2, "expected a number from 0 to 1"),
+    (("--output_dir", "pictures"), 1, "holds the pictures themselves"),
+])  # fmt: skip
+def test_mistakes_are_one_line_without_a_traceback(exported, flags, code, message):
+    command = [sys.executable, str(ROOT / "deploy/python/infer.py"), "--model_dir", "bundle",
+               "--image_file", "pictures/a.png", *flags]  # fmt: skip
+    done = subprocess.run(command, cwd=exported, capture_output=True, text=True, check=False)
+    assert done.returncode == code
+    assert message in done.stderr
+    assert "Traceback" not in done.stderr
