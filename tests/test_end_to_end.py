@@ -1,6 +1,7 @@
 """A tiny config on CPU: train, resume, evaluate, infer, through the tools that people type."""
 
 import json
+import shutil
 import signal
 import subprocess
 import sys
@@ -10,6 +11,8 @@ import numpy as np
 import pytest
 import yaml
 from safetensors.numpy import load_file
+
+from ppmtl.engine import checkpoint
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -266,3 +269,43 @@ def test_a_signal_saves_and_gives_the_command_to_go_on(work):
     assert "stopped (SIGTERM)" in out
     assert f"go on with: python {' '.join(command[1:])} -r auto" in out
     assert (work / "cut" / "latest" / "state.json").is_file()
+
+
+def test_verify_resume_kills_a_run_and_finds_the_same_bytes(work):
+    out = ok(tool("verify_resume", *COMMON, "--tasks", "cls", "--steps", "2", "--work_dir", "verified", cwd=work))
+    assert "killed after" in out
+    assert "THE SAME BYTES: " in out
+    assert "tensors of optimizer" in out
+
+
+def test_verify_resume_says_what_differs(work):
+    from tools.verify_resume import _differences
+
+    for name in ("one", "other"):
+        shutil.copytree(work / "verified" / "killed", work / name, symlinks=True)
+    assert _differences(work / "one", work / "other", 4) == []
+    state = checkpoint.read_state(work / "one" / "step_0000004")
+    arrays = checkpoint.read_tensors(work / "one" / "step_0000004", "raw")
+    arrays["backbone.norm0.bias"][0] += 1
+    optimizer = checkpoint.read_tensors(work / "one" / "step_0000004", "optimizer")
+    state["progress"]["best"] = 0.5
+    model = checkpoint.read_tensors(work / "one" / "step_0000004")
+    checkpoint.save(work / "other" / "step_0000004", {"model": model, "raw": arrays, "optimizer": optimizer}, state)
+    best, value = _differences(work / "one", work / "other", 4)
+    assert "progress" in best
+    assert "step_0000004/raw: backbone.norm0.bias, 1 of 8 values, by up to 1" in value
+
+
+def test_compare_tasks_trains_alone_and_together_and_goes_on_where_it_was(work):
+    arguments = ("compare_tasks", *COMMON, "--tasks", "cls,det", "--steps", "1", "--out", "compared")
+    out = ok(tool(*arguments, cwd=work))
+    assert out.count("seed 42 ->") == 3
+    assert "| parameters" in out
+    assert "delta-m" in out
+    assert (work / "compared" / "comparison.md").is_file()
+    logs = [path.read_text() for path in sorted((work / "compared").glob("*/train.log"))]
+    ok(tool(*arguments, cwd=work))
+    assert [path.read_text() for path in sorted((work / "compared").glob("*/train.log"))] == logs
+    other = tool(*arguments, "-o", "optimizer.weight_decay=0", cwd=work)
+    assert other.returncode == 1
+    assert "other settings" in other.stderr

@@ -95,11 +95,13 @@ def _train(arguments: argparse.Namespace, settings: Settings, folder: Path, task
 
 
 def _evaluate(arguments: argparse.Namespace, folder: Path, tasks: tuple[str, ...]) -> dict[str, Any]:
-    """Returns the "tasks" part of metrics.json for the last weights."""
-    own = [f"save_dir={folder}", f"weights={folder / 'latest'}"]
-    limit = ["--limit", str(arguments.limit)] if arguments.limit else []
-    _run(_command("eval", arguments, tasks, own) + limit, folder / "console.log")
-    return dict(json.loads((folder / "eval" / "metrics.json").read_text(encoding="utf-8"))["tasks"])
+    """Returns the "tasks" part of metrics.json for the last weights, measured now or before."""
+    report = folder / "eval" / "metrics.json"
+    if not report.is_file() or json.loads(report.read_text(encoding="utf-8"))["limit"] != arguments.limit:
+        own = [f"save_dir={folder}", f"weights={folder / 'latest'}"]
+        limit = ["--limit", str(arguments.limit)] if arguments.limit else []
+        _run(_command("eval", arguments, tasks, own) + limit, folder / "console.log")
+    return dict(json.loads(report.read_text(encoding="utf-8"))["tasks"])
 
 
 def _cost(settings: Settings, tasks: tuple[str, ...]) -> tuple[int, int]:
