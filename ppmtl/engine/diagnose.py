@@ -97,6 +97,8 @@ class Diagnosis:
             gradients: as ``BalanceMethod.combine`` takes them.
         """
         products = inner_products(gradients)
+        if not np.isfinite(products).all():
+            return  # float16 overflowed; the loop leaves this step out as well
         rows = []
         for stage, members in self._members.items():
             rows += _measure(step, stage, list(gradients), products[members].sum(axis=0))

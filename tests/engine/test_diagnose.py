@@ -82,6 +82,13 @@ def test_norms_and_cosines_are_written_per_stage_and_for_the_whole_backbone(tmp_
     assert math.isnan(values["10", "stage 1", "seg", "cls", "cosine"])  # cls reaches nothing of stage 1
 
 
+def test_a_step_whose_gradients_overflowed_is_left_out(tmp_path):
+    with Diagnosis(tmp_path, NAMES) as diagnosis:
+        diagnosis.record(1, plain())
+        diagnosis.record(2, plain(cls_norm=math.inf))
+    assert {key[0] for key in read(tmp_path)} == {"1"}
+
+
 def test_stages_are_in_the_order_of_their_numbers(tmp_path):
     names = [f"backbone.blocks.{i}.weight" for i in (10, 2, 0)] + ["backbone.cls_token"]
     with Diagnosis(tmp_path, names) as diagnosis:
