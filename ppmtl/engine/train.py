@@ -139,13 +139,14 @@ def fit(
                         with precision.autocast():
                             terms = network(batch.images, targets=batch.targets)
                         window.add(**_check_finite(terms, step, sources[name], step * accumulate + micro))
-                        for task, loss in _weighted_sums(terms, schedule.loss_weights).items():
+                        weighted = _weighted_sums(terms, schedule.loss_weights)
+                        for task, loss in weighted.items():
                             losses[task] += float(loss) / accumulate
-                            objective = balance.weigh(task, loss) if balance is not None else loss
-                            objective = objective / accumulate if accumulate > 1 else objective
-                            precision.backward(objective, retain_graph=task != next(reversed(terms)))
-                            if keeps_apart or diagnosed:
-                                apart.take(task)
+                        objectives = {
+                            task: (loss if balance is None else balance.weigh(task, loss)) / accumulate
+                            for task, loss in weighted.items()
+                        }
+                        _backward(objectives, precision, apart if keeps_apart or diagnosed else None)
             if keeps_apart or diagnosed:
                 apart.average()
                 if diagnosis is not None and diagnosed:
@@ -266,6 +267,16 @@ def _weighted_sums(
         task: paddle.add_n([value * weights.get(task, 1.0) for value in of_task.values()])
         for task, of_task in terms.items()
     }
+
+
+def _backward(objectives: Mapping[str, paddle.Tensor], precision: Precision, apart: TaskGradients | None) -> None:
+    """Differentiates one batch's objectives: together, or one task after the other where gradients are kept apart."""
+    if apart is None:
+        precision.backward(paddle.add_n(list(objectives.values())))
+        return
+    for number, (task, objective) in enumerate(objectives.items(), 1):
+        precision.backward(objective, retain_graph=number < len(objectives))
+        apart.take(task)
 
 
 def _check_finite(

@@ -62,6 +62,15 @@ class Numbers:
         return [f"{self.task}{step}.jpg"]
 
 
+class Shared(Numbers):
+    """The same pictures labelled for every task."""
+
+    def loader(self, start_step: int, num_steps: int, num_workers: int) -> Generator[Batch, None, None]:
+        for batch in super().loader(start_step, num_steps, num_workers):
+            target = batch.targets[self.task]["y"]
+            yield Batch(batch.images, {task: {"y": target + index} for index, task in enumerate(TASKS)})
+
+
 def settings(folder: Path, *, optimizer: Mapping[str, Any] | None = None, **train: Any) -> Settings:
     schedule = {"epochs": 1, "steps_per_epoch": 6, "log_every": 1, "save_every": 3, "num_workers": 0, **train}
     rates = {"learning_rate": 1e-2, "warmup_steps": 0, "clip_norm": None, **(optimizer or {})}
@@ -103,6 +112,16 @@ def test_diagnosing_leaves_the_run_as_it_was_bit_for_bit(tmp_path):
     assert (tmp_path / "diagnosed" / "diagnosis.csv").stat().st_size > 0
     assert (tmp_path / "diagnosed" / "diagnosis.png").stat().st_size > 0
     assert not (tmp_path / "plain" / "diagnosis.csv").exists()
+
+
+def test_one_source_for_several_tasks_differentiates_together_or_apart_alike(tmp_path):
+    run(settings(tmp_path / "together"), sources={"all": Shared("a", 4)})
+    run(settings(tmp_path / "apart", optimizer={"task_clip_norm": 1e6}), sources={"all": Shared("a", 4)})
+    together, apart = weights(tmp_path / "together"), weights(tmp_path / "apart")
+    for name in together:
+        np.testing.assert_allclose(apart[name], together[name], atol=1e-5)
+    run(settings(tmp_path / "one"), sources={"all": Numbers("a", 4)})
+    assert not np.allclose(weights(tmp_path / "one")["backbone.0.weight"], together["backbone.0.weight"], atol=1e-3)
 
 
 def test_a_clip_by_task_that_never_bites_changes_nothing(tmp_path):
