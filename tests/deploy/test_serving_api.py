@@ -4,9 +4,7 @@ import base64
 import json
 import logging
 import re
-import time
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 
 import cv2
 import numpy as np
@@ -14,43 +12,17 @@ import pytest
 from fastapi.testclient import TestClient
 from ppmtl_service.app import create_app
 from ppmtl_service.options import Options
-from ppmtl_service.service import PixelBudget, Service
+from ppmtl_service.service import Service
+from serving_client import RED, post, refusal, running
 from serving_fakes import TASKS, FakeNetwork, encoded, fake_model, picture, wait_until
 
 from ppmtl.predictions import to_json
-
-RED = encoded(picture())
-
-
-@contextmanager
-def running(network=None, page=None, model=None, **options):
-    """A client whose ``.service`` is ready."""
-    service = Service(model or fake_model(network or FakeNetwork()), Options(**options))
-    app = create_app(service) if page is None else create_app(service, page)
-    with TestClient(app, raise_server_exceptions=False) as client:
-        wait_until(lambda: service.state != "loading")
-        client.service = service
-        yield client
 
 
 @pytest.fixture(scope="module")
 def client():
     with running() as result:
         yield result
-
-
-def post(client, *pictures, **fields):
-    files = [("images", (f"{i}.png", data)) for i, data in enumerate(pictures or [RED])]
-    return client.post("/v1/predict", files=files, data=fields)
-
-
-def refusal(response):
-    """Returns (status, code) of an error, whose shape is checked."""
-    document = response.json()
-    assert set(document) == {"error", "request_id"}
-    assert set(document["error"]) == {"code", "message"}
-    assert document["request_id"] == response.headers["x-request-id"]
-    return response.status_code, document["error"]["code"]
 
 
 def test_an_answer_is_what_the_pipeline_says(client):
@@ -271,140 +243,3 @@ def test_no_pictures_are_taken_before_the_model_is_ready_nor_while_it_drains():
         assert client.get("/readyz").json() == {"status": "draining"}
         assert refusal(post(client)) == (503, "not_ready_draining")
         assert client.get("/healthz").status_code == 200
-
-
-def test_the_key_is_asked_for_where_it_should_be():
-    with running(api_key=b"s\xc3\xa9same") as client:
-        good = {"Authorization": "Bearer s\u00e9same".encode()}
-        for headers in ({}, {"X-API-Key": "sesam"}, {"Authorization": "Bearer "}, {"Authorization": "Basic abc"}):
-            for method, path in (("POST", "/v1/predict"), ("GET", "/v1/model"), ("GET", "/metrics")):
-                response = client.request(method, path, headers=headers)
-                assert refusal(response) == (401, "wrong_key")
-                assert response.headers["www-authenticate"] == "Bearer"
-        for headers in (good, {"X-API-Key": "s\u00e9same".encode()}):
-            assert client.get("/v1/model", headers=headers).status_code == 200
-        for path in ("/healthz", "/readyz", "/openapi.json"):
-            assert client.get(path).status_code == 200
-
-
-def test_an_empty_key_is_no_key_but_an_error():
-    with pytest.raises(ValueError, match="empty"):
-        Options(api_key=b"")
-
-
-def test_the_log_has_one_line_per_request_without_file_names_or_contents(client, caplog):
-    with caplog.at_level(logging.INFO, "ppmtl.serving"):
-        client.post("/v1/predict", files={"images": ("secret.png", RED)}, headers={"X-Request-ID": "abc-1"})
-        client.post("/v1/predict", files={"images": ("secret.png", b"secret bytes")})
-        client.get("/healthz")
-    lines = [record.fields for record in caplog.records if record.message == "request"]
-    assert [(line["status"], line["route"], line["images"]) for line in lines] == [
-        (200, "/v1/predict", 1),
-        (415, "/v1/predict", 1),
-    ]
-    assert lines[0]["request_id"] == "abc-1"
-    assert lines[1]["error"] == "not_an_image"
-    assert "secret" not in json.dumps(lines)
-
-
-@pytest.mark.parametrize("given", ["x" * 65, "a b", 'a"b', ""])
-def test_a_request_id_that_could_forge_a_log_is_replaced(client, given):
-    assert client.get("/healthz", headers={"X-Request-ID": given}).headers["x-request-id"] != given
-
-
-def test_metrics_count_routes_stages_and_batches():
-    with running() as client:
-        post(client)
-        client.get("/some/path")
-        client.request("BREW", "/v1/model")
-        lines = set(client.get("/metrics").text.splitlines())
-    expected = {
-        'ppmtl_requests_total{method="POST",route="/v1/predict",status="200"} 1.0',
-        'ppmtl_requests_total{method="GET",route="other",status="404"} 1.0',
-        'ppmtl_requests_total{method="other",route="/v1/model",status="405"} 1.0',
-        'ppmtl_request_seconds_count{route="/v1/predict"} 1.0',
-        "ppmtl_batch_size_count 1.0",
-        "ppmtl_images_total 1.0",
-        "ppmtl_queue_depth 0.0",
-        "ppmtl_in_flight_requests 1.0",
-        "ppmtl_ready 1.0",
-    } | {f'ppmtl_stage_seconds_count{{stage="{s}"}} 1.0' for s in ("upload", "decode", "queue", "predict", "encode")}
-    assert expected <= lines, expected - lines
-
-
-def test_every_answer_has_the_security_headers_and_none_allows_other_origins(client):
-    headers = {"Origin": "https://elsewhere.example"}
-    for path in ("/", "/healthz", "/v1/model", "/nothing", "/page/nothing"):
-        answer = client.get(path, headers=headers)
-        assert "default-src 'self'" in answer.headers["content-security-policy"]
-        assert answer.headers["x-content-type-options"] == "nosniff"
-        assert answer.headers["x-frame-options"] == "DENY"
-        assert not [name for name in answer.headers if name.startswith("access-control")]
-    assert client.options("/v1/predict", headers=headers | {"Access-Control-Request-Method": "POST"}).status_code == 405
-
-
-def test_pages_that_load_from_elsewhere_are_off(client):
-    assert client.get("/docs").status_code == client.get("/redoc").status_code == 404
-
-
-def test_the_pages_files_are_served_with_their_types_and_nothing_beside_them(tmp_path):
-    page = tmp_path / "page"
-    (page / "examples").mkdir(parents=True)
-    types = {"index.html": "text/html", "app.js": "javascript", "style.css": "text/css", "examples/a.png": "image/png"}
-    for name in types:
-        (page / name).write_text("x")
-    (tmp_path / "secret.txt").write_text("secret")
-    (page / "link.txt").symlink_to(tmp_path / "secret.txt")
-    with running(page=page) as client:
-        assert client.get("/").text == "x"
-        for name, kind in types.items():
-            assert kind in client.get(f"/page/{name}").headers["content-type"]
-        for path in (
-            "../secret.txt",
-            "..%2fsecret.txt",
-            "%2e%2e/secret.txt",
-            "..\\secret.txt",
-            "link.txt",
-            "examples",
-            "",
-            "a%00b",
-        ):
-            assert refusal(client.get(f"/page/{path}"))[0] == 404, path
-
-
-def test_without_a_page_the_root_says_where_to_send_pictures(tmp_path):
-    with running(page=tmp_path / "none") as client:
-        response = client.get("/")
-        assert refusal(response) == (404, "not_found")
-        assert "/v1/predict" in response.json()["error"]["message"]
-
-
-def test_the_model_document_says_tasks_classes_limits_and_defaults(client):
-    document = client.get("/v1/model").json()
-    assert document["tasks"]["det"]["type"] == "detection"
-    assert [(c["index"], c["id"], c["name"]) for c in document["tasks"]["det"]["classes"]] == [
-        (0, 3, "stop"),
-        (1, 7, "go"),
-    ]
-    assert document["limits"]["formats"] == ["jpeg", "png", "webp", "bmp"]
-    assert document["defaults"] == {"threshold": 0.5, "size": [32, 48]}
-
-
-def test_the_pixel_budget_lets_one_too_large_picture_through_alone():
-    budget, order = PixelBudget(10), []
-
-    def work(pixels):
-        with budget.hold(pixels):
-            order.append(budget._held)
-            time.sleep(0.01)
-
-    with ThreadPoolExecutor(6) as pool:
-        list(pool.map(work, [6, 6, 50, 4, 4, 4]))
-    assert max(held for held in order if held != 50) <= 10
-    assert order.count(50) == 1
-
-
-@pytest.mark.parametrize("wrong", [{"max_batch": 0}, {"timeout_s": 0}, {"max_delay_ms": -1}, {"queue_size": 3}])
-def test_options_that_make_no_sense_are_refused_by_their_flags_name(wrong):
-    with pytest.raises(ValueError, match=f"--{next(iter(wrong))}"):
-        Options(**wrong)

@@ -1,0 +1,36 @@
+"""The service in-process, and its clients."""
+
+from contextlib import contextmanager
+
+from fastapi.testclient import TestClient
+from ppmtl_service.app import create_app
+from ppmtl_service.options import Options
+from ppmtl_service.service import Service
+from serving_fakes import FakeNetwork, encoded, fake_model, picture, wait_until
+
+RED = encoded(picture())
+
+
+@contextmanager
+def running(network=None, page=None, model=None, **options):
+    """A client whose ``.service`` is ready."""
+    service = Service(model or fake_model(network or FakeNetwork()), Options(**options))
+    app = create_app(service) if page is None else create_app(service, page)
+    with TestClient(app, raise_server_exceptions=False) as client:
+        wait_until(lambda: service.state != "loading")
+        client.service = service
+        yield client
+
+
+def post(client, *pictures, **fields):
+    files = [("images", (f"{i}.png", data)) for i, data in enumerate(pictures or [RED])]
+    return client.post("/v1/predict", files=files, data=fields)
+
+
+def refusal(response):
+    """Returns (status, code) of an error, whose shape is checked."""
+    document = response.json()
+    assert set(document) == {"error", "request_id"}
+    assert set(document["error"]) == {"code", "message"}
+    assert document["request_id"] == response.headers["x-request-id"]
+    return response.status_code, document["error"]["code"]
