@@ -27,6 +27,13 @@ CONFIG = {
     },
     "infer": {"size": [64, 96]},
 }
+# Factors on last layers, so that answers differ as after a training. Fresh weights score everything nearly equally: the last
+# digit would decide what is suppressed, and one class would cover every picture.
+SPREAD = {
+    **{f"heads.det.outputs.{level}.weight": 300 for level in range(3)},
+    "heads.seg.classifier.weight": 30,
+    "heads.cls.fc.weight": 30,
+}
 
 
 def tool(name: str, *arguments: object, cwd: Path) -> None:
@@ -49,9 +56,8 @@ def write_model(folder: Path) -> None:
     classes = build.build_classes(settings, None)
     model = build.build_model(settings, classes)
     for name, value in model.named_parameters():
-        if name.startswith("heads.det.outputs") and name.endswith("weight"):
-            # or all scores are nearly equal, and the last digit decides what is suppressed
-            value.set_value(value * 300)
+        if name in SPREAD:
+            value.set_value(value * SPREAD[name])
     (folder / "random").mkdir()
     save_file({name: value.numpy() for name, value in model.state_dict().items()}, folder / "random/model.safetensors")
     (folder / "random" / "state.json").write_text(json.dumps(build.describe({}, classes)))

@@ -1,0 +1,107 @@
+"""tools/eval.py --bundle measures an exported bundle as it measures weights.
+
+The weights are random, so the labels are made from what they answer: they score near 1, and whatever the bundle or its
+post-processing does otherwise costs points.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from ppmtl.data.synthetic import DemoRequest, make_dataset
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def relabel(folder: Path, config: Path, weights: Path) -> None:
+    """Replaces the labels of the validation pictures by the weights' own answers."""
+    from ppmtl import cli
+    from ppmtl.config import check, load_config
+    from ppmtl.inference import Pipeline
+    from ppmtl.pictures import find_images, read_image
+    from ppmtl.run import Settings
+
+    tasks, backend = cli.load_trained(check(Settings, load_config(config, [f"weights={weights}"])), {})
+    train = folder / "track1_train_data"
+
+    def answers(task: str, pictures: str):
+        pipeline = Pipeline({task: tasks[task]}, backend)
+        for path in find_images(train / pictures):
+            yield path, pipeline.predict([read_image(path)], [str(path)])[0][task]
+
+    for path, found in answers("seg", "seg/images/val"):
+        cv2.imwrite(str(train / "seg" / "label" / "val" / f"{path.stem}.png"), found.labels)
+    lines = [f"{path.name} {found.probs.argmax()}\n" for path, found in answers("cls", "cls/val")]
+    (train / "cls" / "val.txt").write_text("".join(lines))
+    truth = json.loads((train / "dec" / "val.json").read_text())
+    numbers = {image["file_name"]: image["id"] for image in truth["images"]}
+    truth["annotations"] = []
+    for path, found in answers("det", "dec/val"):
+        for box, label in zip(found.boxes[:6].astype(float), found.labels[:6], strict=True):
+            x, y, w, h = *box[:2], *(box[2:] - box[:2])
+            truth["annotations"].append(
+                {"id": len(truth["annotations"]) + 1, "image_id": numbers[path.name], "iscrowd": 0, "area": w * h,
+                 "bbox": [x, y, w, h], "category_id": tasks["det"].classes.ids[label]}
+            )  # fmt: skip
+    (train / "dec" / "val.json").write_text(json.dumps(truth))
+
+
+@pytest.fixture(scope="module")
+def evaluate(exported, tmp_path_factory):
+    """Returns a function from flags to metrics.json."""
+    spec = importlib.util.spec_from_file_location("eval_script", ROOT / "tools" / "eval.py")
+    script = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(script)
+    data, out = tmp_path_factory.mktemp("data"), tmp_path_factory.mktemp("out")
+    sizes = {"size": (64, 96), "det_size": (150, 200), "cls_size": (32, 32)}
+    counts = {"seg_images": (1, 4, 1), "det_images": (1, 5, 1), "cls_images": (4, 9, 1)}
+    make_dataset(data, DemoRequest(**sizes, **counts, sign_classes=3, vehicle_classes=4))
+    relabel(data, exported / "tiny.yml", exported / "random")
+
+    def run(*flags: str) -> dict:
+        common = (
+            "-c",
+            str(exported / "tiny.yml"),
+            "-o",
+            f"data_root={data}",
+            f"save_dir={out}",
+            "--output_eval",
+            str(out),
+        )
+        assert script.main([*common, *flags]) == 0
+        return json.loads((out / "metrics.json").read_text())
+
+    return run
+
+
+def metrics(document: dict) -> list[float]:
+    chosen = (("seg", "miou"), ("seg", "pixel_accuracy"), ("cls", "top1"), ("det", "ap50"), ("det", "ap50_95"))
+    return [document["tasks"][task][metric] for task, metric in chosen]
+
+
+@pytest.mark.parametrize("flags", [(), ("--tta",), ("--slice_infer",)], ids=str)
+def test_an_exported_bundle_measures_what_its_weights_measure(exported, evaluate, flags):
+    weights = evaluate("-o", f"weights={exported / 'random'}", *flags)
+    bundle = evaluate("--bundle", str(exported / "bundle"), *flags)
+    assert bundle["bundle"] == str(exported / "bundle")
+    assert set(bundle["tasks"]) == {"seg", "cls", "det"}
+    if not flags:
+        assert min(metrics(weights)) > 0.7
+    assert metrics(bundle) == pytest.approx(metrics(weights), abs=2e-3)
+
+
+def test_tasks_that_were_not_exported_are_not_evaluated(exported, evaluate, tmp_path):
+    """Nor are the files of heads needed that --tasks leaves out."""
+    for name in (
+        "infer_cfg.yml",
+        *(f"{stem}{s}" for stem in ("trunk", "head_cls") for s in (".pdmodel", ".pdiparams")),
+    ):
+        (tmp_path / name).write_bytes((exported / "bundle" / name).read_bytes())
+    assert set(evaluate("--bundle", str(tmp_path), "--tasks", "cls")["tasks"]) == {"cls"}
+    assert np.isfinite(evaluate("--bundle", str(exported / "bundle"), "--limit", "2")["score"])
