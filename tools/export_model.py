@@ -162,6 +162,14 @@ def main(argv: Sequence[str]) -> int:
     classes = {name: task.classes for name, task in tasks.items()}
     content = read_content(settings, tree, classes, arguments.config)
     pictures = choose_pictures(settings, classes, arguments.verify_images)
+    unjudged = [name for name, chosen in pictures.items() if not chosen.labelled]
+    if arguments.check_bf16 and unjudged:
+        raise ConfigError(
+            [
+                f"--check_bf16: bfloat16 is judged by metrics, and the validation data of {', '.join(unjudged)} are not "
+                f"under data_root = {settings.data_root}; point -o data_root= at them, or leave the flag out"
+            ]
+        )
     folder = Path(arguments.output_dir) / content.name
     fresh = folder.with_name(f".{folder.name}.new")
     try:

@@ -70,6 +70,11 @@ def test_nothing_that_only_training_needs_is_left_in_the_graphs(paddle_bundle):
     assert not {"batch_norm", "dropout", "uniform_random", "floor"} & found
 
 
+def test_no_operator_is_used_that_paddle_2_6_cannot_load(paddle_bundle):
+    for stem in ("trunk", "head_seg", "head_cls", "head_det"):
+        assert "assign_value" not in stored(paddle_bundle, stem)[1], stem
+
+
 def test_graphs_carry_no_path_of_the_machine(paddle_bundle):
     for file in paddle_bundle.iterdir():
         assert b"site-packages" not in file.read_bytes(), file

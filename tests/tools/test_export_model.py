@@ -13,6 +13,7 @@ import pytest
 import yaml
 
 from ppmtl import build
+from ppmtl.bundle.backends import has_bf16
 from ppmtl.bundle.reading import read_bundle
 from ppmtl.config import ConfigError, check, load_config
 from ppmtl.data.synthetic import DemoRequest, make_dataset
@@ -110,6 +111,12 @@ def test_without_data_the_numbers_are_compared_on_rendered_pictures(work, capsys
     assert entry["primary"] is None
     assert "rendered" in entry["from"]
     assert read_bundle(work / "no_data" / "tiny").settings.heads.keys() == {"cls"}
+
+
+@pytest.mark.skipif(not has_bf16(), reason="this CPU does not multiply bfloat16")
+def test_bfloat16_is_not_passed_without_labels_to_judge_it_by():
+    with pytest.raises(ConfigError, match="judged by metrics, and the validation data of cls are not under"):
+        export_model.main([*COMMON, "-o", "data_root=nowhere", "--tasks", "cls", "--check_bf16"])
 
 
 def test_beyond_tolerance_the_command_fails_and_the_old_bundle_stays(work, capsys):

@@ -212,7 +212,9 @@ def _decode(
     corner = paddle.cast(cell, "float32") * stride
 
     outputs = sigmoid(cells.reshape([0, len(anchors), 5 + num_classes, -1]).transpose([0, 1, 3, 2]))
-    anchor = paddle.to_tensor(anchors, "float32").reshape([1, len(anchors), 1, 2])
+    # Number by number: to_tensor of a list becomes an operator (assign_value) that Paddle Inference 2.6 cannot load
+    sides = [paddle.full([1], side, "float32") for anchor in anchors for side in anchor]
+    anchor = paddle.concat(sides).reshape([1, len(anchors), 1, 2])
     centre = (2 * outputs[..., 0:2] - 0.5) * stride + corner
     half = (2 * outputs[..., 2:4]).square() * anchor / 2
     boxes = paddle.concat([centre - half, centre + half], axis=-1)
