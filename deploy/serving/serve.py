@@ -48,6 +48,7 @@ def main(argv: Sequence[str]) -> int:
     model = from_bundle(
         Path(arguments.model_dir),
         arguments.tasks,
+        per_task_size=arguments.per_task_size,
         device=arguments.device.lower(),
         cpu_threads=arguments.cpu_threads,
         bf16=arguments.enable_bf16,
@@ -64,6 +65,8 @@ def _parser() -> argparse.ArgumentParser:
     result.add_argument("--host", default="127.0.0.1", help="default: 127.0.0.1, this machine only")
     result.add_argument("--port", type=int, default=8000, help="default: 8000; 0 = a free one, see the log")
     result.add_argument("--tasks", type=flags.names, metavar="seg,det", help="serve only these tasks")
+    flags.add_switch(result, "--per_task_size", "show a picture to every task at its own size, as evaluation does: more "
+                     "exact, and one run of the trunk per size (default: one size for all, one run)")  # fmt: skip
     result.add_argument("--device", default="cpu", help="cpu (default), gpu or gpu:1")
     result.add_argument("--cpu_threads", type=int, metavar="N", help="of the network (default: every core)")
     flags.add_switch(result, "--enable_bf16", "bfloat16 on CPUs that have it")

@@ -28,6 +28,8 @@ class Model:
         threshold: boxes below this score are left out where a request does not say.
         batch: pictures per run where the export fixed them.
         tta: whether views of other sizes can be run; not where the export fixed the size.
+        per_task_size: show a picture to every task at the task's own size, as evaluation does: more exact, and one run of
+            the trunk per size instead of one for all.
     """
 
     name: str
@@ -38,11 +40,12 @@ class Model:
     threshold: float = 0.5
     batch: int | None = None
     tta: bool = True
+    per_task_size: bool = False
 
     def pipeline(self, names: Sequence[str], backend: Backend, original: Size, *, augment: bool) -> Pipeline:
         """Returns the pipeline of ``names`` for a picture of ``original`` size, set up as ``tools/infer.py`` does."""
         tasks = {name: self.tasks[name] for name in names}
-        shared = self.size or next(iter(tasks.values())).plain_size(original)
+        shared = None if self.per_task_size else self.size or next(iter(tasks.values())).plain_size(original)
         return Pipeline(tasks, backend, augment=augment, shared_size=shared)
 
     def describe(self) -> dict[str, Any]:
@@ -61,12 +64,13 @@ class Model:
         }
 
 
-def from_bundle(folder: Path, tasks: Sequence[str] | None, **backend: Any) -> Model:
+def from_bundle(folder: Path, tasks: Sequence[str] | None, *, per_task_size: bool = False, **backend: Any) -> Model:
     """Returns the model of an exported bundle; its files are checked, but its graphs not yet opened.
 
     Args:
         folder: that ``tools/export_model.py`` wrote.
         tasks: serve only these.
+        per_task_size: as in :class:`Model`; a bundle exported for one size has only that.
         backend: keyword arguments of ``open_backend``.
 
     Raises:
@@ -83,4 +87,5 @@ def from_bundle(folder: Path, tasks: Sequence[str] | None, **backend: Any) -> Mo
         settings.infer.draw_threshold,
         settings.input.batch,
         settings.input.size is None,
+        per_task_size and settings.input.size is None,
     )
