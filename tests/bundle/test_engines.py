@@ -61,7 +61,7 @@ def test_the_export_says_how_small_an_input_may_be(backend):
 def test_bf16_is_near_float32_and_decodes_boxes_in_float32(exported, backend):
     low = open_backend(read_bundle(exported / "bundle"), cpu_threads=1, bf16=True)(images(), TASKS)
     full = backend(images(), TASKS)
-    assert 0 < np.abs(low["seg"]["probs"] - full["seg"]["probs"]).max() < 0.05
+    assert 0 < np.abs(low["seg"]["probs"] - full["seg"]["probs"]).mean() < 0.01
     # Cell centres lie on a grid of 8 px. In bfloat16 they would be rounded to 1/2 px from x = 64 on, all alike.
     fractions = np.unique(np.round(low["det"]["boxes"][..., 2] % 0.5, 4))
     assert len(fractions) > 50
