@@ -40,6 +40,23 @@ if behaviour.startswith("leaves"):
     time.sleep(1.5 * (behaviour == "leaves late"))
     watch.leave()
     sys.exit(0)
+if behaviour.startswith("meets"):
+    for meeting in range(200):
+        if behaviour == "meets late" and meeting == 100:
+            time.sleep(1.5)
+            print("late", time.time(), flush=True)
+        if behaviour == "meets and fails" and meeting == 150:
+            watch.report(f"rank {{rank}} of 3: 7.png: cannot be decoded")
+            sys.exit(1)
+        try:
+            watch.meet()
+        except ConnectionError:
+            print("alone", meeting, flush=True)
+            sys.exit(1)
+        if meeting == 100:
+            print("met", time.time(), flush=True)
+    watch.leave()
+    sys.exit(0)
 if behaviour == "follows":
     print("heard", watch.heard_of_a_failure(20), flush=True)
 time.sleep(30)  # as in an all-reduce
@@ -91,3 +108,24 @@ def test_a_death_is_noticed_at_once_even_if_a_forked_worker_lives_on(tmp_path, d
 def test_an_orderly_end_ends_nobody_else(tmp_path):
     results, _ = job(tmp_path, "leaves", "leaves late", "leaves")
     assert results == [(0, "", "")] * 3
+
+
+@pytest.mark.parametrize("late", [0, 1])
+def test_processes_wait_for_each_other_however_late_one_is(tmp_path, late):
+    behaviours = ["meets"] * 3
+    behaviours[late] = "meets late"
+    results, _ = job(tmp_path, *behaviours)
+    assert [code for code, _, _ in results] == [0, 0, 0]
+    came = float(results[late][1].split()[1])
+    assert all(float(out.split()[-1]) >= came for _, out, _ in results)
+
+
+@pytest.mark.parametrize("failing", [0, 2])
+def test_nobody_waits_for_one_that_failed(tmp_path, failing):
+    behaviours = ["meets"] * 3
+    behaviours[failing] = "meets and fails"
+    results, _ = job(tmp_path, *behaviours)
+    assert [code for code, _, _ in results] == [1, 1, 1]
+    for rank in {0, 1, 2} - {failing}:
+        assert results[rank][1].splitlines()[-1] == "alone 150"
+        assert results[rank][2] == f"rank {failing} of 3: 7.png: cannot be decoded\n"
