@@ -281,17 +281,18 @@ def test_verify_resume_kills_a_run_and_finds_the_same_bytes(work):
 def test_verify_resume_says_what_differs(work):
     from tools.verify_resume import _differences
 
-    for name in ("one", "other"):
-        shutil.copytree(work / "verified" / "killed", work / name, symlinks=True)
-    assert _differences(work / "one", work / "other", 4) == []
-    state = checkpoint.read_state(work / "one" / "step_0000004")
-    arrays = checkpoint.read_tensors(work / "one" / "step_0000004", "raw")
+    one, other = work / "verified" / "one", work / "verified" / "other"
+    for copy in (one, other):
+        shutil.copytree(work / "verified" / "killed", copy, symlinks=True)
+    assert _differences(one, other, 4) == []
+    state = checkpoint.read_state(one / "step_0000004")
+    arrays = checkpoint.read_tensors(one / "step_0000004", "raw")
     arrays["backbone.norm0.bias"][0] += 1
-    optimizer = checkpoint.read_tensors(work / "one" / "step_0000004", "optimizer")
+    optimizer = checkpoint.read_tensors(one / "step_0000004", "optimizer")
     state["progress"]["best"] = 0.5
-    model = checkpoint.read_tensors(work / "one" / "step_0000004")
-    checkpoint.save(work / "other" / "step_0000004", {"model": model, "raw": arrays, "optimizer": optimizer}, state)
-    best, value = _differences(work / "one", work / "other", 4)
+    model = checkpoint.read_tensors(one / "step_0000004")
+    checkpoint.save(other / "step_0000004", {"model": model, "raw": arrays, "optimizer": optimizer}, state)
+    best, value = _differences(one, other, 4)
     assert "progress" in best
     assert "step_0000004/raw: backbone.norm0.bias, 1 of 8 values, by up to 1" in value
 

@@ -12,14 +12,19 @@ import dataclasses
 import shutil
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from ppmtl import cli
 from ppmtl.config import ConfigError, ConfigTree
 from ppmtl.run import Settings
+
+if TYPE_CHECKING:
+    from ppmtl.data.source import Source
+    from ppmtl.models.multitask import MultiTaskModel
 
 
 def main(argv: Sequence[str]) -> int:
@@ -121,17 +126,7 @@ def train(arguments: argparse.Namespace) -> None:
     if rank == 0:
         (save_dir / "config.yml").write_text(tree.dump(), encoding="utf-8")
         (save_dir / "environment.json").write_text(json.dumps(description["environment"], indent=1), encoding="utf-8")
-    LOGGER.info("environment: %s", ", ".join(f"{k} {v}" for k, v in description["environment"].items()))
-    for name, source in sources.items():
-        LOGGER.info("source %s: %s, batch %d -> %s",
-                    name, source.dataset.describe(), source.batch_size, settings.sources[name].tasks)  # fmt: skip
-    for name, dataset in val.items():
-        LOGGER.info("validation %s: %s", name, dataset.describe())
-    count = sum(p.size for p in model.parameters() if not p.stop_gradient)
-    LOGGER.info("model: %.2f M parameters, heads %s, device %s, %d process(es)",
-                count / 1e6, ", ".join(model.heads), paddle.get_device(), world_size)  # fmt: skip
-    if not val:
-        LOGGER.info("no evaluation during training (add --eval); best_model is not written")
+    _say_what_is_trained(settings, description["environment"], sources, val, model, world_size)
     settings = dataclasses.replace(settings, optimizer=scaled_learning_rate(settings.optimizer, world_size))
     vdl = Path(arguments.vdl_log_dir or save_dir / "vdl") if arguments.use_vdl else None
 
@@ -151,6 +146,31 @@ def train(arguments: argparse.Namespace) -> None:
     if stopped in signal.Signals.__members__:
         LOGGER.info("go on with: python %s -r auto", " ".join(sys.argv))
         sys.exit(128 + signal.Signals[stopped])
+
+
+def _say_what_is_trained(
+    settings: Settings,
+    environment: Mapping[str, str],
+    sources: Mapping[str, "Source"],
+    val: Mapping[str, Any],
+    model: "MultiTaskModel",
+    world_size: int,
+) -> None:
+    import paddle
+
+    from ppmtl.engine.log import LOGGER
+
+    LOGGER.info("environment: %s", ", ".join(f"{k} {v}" for k, v in environment.items()))
+    for name, source in sources.items():
+        LOGGER.info("source %s: %s, batch %d -> %s",
+                    name, source.dataset.describe(), source.batch_size, settings.sources[name].tasks)  # fmt: skip
+    for name, dataset in val.items():
+        LOGGER.info("validation %s: %s", name, dataset.describe())
+    count = sum(p.size for p in model.parameters() if not p.stop_gradient)
+    LOGGER.info("model: %.2f M parameters, heads %s, device %s, %d process(es)",
+                count / 1e6, ", ".join(model.heads), paddle.get_device(), world_size)  # fmt: skip
+    if not val:
+        LOGGER.info("no evaluation during training (add --eval); best_model is not written")
 
 
 if __name__ == "__main__":

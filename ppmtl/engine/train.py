@@ -188,14 +188,8 @@ def fit(
                 distributed.average_buffers(model, *([ema.average] if ema is not None else []))
             is_best = False
             if is_evaluated:
-                with state.evaluated_weights():
-                    result = evaluate(tasks, val_datasets, PaddleBackend(model), batch_size=settings.eval.batch_size,
-                                      num_examples=2, limit=eval_limit, processes=distributed.processes())  # fmt: skip
-                is_best = progress.note(result, schedule.best_metric, schedule.early_stop)
-                LOGGER.info("step %d: %s (best %s so far: %.4f at step %d)",
-                            done, one_line(result), schedule.best_metric, progress.best, progress.best_step)  # fmt: skip
-                _show(visual, tasks, result, done)
-            progress.stopped = _reason_to_stop(settings, progress, signal_number)
+                is_best = _evaluate(settings, state, tasks, val_datasets, eval_limit, visual)
+            progress.stopped = _reason_to_stop(settings, progress, signal_number, is_evaluated)
             if is_main and (is_due or is_best or progress.stopped):
                 state.save(save_dir, description, schedule.keep_last, is_best=is_best)
             if progress.stopped:
@@ -226,12 +220,32 @@ def _training_state(settings: Settings, model: nn.Layer, tasks: Sequence[str]) -
     return TrainingState(model, optimizer, precision, balance, ema)
 
 
-def _reason_to_stop(settings: Settings, progress: Progress, signal_number: int) -> str:
+def _evaluate(
+    settings: Settings,
+    state: TrainingState,
+    tasks: Mapping[str, Task],
+    datasets: Mapping[str, Dataset],
+    limit: int | None,
+    visual: VisualLog,
+) -> bool:
+    """Evaluates the weights that would be saved, logs and shows the result; returns whether it is the best so far."""
+    schedule, progress = settings.train, state.progress
+    with state.evaluated_weights():
+        result = evaluate(tasks, datasets, PaddleBackend(state.model), batch_size=settings.eval.batch_size,
+                          num_examples=2, limit=limit, processes=distributed.processes())  # fmt: skip
+    is_best = progress.note(result, schedule.best_metric, schedule.early_stop)
+    LOGGER.info("step %d: %s (best %s so far: %.4f at step %d)",
+                progress.step, one_line(result), schedule.best_metric, progress.best, progress.best_step)  # fmt: skip
+    _show(visual, tasks, result, progress.step)
+    return is_best
+
+
+def _reason_to_stop(settings: Settings, progress: Progress, signal_number: int, is_evaluated: bool) -> str:
     """Returns why the run ends here, or ""."""
     early_stop = settings.train.early_stop
     if signal_number:
         return signal.Signals(signal_number).name
-    if early_stop is not None and progress.stale >= early_stop.patience:
+    if early_stop is not None and is_evaluated and progress.stale >= early_stop.patience:
         return (
             f"{early_stop.metric or settings.train.best_metric} did not become better in {progress.stale} evaluations "
             "(train.early_stop)"

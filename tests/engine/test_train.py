@@ -191,6 +191,18 @@ def test_sigterm_finishes_the_step_saves_it_and_resuming_ends_with_the_same_byte
         assert same_bytes(weights(tmp_path / "whole", stem=stem), weights(tmp_path / "stopped", stem=stem))
 
 
+def test_a_run_that_stopped_early_goes_on_until_the_next_evaluation_when_resumed(tmp_path):
+    from ppmtl.run import EarlyStopSettings
+
+    patient = {"early_stop": EarlyStopSettings(patience=1), "steps_per_epoch": 6}
+    run(settings(tmp_path, **patient))
+    folder = checkpoint.step_folder(tmp_path, 3)
+    state = checkpoint.read_state(folder)
+    state["progress"] |= {"stale": 1, "watched_best": 0.5}
+    checkpoint.save(folder, {stem: weights(tmp_path, 3, stem) for stem in ("model", "optimizer")}, state)
+    assert run(settings(tmp_path, **patient), resume=folder).stopped == ""
+
+
 def test_a_loss_that_is_not_finite_names_task_step_and_file_of_the_micro_batch(tmp_path):
     sources = {"a": Numbers("a", 2), "b": Numbers("b", 2, spoil_at=5), "c": Numbers("c", 2)}
     with pytest.raises(FloatingPointError, match=r"task 'b'.*step 3.*b5\.jpg"):
