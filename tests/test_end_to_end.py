@@ -234,6 +234,26 @@ def test_weights_become_a_scored_submission_that_resumes(work, trained):  # noqa
     assert (work / "pred.json").read_bytes() == first
 
 
+def test_two_processes_evaluate_and_submit_what_one_does(work, trained):  # noqa: ARG001
+    evaluation = ("eval", *COMMON, "-o", "weights=whole/best_model", "--output_eval")
+    submission = ("submit", *COMMON, "-o", "weights=whole/best_model", "--tta", "--scales", "1.0", "--out")
+    for command, result in ((evaluation, "eval"), (submission, "pred.json")):
+        if not (work / result).exists():  # else from the tests above
+            ok(tool(*command, result, cwd=work))
+    ok(tool(*evaluation, "eval2", "--visualize", "1", "--nprocs", "2", cwd=work))
+    ok(tool(*submission, "pred2.json", "--nprocs", "2", cwd=work))
+    alone, together = (json.loads((work / f / "metrics.json").read_text()) for f in ("eval", "eval2"))
+    for task, metrics in alone["tasks"].items():
+        assert _without_time(together["tasks"][task]) == _without_time(metrics)
+    assert together["score"] == alone["score"]
+    assert len(list((work / "eval2").glob("*_000.jpg"))) == 3
+    assert (work / "pred2.json").read_bytes() == (work / "pred.json").read_bytes()
+
+
+def _without_time(metrics):
+    return {key: value for key, value in metrics.items() if "second" not in key}
+
+
 def test_a_fast_dev_run_tries_everything_and_leaves_the_run_alone(work):
     out = ok(tool("train", *COMMON, "-o", "save_dir=dev", "--fast_dev_run", cwd=work))
     assert "step: 2/2" in out
