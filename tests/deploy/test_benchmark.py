@@ -99,8 +99,9 @@ def test_a_process_that_hangs_is_given_up(tmp_path, monkeypatch):
         process._process.join(0.1)
         subprocess.run(["kill", f"-{signal.SIGSTOP.value}", str(process._process.pid)], check=True)
         started = time.monotonic()
-        with pytest.raises(EngineError, match="no answer within"):
-            process.run(TRUNK)
+        for _ in range(2):
+            with pytest.raises(EngineError, match="no answer within"):
+                process.run(TRUNK)
         assert time.monotonic() - started < 60
 
 
