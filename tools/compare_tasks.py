@@ -35,7 +35,7 @@ def main(argv: Sequence[str]) -> int:
         "--seeds", type=int, nargs="+", metavar="S", help="one comparison per seed (default: the config's)"
     )
     parser.add_argument("--out", metavar="DIR", help="default: <save_dir>/compare_tasks")
-    parser.add_argument("--nprocs", type=int, default=1, metavar="P", help="as in tools/train.py")
+    cli.add_nprocs(parser, "train")
     parser.add_argument("--limit", type=int, metavar="N", help="evaluate the first N pictures of each set only")
     arguments = parser.parse_args(argv)
     settings, _ = cli.load_settings(arguments)

@@ -35,9 +35,7 @@ def main(argv: Sequence[str]) -> int:
     cli.add_switch(parser, "--eval", "evaluate during training (train.eval_every) and keep best_model")
     cli.add_switch(parser, "--use_vdl", "write VisualDL scalars and sample pictures")
     parser.add_argument("--vdl_log_dir", metavar="DIR", help="default: <save_dir>/vdl")
-    parser.add_argument("--nprocs", type=int, default=1, metavar="N",
-                        help="train with N processes on this machine's CPU, each with its own batch (default: 1); "
-                        "Paddle's CPU kernels keep hardly more than one core busy. Several GPUs: use the launcher")  # fmt: skip
+    cli.add_nprocs(parser, "train")
     cli.add_switch(parser, "--amp", "mixed precision on GPU (-o train.amp.level=O1, bfloat16, unless the config says)")
     parser.add_argument("--diagnose", type=int, metavar="N",
                         help="every N steps measure each task's gradient in the trunk: norms and cosines per stage, to "
@@ -50,10 +48,7 @@ def main(argv: Sequence[str]) -> int:
     arguments = parser.parse_args(argv)
     settings, _ = _settings(arguments)
     cli.require_data(settings, training=True, evaluation=arguments.eval)
-
-    from ppmtl.engine.launch import launch
-
-    launch(train, (arguments,), arguments.nprocs)
+    cli.launch(train, arguments)
     return 0
 
 

@@ -35,7 +35,7 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument("--kills", type=int, default=1, metavar="K",
                         help="how often to kill; first after step N, then at random moments (default: 1)")  # fmt: skip
     cli.add_switch(parser, "--eval", "evaluate after N and 2N steps as well, on the config's validation sets")
-    parser.add_argument("--nprocs", type=int, default=1, metavar="P", help="as in tools/train.py")
+    cli.add_nprocs(parser, "train")
     parser.add_argument("--work_dir", metavar="DIR", help="keep both runs here (default: a temporary folder, removed)")
     arguments = parser.parse_args(argv)
     settings, _ = cli.load_settings(arguments)

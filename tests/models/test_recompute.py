@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import paddle
@@ -90,17 +91,22 @@ def test_evaluation_and_training_without_gradients_do_not_recompute(recomputed):
 
 
 MEASURE = """
-import resource, sys
+import sys
 import paddle
 from ppmtl.models.backbones.convnext import ConvNeXt
 net = ConvNeXt(depths=(3, 3, 9, 3), dims=(16, 32, 64, 128), recompute=sys.argv[1] == "True")
 net.train()
-before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+
+def peak():  # not ru_maxrss: that starts at the size of the process that started this one
+    return next(int(line.split()[1]) for line in open("/proc/self/status") if line.startswith("VmHWM"))
+
+before = peak()
 paddle.add_n([f.square().mean() for f in net(paddle.rand([4, 3, 256, 256]))]).backward()
-print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
+print(peak() - before)
 """
 
 
+@pytest.mark.skipif(not Path("/proc/self/status").is_file(), reason="needs /proc")
 def test_it_takes_less_memory():
     """Measured: 88 against 155 MB for one pass of a small net with 18 blocks, and less on larger ones."""
 
