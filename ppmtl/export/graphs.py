@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 import warnings
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -190,15 +191,43 @@ def _save(graph: nn.Layer, specs: list[Any], path: Path, old_format: bool) -> No
         paddle.jit.save(graph, str(path), input_spec=specs)
     path.with_name(f"{path.name}.pdiparams.info").unlink(missing_ok=True)  # only paddle.jit.load would read it
     if old_format:
-        _drop_call_stacks(path.with_name(f"{path.name}.pdmodel"))
+        _tidy(path.with_name(f"{path.name}.pdmodel"))
 
 
-def _drop_call_stacks(file: Path) -> None:
-    """Removes what the exporter leaves in some operators: the Python call stack, with the paths of this machine."""
+def _tidy(file: Path) -> None:
+    """Rewrites a .pdmodel without the call stacks of its tracing, and with biases where oneDNN looks for them."""
     with OldIrGuard():
         program = paddle.static.Program.parse_from_string(file.read_bytes())
         for index in range(program.desc.num_blocks()):
             block = program.desc.block(index)
             for operator in (block.op(i) for i in range(block.op_size())):
-                operator.remove_attr("op_callstack")
+                operator.remove_attr("op_callstack")  # Python files and lines, with the paths of this machine
+            _attach_biases(block)
         file.write_bytes(program.desc.serialize_to_string())
+
+
+def _attach_biases(block: Any) -> None:
+    """Turns conv -> add(reshape(bias), axis=-1), as Paddle traces it, into conv -> add(bias, axis=1); same numbers.
+
+    Only the second form is known to Paddle Inference's oneDNN passes (conv + bias, + activation, + residual). Without it
+    every bias is a pass over memory, and half of a ConvNeXt's convolutions stay in float32 when bfloat16 is asked for.
+    """
+    operators = [block.op(i) for i in range(block.op_size())]
+    makers = {name: i for i, operator in enumerate(operators) for name in operator.output_arg_names()}
+    readers = Counter(name for operator in operators for name in operator.input_arg_names())
+    reshapes = []
+    for operator in operators:
+        if operator.type() != "elementwise_add":
+            continue
+        (left,), (right,) = operator.input("X"), operator.input("Y")
+        if left not in makers or right not in makers or readers[right] > 1:
+            continue
+        made_by, reshape = operators[makers[left]], operators[makers[right]]
+        if made_by.type() in ("conv2d", "depthwise_conv2d") and reshape.type() == "reshape2":
+            (bias,) = reshape.input("X")
+            if bias not in makers and reshape.attr("shape")[2:] == [1, 1]:  # a parameter, along the channels
+                operator.set_input("Y", [bias])
+                operator._set_attr("axis", 1)
+                reshapes.append(makers[right])
+    for index in sorted(reshapes, reverse=True):
+        block._remove_op(index, index + 1)

@@ -211,17 +211,19 @@ def _decode(
     cell = paddle.stack([place % size[1], place // size[1]], axis=1)  # (H * W, 2) column, row
     corner = paddle.cast(cell, "float32") * stride
 
-    outputs = sigmoid(cells.reshape([0, len(anchors), 5 + num_classes, -1]).transpose([0, 1, 3, 2]))
+    outputs = sigmoid(cells.reshape([0, len(anchors), 5 + num_classes, -1]))
+    placed = outputs[:, :, :4].transpose([0, 1, 3, 2])
     # Number by number: to_tensor of a list becomes an operator (assign_value) that Paddle Inference 2.6 cannot load
     sides = [paddle.full([1], side, "float32") for anchor in anchors for side in anchor]
     anchor = paddle.concat(sides).reshape([1, len(anchors), 1, 2])
-    centre = (2 * outputs[..., 0:2] - 0.5) * stride + corner
-    half = (2 * outputs[..., 2:4]).square() * anchor / 2
+    centre = (2 * placed[..., 0:2] - 0.5) * stride + corner
+    half = (2 * placed[..., 2:4]).square() * anchor / 2
     boxes = paddle.concat([centre - half, centre + half], axis=-1)
 
     inside = (corner[:, 0] < _as_float(image_size[1])) & (corner[:, 1] < _as_float(image_size[0]))
-    scores = outputs[..., 4:5] * outputs[..., 5:] * paddle.cast(inside, "float32").unsqueeze(-1)
-    return boxes.reshape([0, -1, 4]), scores.reshape([0, -1, num_classes])
+    # Cells last: along the classes oneDNN multiplies fifty times slower (28 against .6 ms for 3 x 3136 x 45)
+    scores = outputs[:, :, 4:5] * outputs[:, :, 5:] * paddle.cast(inside, "float32")
+    return boxes.reshape([0, -1, 4]), scores.transpose([0, 1, 3, 2]).reshape([0, -1, num_classes])
 
 
 def _as_float(side: InputSide) -> float | paddle.Tensor:
