@@ -10,7 +10,7 @@ BIN := $(VENV)/bin
 DEMO_DATA ?= demo_data
 DEMO_OUT ?= output/allinone_demo
 
-.PHONY: setup demo serve test lint clean-demo parity parity-setup
+.PHONY: setup demo serve test container-check lint clean-demo parity parity-setup
 
 setup: $(VENV)/.ready
 
@@ -39,6 +39,10 @@ lint: setup
 
 test: setup lint
 	$(BIN)/python -m pytest -n 2
+
+# The Dockerfile's steps in a fresh environment, without a container engine; takes a minute and a gigabyte.
+container-check: setup
+	PPMTL_CONTAINER_CHECK=1 $(BIN)/python -m pytest tests/deploy/test_docker.py tests/deploy/test_deploy_end_to_end.py -rs
 
 clean-demo:
 	rm -rf $(DEMO_DATA) $(DEMO_OUT)
