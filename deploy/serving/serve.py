@@ -6,6 +6,7 @@ curl -F images=@street.jpg -F tasks=det,cls http://127.0.0.1:8000/v1/predict
 
 import argparse
 import os
+import signal
 import sys
 from collections.abc import Sequence
 from dataclasses import fields
@@ -34,6 +35,8 @@ _HELP = {
 
 def main(argv: Sequence[str]) -> int:
     """Returns the exit code."""
+    # Until the server has its own: process 1 of a container ignores a signal that nobody handles
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     arguments = _parser().parse_args(argv)
     limits = {name: getattr(arguments, name) for name in _HELP}
     options = Options(**limits, api_key=read_api_key(arguments.api_key_file))
