@@ -35,7 +35,8 @@ serve: setup
 lint: setup
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/mypy ppmtl tools deploy
+	$(BIN)/mypy ppmtl tools
+	$(BIN)/mypy deploy
 
 test: setup lint
 	$(BIN)/python -m pytest -n 2
