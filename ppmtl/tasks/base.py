@@ -190,7 +190,7 @@ class Task(ABC):
             tiles: (view, prediction in original coordinates) of what :meth:`tiles` returned.
             original: (height, width) of the picture.
         """
-        raise AssertionError("only called with what tiles() returned")
+        raise NotImplementedError(f"{type(self).__name__} makes no tiles")
 
     def change_tta(self, given: Mapping[str, Any]) -> None:
         """Replaces these fields of the task's test-time augmentation, e.g. by what the command line says."""
