@@ -17,8 +17,12 @@ def test_a_signal_is_noted_and_its_repetition_at_once_is_the_same_one():
 
 def test_a_later_signal_has_its_usual_effect(monkeypatch):
     monkeypatch.setattr(stopping, "_SAME_SECONDS", -1.0)
-    with StopSignal() as signals:
-        signal.raise_signal(signal.SIGTERM)
-        assert signals.number == signal.SIGTERM
-        with pytest.raises(KeyboardInterrupt):
-            signal.raise_signal(signal.SIGINT)
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a job in the background starts with it ignored
+    try:
+        with StopSignal() as signals:
+            signal.raise_signal(signal.SIGTERM)
+            assert signals.number == signal.SIGTERM
+            with pytest.raises(KeyboardInterrupt):
+                signal.raise_signal(signal.SIGINT)
+    finally:
+        signal.signal(signal.SIGINT, before)
