@@ -128,11 +128,6 @@ def wrap(model: nn.Layer) -> nn.Layer:
     return paddle.DataParallel(model)
 
 
-def unwrap(model: nn.Layer) -> nn.Layer:
-    """Returns the model inside :func:`wrap`."""
-    return model._layers if isinstance(model, paddle.DataParallel) else model
-
-
 def no_sync(model: nn.Layer) -> AbstractContextManager[None]:
     """Returns a context in which backward does not communicate: three backwards share one reduction at the step's end."""
     return model.no_sync() if isinstance(model, paddle.DataParallel) else nullcontext()

@@ -92,8 +92,7 @@ def _sums(gradients: Mapping[str, Gradients]) -> Gradients:
     totals: Gradients = [None] * len(next(iter(gradients.values())))
     for of_task in gradients.values():
         for index, gradient in enumerate(of_task):
-            total = totals[index]
-            totals[index] = gradient if total is None or gradient is None else total + gradient
-            if gradient is None:
-                totals[index] = total
+            if gradient is not None:
+                total = totals[index]
+                totals[index] = gradient if total is None else total + gradient
     return totals
