@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import Any
 
 from ppmtl.config import ConfigError, nearest
+from ppmtl.config.settings import ClassSettings, Settings
 from ppmtl.data.classes import read_class_file
 from ppmtl.data.source import Source
 from ppmtl.models.multitask import MultiTaskModel
-from ppmtl.run import ClassSettings, Settings
 from ppmtl.structures import ClassList
 from ppmtl.tasks.base import Task
 

@@ -10,9 +10,9 @@ from ppmtl.config import ConfigError, ConfigTree, check, load_config
 from ppmtl.flags import add_slice_flags, add_switch, add_tta_flags, boolean, names, run, slicing, tta_overrides
 
 if TYPE_CHECKING:
-    from ppmtl.inference import Backend
+    from ppmtl.config.settings import Settings
     from ppmtl.models.multitask import MultiTaskModel
-    from ppmtl.run import Settings
+    from ppmtl.predict.pipeline import Backend
     from ppmtl.tasks.base import Task
 
 __all__ = [
@@ -79,7 +79,7 @@ def launch(function: Callable[[argparse.Namespace], object], arguments: argparse
                 ["--nprocs is for CPU; several GPUs: python -m paddle.distributed.launch --gpus 0,1 tools/..."]
             )
         arguments.device = "cpu"
-    from ppmtl.engine.launch import launch as launch_processes
+    from ppmtl.train.launch import launch as launch_processes
 
     launch_processes(function, (arguments,), arguments.nprocs)
 
@@ -91,7 +91,7 @@ def load_settings(arguments: argparse.Namespace) -> tuple[Settings, ConfigTree]:
         ConfigError: with all problems of the config at once.
     """
     from ppmtl import build
-    from ppmtl.run import Settings
+    from ppmtl.config.settings import Settings
 
     overrides = [item for group in arguments.overrides for item in group]
     overrides += [
@@ -126,7 +126,7 @@ def load_trained(settings: Settings, tta: Mapping[str, Any]) -> tuple[dict[str, 
         settings: with ``weights`` set.
         tta: replaces these fields of every task's test-time augmentation.
     """
-    from ppmtl.engine.backend import PaddleBackend
+    from ppmtl.models.backend import PaddleBackend
 
     tasks, model = load_model(settings)
     for task in tasks.values():
@@ -137,7 +137,7 @@ def load_trained(settings: Settings, tta: Mapping[str, Any]) -> tuple[dict[str, 
 def load_model(settings: Settings) -> tuple[dict[str, Task], MultiTaskModel]:
     """Returns the tasks and the network with ``settings.weights``; classes come from the checkpoint if it has them."""
     from ppmtl import build
-    from ppmtl.engine import checkpoint, distributed
+    from ppmtl.train import checkpoint, distributed
 
     assert settings.weights is not None
     arrays = checkpoint.read_tensors(settings.weights)
@@ -163,9 +163,9 @@ def load_exported(folder: str, settings: Settings, tta: Mapping[str, Any]) -> tu
         settings: for the names of the tasks and the device.
         tta: replaces these fields of every task's test-time augmentation.
     """
-    from ppmtl.bundle.backends import open_backend
+    from ppmtl.bundle.engines.backend import open_backend
     from ppmtl.bundle.reading import read_bundle
-    from ppmtl.engine import distributed
+    from ppmtl.train import distributed
 
     bundle = read_bundle(folder, list(settings.tasks))
     distributed.start(settings.device)

@@ -1,4 +1,4 @@
-"""Files and folders that must be whole: digests, and replacing a folder at once."""
+"""Files and folders that appear complete or not at all: digests, the one atomic write, replacing a folder."""
 
 from __future__ import annotations
 
@@ -6,7 +6,26 @@ import errno
 import hashlib
 import os
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+
+
+@contextmanager
+def atomic_write(path: Path) -> Iterator[Path]:
+    """Yields a temporary path in the same folder; when the block ends without an error, it is flushed and renamed.
+
+    At any moment ``path`` is absent, the old file or the complete new one.
+    """
+    temporary = path.with_name(f".{path.name}.new")
+    try:
+        yield temporary
+        flush(temporary)
+        temporary.replace(path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+    flush(path.parent)
 
 
 def sha256(path: Path) -> str:

@@ -16,9 +16,9 @@ def exported(tmp_path_factory) -> Path:
 
     from ppmtl import cli
     from ppmtl.bundle.settings import SourceRecord
+    from ppmtl.bundle.writing import Content, write_bundle
     from ppmtl.config import check, load_config
-    from ppmtl.export.folder import Content, write_bundle
-    from ppmtl.run import Settings
+    from ppmtl.config.settings import Settings
 
     folder = tmp_path_factory.mktemp("exported")
     write_model(folder)

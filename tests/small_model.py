@@ -48,7 +48,7 @@ def write_model(folder: Path) -> None:
 
     from ppmtl import build
     from ppmtl.config import check, load_config
-    from ppmtl.run import Settings
+    from ppmtl.config.settings import Settings
 
     (folder / "tiny.yml").write_text(yaml.safe_dump(CONFIG))
     settings = check(Settings, load_config(folder / "tiny.yml", []))

@@ -12,7 +12,7 @@ import pytest
 import yaml
 from safetensors.numpy import load_file
 
-from ppmtl.engine import checkpoint
+from ppmtl.train import checkpoint
 
 ROOT = Path(__file__).resolve().parents[1]
 

@@ -12,7 +12,7 @@ import pytest
 import yaml
 
 from ppmtl.config import check, load_config
-from ppmtl.run import Settings
+from ppmtl.config.settings import Settings
 
 ROOT = Path(__file__).parents[1]
 CONFIG = ROOT / "configs" / "allinone_traffic.yml"

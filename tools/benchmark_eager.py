@@ -12,7 +12,7 @@ import numpy as np
 import paddle
 
 from ppmtl import cli
-from ppmtl.engine.backend import PaddleBackend
+from ppmtl.models.backend import PaddleBackend
 from ppmtl.models.multitask import MultiTaskModel
 
 

@@ -22,7 +22,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from ppmtl import cli
 from ppmtl.config import ConfigError
-from ppmtl.run import Settings
+from ppmtl.config.settings import Settings
 
 TOOLS = Path(__file__).resolve().parent
 
@@ -46,7 +46,7 @@ def main(argv: Sequence[str]) -> int:
     if missing:
         raise ConfigError([f"eval.datasets.{name}: missing, and needed to compare '{name}'" for name in missing])
 
-    from ppmtl.engine.compare import Measured, comparison
+    from ppmtl.studies.compare import Measured, comparison
 
     out = Path(arguments.out or Path(settings.save_dir) / "compare_tasks")
     names = tuple(settings.tasks)
@@ -107,7 +107,7 @@ def _evaluate(arguments: argparse.Namespace, folder: Path, tasks: tuple[str, ...
 def _cost(settings: Settings, tasks: tuple[str, ...]) -> tuple[int, int]:
     """Returns (trainable parameters, multiply-adds of one picture at the shared size) of a model for ``tasks``."""
     from ppmtl import build
-    from ppmtl.engine.cost import count_macs, count_parameters, without_weights
+    from ppmtl.studies.cost import count_macs, count_parameters, without_weights
 
     chosen = build.select_tasks(settings, tasks)
     classes = build.build_classes(chosen)

@@ -33,8 +33,8 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument("--trunk", action="store_true", help="with OUT.pdparams: the ConvNeXt trunk alone")
     arguments = parser.parse_args(argv)
 
-    from ppmtl.engine import storage
-    from ppmtl.models.convert import convert, export_all
+    from ppmtl.train import storage
+    from ppmtl.weights.convert import convert, export_all
 
     folder = Path(arguments.source)
     if (folder / storage.STATE).is_file() and (wrong := storage.problems(folder)):

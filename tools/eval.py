@@ -48,10 +48,11 @@ def measure(arguments: argparse.Namespace) -> None:
 
     import cv2
 
-    from ppmtl import build, report
-    from ppmtl.drawing import draw_sample
-    from ppmtl.engine import distributed
-    from ppmtl.engine.evaluate import evaluate
+    from ppmtl import build
+    from ppmtl.predict import report
+    from ppmtl.predict.drawing import draw_sample
+    from ppmtl.predict.evaluate import evaluate
+    from ppmtl.train import distributed
 
     views = cli.tta_overrides(arguments)
     if arguments.bundle:

@@ -25,10 +25,10 @@ from ppmtl.config import ConfigError, nearest
 
 if TYPE_CHECKING:
     from ppmtl.bundle.settings import BundleSettings
+    from ppmtl.bundle.verify import Pictures
+    from ppmtl.bundle.writing import Content
     from ppmtl.config import ConfigTree
-    from ppmtl.export.folder import Content
-    from ppmtl.export.verify import Pictures
-    from ppmtl.run import Settings
+    from ppmtl.config.settings import Settings
     from ppmtl.structures import ClassList, Size
 
 
@@ -79,7 +79,7 @@ def read_tolerances(given: Sequence[str]) -> dict[str, float]:
     Raises:
         ConfigError: for a name that is no tolerance, or a value that is no number of at least 0.
     """
-    from ppmtl.export.verify import TOLERANCES
+    from ppmtl.bundle.verify import TOLERANCES
 
     found, problems = dict(TOLERANCES), []
     for item in given:
@@ -105,9 +105,9 @@ def read_content(
     """Returns what the bundle holds besides the network."""
     from ppmtl import build
     from ppmtl.bundle.settings import SourceRecord
-    from ppmtl.engine import checkpoint
-    from ppmtl.export.folder import Content
+    from ppmtl.bundle.writing import Content
     from ppmtl.files import sha256
+    from ppmtl.train import checkpoint
 
     weights = Path(cli.require_weights(settings))
     file = weights / "model.safetensors" if weights.is_dir() else weights
@@ -120,21 +120,19 @@ def read_content(
 
 
 def choose_pictures(settings: "Settings", classes: Mapping[str, "ClassList"], count: int) -> dict[str, "Pictures"]:
-    """Returns {task: what it is compared on}: its validation set where the data are there, else rendered streets."""
+    """Returns {task: what it is compared on}: its validation set where the data are there, else random images."""
     import dataclasses
 
     from ppmtl import build
-    from ppmtl.export.verify import labelled_pictures, rendered_pictures
+    from ppmtl.bundle.verify import labelled_pictures, random_pictures
 
     found = {}
     for name in settings.tasks:
         # Without the class files: the checkpoint has the classes
         alone = dataclasses.replace(build.select_tasks(settings, [name]), classes={})
         if not alone.eval.datasets or build.missing_paths(alone, training=False, evaluation=True):
-            found[name] = rendered_pictures(count)
-            print(
-                f"{name}: no validation data under {settings.data_root}; the numbers are compared on rendered streets"
-            )
+            found[name] = random_pictures(count)
+            print(f"{name}: no validation data under {settings.data_root}; the numbers are compared on random images")
         else:
             dataset = build.build_val_datasets(alone, classes)[name]
             found[name] = labelled_pictures(dataset, f"validation set under {settings.data_root}", count)
@@ -153,9 +151,9 @@ def main(argv: Sequence[str]) -> int:
     if arguments.check_bf16:
         require_bf16(arguments.graph_format)
 
-    from ppmtl.export import report
-    from ppmtl.export.folder import write_bundle
-    from ppmtl.export.verify import check_bundle
+    from ppmtl.bundle import export_report as report
+    from ppmtl.bundle.verify import check_bundle
+    from ppmtl.bundle.writing import write_bundle
     from ppmtl.files import replace_folder
 
     tasks, model = cli.load_model(settings)
@@ -203,7 +201,7 @@ def finish(found: Sequence[str], place: Path, folder: Path, written: "BundleSett
 
 def require_classes(settings: "Settings") -> None:
     """Raises ConfigError if the weights come without the class list of a task: its numbers would have no meaning."""
-    from ppmtl.engine import checkpoint
+    from ppmtl.train import checkpoint
 
     weights = cli.require_weights(settings)
     stored = checkpoint.read_state(weights).get("classes", {})
@@ -219,7 +217,7 @@ def require_classes(settings: "Settings") -> None:
 
 def require_bf16(graph_format: str) -> None:
     """Raises ConfigError if bfloat16 cannot be measured here."""
-    from ppmtl.bundle.backends import has_bf16
+    from ppmtl.bundle.engines.backend import has_bf16
 
     if graph_format == "onnx":
         raise ConfigError(["--check_bf16: ONNX Runtime computes in float32 here; use --format paddle, or leave it out"])

@@ -32,9 +32,9 @@ def main(argv: Sequence[str]) -> int:
         parser.error("give --infer_img FILE or --infer_dir DIR")
     settings, _ = cli.load_settings(arguments)
 
-    from ppmtl.inference import Pipeline, SharedSize
-    from ppmtl.pictures import find_images
-    from ppmtl.predict import predict_files
+    from ppmtl.data.images import find_images
+    from ppmtl.predict.files import predict_files
+    from ppmtl.predict.pipeline import Pipeline, SharedSize
 
     cli.require_weights(settings)
     paths = (

@@ -24,11 +24,11 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from ppmtl import flags
-from ppmtl.engine import checkpoint, storage
 from ppmtl.files import sha256
-from ppmtl.models.weight_files import StoredTensor, open_weights
-from ppmtl.models.weight_table import compare, parts, statistics
-from ppmtl.report import without_nan
+from ppmtl.predict.report import without_nan
+from ppmtl.train import checkpoint, storage
+from ppmtl.weights.files import StoredTensor, open_weights
+from ppmtl.weights.table import compare, parts, statistics
 
 DIFFERENT = 3
 MIB = 2**20

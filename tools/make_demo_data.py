@@ -17,8 +17,8 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from ppmtl.data.synthetic.dataset import TASKS, Summary, default_workers, make_dataset
-from ppmtl.data.synthetic.request import SPLITS, DemoRequest
+from demo_data.dataset import TASKS, Summary, default_workers, make_dataset
+from demo_data.request import SPLITS, DemoRequest
 
 _SIZES = {
     "size": "street scenes (segmentation)",

@@ -17,7 +17,7 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from ppmtl.data.synthetic import render_signs, render_street, render_vehicle
+from demo_data import render_signs, render_street, render_vehicle
 
 PAGE_EXAMPLES = Path(__file__).resolve().parents[1] / "deploy/serving/page/examples"
 MAX_BYTES = 100_000

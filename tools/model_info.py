@@ -52,10 +52,10 @@ def main(argv: Sequence[str]) -> int:
     settings, _ = cli.load_settings(arguments)
 
     from ppmtl import build
-    from ppmtl.engine import distributed
-    from ppmtl.engine.cost import estimate, train_sizes, without_weights
-    from ppmtl.engine.cost_table import DEVICES, Device, as_json, find_device, markdown
-    from ppmtl.engine.measure import measure_step
+    from ppmtl.studies.cost import estimate, train_sizes, without_weights
+    from ppmtl.studies.cost_table import DEVICES, Device, as_json, find_device, markdown
+    from ppmtl.studies.measure import measure_step
+    from ppmtl.train import distributed
 
     devices = [find_device(arguments.hardware)] if arguments.hardware else list(DEVICES)
     if arguments.device_tflops is not None:

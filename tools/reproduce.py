@@ -30,7 +30,7 @@ def main(argv: Sequence[str]) -> int:
     settings, _ = cli.load_settings(arguments)
 
     from ppmtl import build
-    from ppmtl.engine import reproduce
+    from ppmtl.challenge import reproduce
 
     cli.require_weights(settings)
     cli.require_data(settings, training=False, evaluation=True)

@@ -50,9 +50,9 @@ def predict(arguments: argparse.Namespace) -> None:
     """Predicts in this process; the only one, or one of several that the launcher or --nprocs started."""
     settings, _ = cli.load_settings(arguments)
 
-    from ppmtl.engine import distributed
-    from ppmtl.engine.checkpoint import read_state
-    from ppmtl.engine.submit import open_writer, predict_test_set
+    from ppmtl.challenge.predict import open_writer, predict_test_set
+    from ppmtl.train import distributed
+    from ppmtl.train.checkpoint import read_state
 
     weights = cli.require_weights(settings)
     views = cli.tta_overrides(arguments)
@@ -96,8 +96,8 @@ def add_check(commands: Any) -> None:
 
 def run_check(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> int:
     """Returns 0 if the file has no errors, else 1."""
-    from ppmtl.submission import Expected, check, score
-    from ppmtl.submission.expected import TEST_FOLDER
+    from ppmtl.challenge import Expected, check, score
+    from ppmtl.challenge.expected import TEST_FOLDER
 
     if not arguments.file.is_file():
         parser.error(f"{arguments.file}: no such file")
@@ -129,7 +129,7 @@ def class_counts(arguments: argparse.Namespace) -> tuple[Any, dict[str, int]]:
     """Returns the config's settings and {"seg_classes", "cls_classes"}."""
     from ppmtl import build
     from ppmtl.config import check, load_config
-    from ppmtl.run import Settings
+    from ppmtl.config.settings import Settings
 
     settings = check(Settings, load_config(arguments.config, [item for group in arguments.overrides for item in group]))
     counts: dict[str, int] = {}

@@ -20,7 +20,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from ppmtl import cli
 from ppmtl.config import ConfigError, ConfigTree
-from ppmtl.run import Settings
+from ppmtl.config.settings import Settings
 
 if TYPE_CHECKING:
     from ppmtl.data.source import Source
@@ -91,13 +91,13 @@ def train(arguments: argparse.Namespace) -> None:
     import paddle
 
     from ppmtl import build
-    from ppmtl.engine import checkpoint, distributed
-    from ppmtl.engine.finetune import load_initial
-    from ppmtl.engine.log import LOGGER, start_logging
-    from ppmtl.engine.optim import scaled_learning_rate
-    from ppmtl.engine.train import fit
-    from ppmtl.models.pretrained import load_pretrained
-    from ppmtl.report import without_nan
+    from ppmtl.predict.report import without_nan
+    from ppmtl.train import checkpoint, distributed
+    from ppmtl.train.finetune import load_initial
+    from ppmtl.train.log import LOGGER, start_logging
+    from ppmtl.train.loop import fit
+    from ppmtl.train.optim import scaled_learning_rate
+    from ppmtl.weights.pretrained import load_pretrained
 
     rank, world_size = distributed.start(settings.device)
     save_dir = Path(settings.save_dir)
@@ -153,7 +153,7 @@ def _say_what_is_trained(
 ) -> None:
     import paddle
 
-    from ppmtl.engine.log import LOGGER
+    from ppmtl.train.log import LOGGER
 
     LOGGER.info("environment: %s", ", ".join(f"{k} {v}" for k, v in environment.items()))
     for name, source in sources.items():

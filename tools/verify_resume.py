@@ -150,7 +150,7 @@ def _differences(one: Path, other: Path, step: int) -> list[str]:
     """Returns one line for everything in which two runs' last checkpoints differ."""
     import numpy as np
 
-    from ppmtl.engine import checkpoint
+    from ppmtl.train import checkpoint
 
     lines = []
     for name in (f"step_{step:07d}", "best_model"):

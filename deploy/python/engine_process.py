@@ -44,7 +44,7 @@ class EngineSpec:
 
     Attributes:
         label: in tables.
-        engine: one of ``ppmtl.bundle.backends.EngineName``, or "eager" for the training graph.
+        engine: one of ``ppmtl.bundle.engines.backend.EngineName``, or "eager" for the training graph.
         bf16: bfloat16 arithmetic.
         folder: the bundle, or the config for "eager".
         overrides: of the config.
@@ -209,7 +209,7 @@ def _answerer(spec: EngineSpec) -> Callable[[object], object]:
 
 
 def _open_bundle(spec: EngineSpec) -> Runner:
-    from ppmtl.bundle.backends import EngineName, open_backend
+    from ppmtl.bundle.engines.backend import EngineName, open_backend
     from ppmtl.bundle.reading import read_bundle
 
     engine = cast(EngineName, spec.engine)

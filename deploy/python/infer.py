@@ -24,7 +24,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 from ppmtl import flags
 
 if TYPE_CHECKING:
-    from ppmtl.inference import Pipeline
+    from ppmtl.predict.pipeline import Pipeline
 
 
 def main(argv: Sequence[str]) -> int:
@@ -32,9 +32,9 @@ def main(argv: Sequence[str]) -> int:
     arguments = _parser().parse_args(argv)
     views, slicing = flags.tta_overrides(arguments), flags.slicing(arguments)
 
-    from ppmtl.bundle.backends import open_backend
+    from ppmtl.bundle.engines.backend import open_backend
     from ppmtl.bundle.reading import read_bundle
-    from ppmtl.inference import Pipeline
+    from ppmtl.predict.pipeline import Pipeline
 
     bundle = read_bundle(arguments.model_dir, arguments.tasks)
     backend = open_backend(
@@ -64,8 +64,8 @@ def main(argv: Sequence[str]) -> int:
 def _pictures(arguments: argparse.Namespace, pipeline: Pipeline, threshold: float) -> int:
     from timing import benchmark
 
-    from ppmtl.pictures import find_images, read_image
-    from ppmtl.predict import predict_files
+    from ppmtl.data.images import find_images, read_image
+    from ppmtl.predict.files import predict_files
 
     paths = [Path(arguments.image_file)] if arguments.image_file else find_images(Path(arguments.image_dir))
     if arguments.run_benchmark:
@@ -77,7 +77,7 @@ def _pictures(arguments: argparse.Namespace, pipeline: Pipeline, threshold: floa
 
 
 def _video(arguments: argparse.Namespace, pipeline: Pipeline, threshold: float) -> int:
-    from ppmtl.video import annotate
+    from ppmtl.predict.video import annotate
 
     result = annotate(Path(arguments.video_file), Path(arguments.output_dir), pipeline, threshold=threshold)
     rate = result.frames / result.seconds

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from ppmtl.inference import Pipeline
+from ppmtl.predict.pipeline import Pipeline
 
 WARM_UP_RUNS = 5  # the first runs prepare kernels and fill caches
 STAGES = ("preprocess", "inference", "postprocess")

@@ -25,7 +25,7 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from ppmtl import flags
-from ppmtl.pictures import find_images
+from ppmtl.data.images import find_images
 
 HERE = Path(__file__).resolve().parent
 ONE_AT_A_TIME = ["--max_batch", "1", "--workers", "1", "--max_delay_ms", "0"]

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from ppmtl.config import ConfigTree, check, dump
-from ppmtl.run import InferSettings, Positive, TaskPart
+from ppmtl.config.settings import InferSettings, Positive, TaskPart
 from ppmtl.structures import ClassList
 
 SETTINGS_FILE = "infer_cfg.yml"

@@ -5,7 +5,7 @@ settings = check(Settings, tree)
 """
 
 from ppmtl.config.bind import bind, check
-from ppmtl.config.errors import ConfigError, nearest
+from ppmtl.config.errors import ConfigError, nearest, suggestion
 from ppmtl.config.parts import Part, resolve_part
 from ppmtl.config.tree import ConfigTree, diff, dump, load_config
 
@@ -20,4 +20,5 @@ __all__ = [
     "load_config",
     "nearest",
     "resolve_part",
+    "suggestion",
 ]

@@ -7,6 +7,7 @@ whole number is a float, a text is a Path).
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import inspect
 import json
@@ -124,7 +125,7 @@ class _Checker:
             return value
         fitting = [m for m in h.members(bare) if h.kind_of_value(value) in h.kinds_of_hint(m)]
         if part is not None:
-            return self.part(part, value, path)
+            return self.part(part, bare, value, path)
         if not fitting:
             return self.refuse(allowed, value, path)
         if h.kind_of_value(value) == "scalar" or len(fitting) > 1:
@@ -141,7 +142,7 @@ class _Checker:
             return self.limits(metadata, result, value, path, allowed)
         return result
 
-    def part(self, part: Part, value: Any, path: str) -> Any:
+    def part(self, part: Part, bare: Any, value: Any, path: str) -> Any:
         if not isinstance(value, Mapping) or "type" not in value:
             got = "'type' is missing" if isinstance(value, Mapping) else f"got {show(value)}, not a mapping with 'type'"
             names = ", ".join(part_names(part.package))
@@ -154,8 +155,16 @@ class _Checker:
         except ConfigError as error:
             return self.report(join(path, "type"), str(error))
         rest = {key: item for key, item in value.items() if key != "type"}
-        arguments = self.arguments(target, rest, path)
-        return _INVALID if arguments is None else functools.partial(target, **arguments)
+        if not h.is_dataclass(bare):
+            arguments = self.arguments(target, rest, path)
+            return _INVALID if arguments is None else functools.partial(target, **arguments)
+        # Settings of the place beside those of the part: the dataclass takes the keys that it knows, the part the others
+        known = {field.name for field in dataclasses.fields(bare)} - {"part"}
+        own = self.arguments(bare, {k: v for k, v in rest.items() if k in known}, path, supplied={"part"})
+        arguments = self.arguments(target, {k: v for k, v in rest.items() if k not in known}, path)
+        if own is None or arguments is None:
+            return _INVALID
+        return bare(part=functools.partial(target, **arguments), **own)
 
     def instance(self, settings: type, value: Mapping[str, Any], path: str) -> Any:
         arguments = self.arguments(settings, value, path)

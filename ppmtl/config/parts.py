@@ -20,7 +20,9 @@ class Part:
     """Marks a parameter as an open part, to be named by ``type:`` in a config.
 
     Used as ``Annotated[Callable[..., X], Part("ppmtl.models.necks")]``; the parameter then receives a functools.partial
-    of the chosen class with its checked keyword arguments.
+    of the chosen class with its checked keyword arguments. ``Annotated[S, Part(...)]`` with a dataclass S that has a field
+    ``part`` receives an S: keys that are fields of S are settings of the place (a head's ``answers``), the others go to
+    the part.
 
     Attributes:
         package: where short names live. A folder: ``type: upernet`` is the one public class of ``<package>/upernet.py``

@@ -6,7 +6,8 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
-from ppmtl.data.listing import read_json, read_text, shorten
+from ppmtl.data.findings import shorten
+from ppmtl.data.listing import read_json, read_text
 from ppmtl.structures import IGNORE_LABEL, ClassList
 
 # Label descriptions often list the ignore label beside the classes ("255 ignore"); it is not a class.

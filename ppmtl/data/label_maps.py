@@ -1,4 +1,4 @@
-"""Label files -> arrays. An unreadable file is an error that names it. Pictures are read by ``ppmtl/pictures.py``."""
+"""Label files -> arrays. An unreadable file is an error that names it. Pictures are read by ``ppmtl/data/images.py``."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 from PIL import Image
 
-from ppmtl.pictures import read_bytes
+from ppmtl.data.images import read_bytes
 
 _PNG_START = b"\x89PNG\r\n\x1a\n"
 _GREY, _PALETTE = 0, 3  # PNG colour types (IHDR byte 25); 2 = RGB, 4 = grey + alpha, 6 = RGBA

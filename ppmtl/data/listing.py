@@ -3,22 +3,16 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
+
+from ppmtl.data.findings import shorten
 
 
 def under(root: str | Path, path: str) -> Path:
     """Returns ``path`` as seen from ``root``; an absolute ``path`` stays as it is."""
     return Path(root) / path
-
-
-def shorten(items: Sequence[object], limit: int = 10) -> str:
-    """Returns the first ``limit`` items, one per line, and how many more there are."""
-    lines = [f"  {item}" for item in items[:limit]]
-    if len(items) > limit:
-        lines.append(f"  ... and {len(items) - limit} more")
-    return "\n".join(lines)
 
 
 def require_files(files: Iterable[Path], source: str | Path) -> None:

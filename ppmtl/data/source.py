@@ -34,7 +34,7 @@ _SHARED_MEMORY_BYTES = 2**30
 
 
 class Dataset(Protocol):
-    """What a reader offers (``ppmtl/data/datasets``)."""
+    """What a reader offers (``ppmtl/data/readers``)."""
 
     classes: ClassList
 

@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 from folders import write_folder
 
-from ppmtl.bundle import backends
-from ppmtl.bundle.backends import BundleBackend, gpu_number, has_bf16, open_backend, usable_cores
+from ppmtl.bundle.engines import backend as backends
+from ppmtl.bundle.engines.backend import BundleBackend, gpu_number, has_bf16, open_backend, usable_cores
 from ppmtl.bundle.reading import read_bundle
-from ppmtl.inference import Pipeline
+from ppmtl.predict.pipeline import Pipeline
 
 IMAGES = np.arange(3 * 64 * 96 * 3, dtype=np.uint8).reshape(3, 64, 96, 3)
 

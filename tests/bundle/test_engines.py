@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from ppmtl.bundle.backends import EngineOptions, has_bf16, open_backend
+from ppmtl.bundle.engines.backend import EngineOptions, has_bf16, open_backend
 from ppmtl.bundle.reading import read_bundle
 
 TASKS = ("seg", "cls", "det")
@@ -105,7 +105,7 @@ class Recorded:
 
 def test_tensorrt_first_records_the_shapes_and_then_builds_on_them(tmp_path, monkeypatch):
     """Written to the documentation: there is no GPU here, so this shows the order of calls and nothing more."""
-    from ppmtl.bundle import paddle_inference
+    from ppmtl.bundle.engines import paddle_inference
 
     recorded = Recorded()
     monkeypatch.setattr(paddle_inference, "inference", recorded)
@@ -124,7 +124,7 @@ def test_tensorrt_first_records_the_shapes_and_then_builds_on_them(tmp_path, mon
 
 
 def test_json_graphs_get_the_executor_that_memory_optimisation_needs(tmp_path, monkeypatch):
-    from ppmtl.bundle import paddle_inference
+    from ppmtl.bundle.engines import paddle_inference
 
     recorded = Recorded()
     monkeypatch.setattr(paddle_inference, "inference", recorded)

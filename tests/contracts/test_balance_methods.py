@@ -1,4 +1,4 @@
-"""Every method under ``ppmtl/engine/balance``: one public class per file, and what the loop relies on."""
+"""Every method under ``ppmtl/train/balance``: one public class per file, and what the loop relies on."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ import numpy as np
 import paddle
 import pytest
 
-import ppmtl.engine.balance
+import ppmtl.train.balance
 from ppmtl.config.parts import part_names, resolve_part
-from ppmtl.engine.balance._base import BalanceMethod
+from ppmtl.train.balance._base import BalanceMethod
 
-PACKAGE = "ppmtl.engine.balance"
-MODULES = sorted(m.name for m in pkgutil.iter_modules(ppmtl.engine.balance.__path__) if not m.name.startswith("_"))
+PACKAGE = "ppmtl.train.balance"
+MODULES = sorted(m.name for m in pkgutil.iter_modules(ppmtl.train.balance.__path__) if not m.name.startswith("_"))
 TASKS = ("seg", "cls", "det")
 SHAPES = ([4, 3], [4], [2, 4, 3, 3], [])
 

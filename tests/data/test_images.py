@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from ppmtl.data.images import read_image
 from ppmtl.data.label_maps import read_label_map
-from ppmtl.pictures import read_image
 
 
 def smooth(height: int = 60, width: int = 80) -> np.ndarray:

@@ -11,7 +11,7 @@ import pytest
 from serving_process import Server, serving
 from small_model import tool, write_model
 
-from ppmtl.pictures import read_image
+from ppmtl.data.images import read_image
 
 ROOT = Path(__file__).resolve().parents[2]
 SERVE = ROOT / "deploy" / "serving" / "serve.py"

@@ -7,8 +7,8 @@ import numpy as np
 import paddle
 import pytest
 
+from ppmtl.models.heads._yolov5_loss import YOLOv5LossSettings, assign_targets, complete_iou, yolov5_loss
 from ppmtl.models.heads.yolov5 import COCO_ANCHORS
-from ppmtl.models.yolov5_loss import YOLOv5LossSettings, assign_targets, complete_iou, yolov5_loss
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 STRIDES = (8, 16, 32)

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from ppmtl.inference import view_meta
+from ppmtl.predict.pipeline import view_meta
 from ppmtl.structures import ClassList, Detections, Sample
 from ppmtl.tasks.base import View
 from ppmtl.tasks.detection import Detection, fuse

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ppmtl.inference import view_meta
+from ppmtl.predict.pipeline import view_meta
 from ppmtl.structures import ClassList, Sample, SegMap
 from ppmtl.tasks.base import View
 from ppmtl.tasks.segmentation import Segmentation, mean_iou

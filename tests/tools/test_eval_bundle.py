@@ -14,7 +14,7 @@ import cv2
 import numpy as np
 import pytest
 
-from ppmtl.data.synthetic import DemoRequest, make_dataset
+from demo_data import DemoRequest, make_dataset
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -23,9 +23,9 @@ def relabel(folder: Path, config: Path, weights: Path) -> None:
     """Replaces the labels of the validation pictures by the weights' own answers."""
     from ppmtl import cli
     from ppmtl.config import check, load_config
-    from ppmtl.inference import Pipeline
-    from ppmtl.pictures import find_images, read_image
-    from ppmtl.run import Settings
+    from ppmtl.config.settings import Settings
+    from ppmtl.data.images import find_images, read_image
+    from ppmtl.predict.pipeline import Pipeline
 
     tasks, backend = cli.load_trained(check(Settings, load_config(config, [f"weights={weights}"])), {})
     train = folder / "track1_train_data"

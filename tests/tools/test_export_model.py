@@ -12,13 +12,13 @@ import paddle
 import pytest
 import yaml
 
+from demo_data import DemoRequest, make_dataset
 from ppmtl import build
-from ppmtl.bundle.backends import has_bf16
+from ppmtl.bundle.engines.backend import has_bf16
 from ppmtl.bundle.reading import read_bundle
 from ppmtl.config import ConfigError, check, load_config
-from ppmtl.data.synthetic import DemoRequest, make_dataset
-from ppmtl.engine import checkpoint
-from ppmtl.run import Settings
+from ppmtl.config.settings import Settings
+from ppmtl.train import checkpoint
 
 ROOT = Path(__file__).resolve().parents[2]
 _SPEC = importlib.util.spec_from_file_location("export_model", ROOT / "tools" / "export_model.py")
@@ -103,7 +103,7 @@ def read_names(work: Path) -> list[str]:
     return [category["name"] for category in categories]
 
 
-def test_without_data_the_numbers_are_compared_on_rendered_pictures(work, capsys):
+def test_without_data_the_numbers_are_compared_on_random_images(work, capsys):
     assert export_model.main([*COMMON, "-o", "data_root=nowhere", "--tasks", "cls", "--output_dir", "no_data"]) == 0
     assert "no validation data under nowhere" in capsys.readouterr().out
     report = json.loads((work / "no_data" / "tiny" / "export_report.json").read_text())

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ppmtl.engine import checkpoint
+from ppmtl.train import checkpoint
 
 ROOT = Path(__file__).resolve().parents[2]
 _SPEC = importlib.util.spec_from_file_location("inspect_checkpoint", ROOT / "tools" / "inspect_checkpoint.py")

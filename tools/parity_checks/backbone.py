@@ -1,6 +1,6 @@
 """ConvNeXt against PaddleClas and timm: features and gradients with the same random weights.
 
-The reference's weights reach our net the way a user's do, from a file through ``ppmtl.models.pretrained``.
+The reference's weights reach our net the way a user's do, from a file through ``ppmtl.weights.pretrained``.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ import paddle
 
 from parity_checks.outcome import NotRun, Outcome, need, not_run, relative, release, seeded
 from ppmtl.models.backbones.convnext import ConvNeXt
-from ppmtl.models.pretrained import load_pretrained
-from ppmtl.models.weight_names import NAMINGS
+from ppmtl.weights.names import NAMINGS
+from ppmtl.weights.pretrained import load_pretrained
 
 SIZE = (72, 104)  # no multiple of 32: levels of 18, 9, 4 and 2 rows
 DOUBLE = "both in float64, so only rounding is left"

@@ -1,4 +1,4 @@
-"""Predictions -> the JSON of an answer. ``ppmtl.predictions.to_json`` says what a prediction is; masks are added here."""
+"""Predictions -> the JSON of an answer."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 import cv2
 import numpy as np
 
-from ppmtl.predictions import to_json
+from ppmtl.predict.predictions import to_json
 from ppmtl.structures import Detections, Prediction, SegMap, Size
 from ppmtl.tasks.base import Task
 from ppmtl_service.wanted import MaskEncoding, Wanted

@@ -1,6 +1,6 @@
 """Dynamic batching: callers on many threads, one thread that owns the network and runs inputs of one shape together.
 
-:class:`Batcher` sits between :class:`ppmtl.inference.Pipeline` and the backend, so pre- and post-processing stay the
+:class:`Batcher` sits between :class:`ppmtl.predict.pipeline.Pipeline` and the backend, so pre- and post-processing stay the
 pipeline's and run beside the network.
 """
 
@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from ppmtl.inference import Backend
+from ppmtl.predict.pipeline import Backend
 
 Raw = Mapping[str, Mapping[str, np.ndarray]]
 Key = tuple[tuple[int, ...], tuple[str, ...]]

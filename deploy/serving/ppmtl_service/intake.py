@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image
 
-from ppmtl.pictures import decode_image
+from ppmtl.data.images import decode_image
 from ppmtl_service.errors import ServiceError
 from ppmtl_service.options import Options
 

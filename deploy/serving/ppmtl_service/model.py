@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ppmtl.bundle.backends import open_backend
+from ppmtl.bundle.engines.backend import open_backend
 from ppmtl.bundle.reading import read_bundle
-from ppmtl.drawing import class_colors
-from ppmtl.inference import Backend, Pipeline
+from ppmtl.predict.drawing import class_colors
+from ppmtl.predict.pipeline import Backend, Pipeline
 from ppmtl.structures import Size
 from ppmtl.tasks.base import Task
 

@@ -15,7 +15,7 @@ from typing import Literal
 
 import numpy as np
 
-from ppmtl.inference import Backend
+from ppmtl.predict.pipeline import Backend
 from ppmtl.structures import Size
 from ppmtl_service.answers import encode_result
 from ppmtl_service.batching import Batcher, Dropped, Ticket

@@ -17,9 +17,9 @@ from annotated_types import Ge, Gt, Interval
 from paddle import nn
 
 from ppmtl.config import Part
+from ppmtl.models.heads._yolov5_loss import Anchors, YOLOv5LossSettings, yolov5_loss
 from ppmtl.models.layers import sigmoid
 from ppmtl.models.necks.yolocsppan import YOLOCSPPAN
-from ppmtl.models.yolov5_loss import Anchors, YOLOv5LossSettings, yolov5_loss
 from ppmtl.structures import FeatureSpec
 
 STRIDES = (8, 16, 32)

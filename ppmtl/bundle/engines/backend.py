@@ -1,0 +1,249 @@
+"""A bundle -> the backend that runs it: the trunk once, then only the heads that are asked for.
+
+Three engines fill one role, so nothing but the numbers' last digits depends on the choice. Each lies in a file of its own
+that imports its engine; those files are imported only when they are used.
+"""
+
+from __future__ import annotations
+
+import importlib
+import math
+import os
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, Protocol, get_args
+
+import numpy as np
+
+from ppmtl.bundle.reading import Bundle
+from ppmtl.bundle.settings import IMAGE_SIZE, IMAGES
+
+EngineName = Literal["paddle", "onnxruntime", "openvino"]
+RunMode = Literal["paddle", "trt_fp32", "trt_fp16"]
+
+_MODULES = {"paddle": "paddle_inference", "onnxruntime": "onnx_runtime", "openvino": "openvino_runtime"}
+_RUNS = {"paddle": ("paddle",), "paddle-json": ("paddle",), "onnx": ("onnxruntime", "openvino")}
+
+
+@dataclass(frozen=True)
+class EngineOptions:
+    """How an engine runs graphs.
+
+    Attributes:
+        gpu: the GPU's number, or None for CPU.
+        threads: CPU threads per graph.
+        mkldnn: oneDNN kernels on CPU (Paddle Inference; the others bring it along).
+        bf16: bfloat16 arithmetic on CPU.
+        run_mode: "paddle" = the engine itself, or TensorRT's precision.
+    """
+
+    gpu: int | None
+    threads: int
+    mkldnn: bool
+    bf16: bool
+    run_mode: RunMode
+
+
+class Graph(Protocol):
+    """A loaded graph. Inputs go by name; outputs by order, since engines name them as they like."""
+
+    def __call__(self, inputs: Mapping[str, np.ndarray]) -> list[np.ndarray]:
+        """Returns the graph's outputs in its order; they stay valid when it runs again."""
+
+
+class BundleBackend:
+    """Runs a bundle; a backend of ``ppmtl.predict.pipeline.Pipeline``.
+
+    A head's graph is loaded when it is first asked for, and only run when asked for. Calls from several threads wait for
+    one another, because an engine's graph holds its own inputs and outputs: more throughput comes from larger batches, or
+    from one backend per process.
+
+    Args:
+        bundle: what to run.
+        open_graph: loads one graph from its files.
+    """
+
+    def __init__(self, bundle: Bundle, open_graph: Callable[[tuple[Path, ...]], Graph]) -> None:
+        self._bundle, self._open = bundle, open_graph
+        self._graphs: dict[str, Graph] = {}
+        self._lock = threading.Lock()
+
+    def __call__(self, images: np.ndarray, tasks: tuple[str, ...]) -> Mapping[str, Mapping[str, np.ndarray]]:
+        """Returns {task: raw arrays}.
+
+        Args:
+            images: (B, H, W, 3) uint8 RGB.
+            tasks: which heads to run.
+
+        Raises:
+            ValueError: if a task was not chosen when the bundle was read, the input is smaller than the network takes or
+                of another size than it was exported for, or the engine fails.
+        """
+        unknown = [name for name in tasks if name not in self._bundle.tasks]
+        if unknown:
+            raise ValueError(
+                f"{self._bundle.folder}: was opened for {', '.join(self._bundle.tasks)}; cannot run {unknown}"
+            )
+        fixed = self._bundle.settings.input
+        if fixed.size is not None and images.shape[1:3] != fixed.size:
+            raise ValueError(
+                f"{self._bundle.folder}: was exported for inputs of {fixed.size[0]}x{fixed.size[1]} (H x W) only, got "
+                f"{images.shape[1]}x{images.shape[2]}; export it without a fixed size, or show pictures at that size"
+            )
+        if min(images.shape[1:3]) < fixed.min_side:
+            raise ValueError(
+                f"{self._bundle.folder}: the network input must have sides of at least {fixed.min_side} px, got "
+                f"{images.shape[1]}x{images.shape[2]} (H x W); show pictures larger"
+            )
+        with self._lock:
+            if fixed.batch is None:
+                return self._run(images, tasks)
+            return self._run_in_parts(images, tasks, fixed.batch)
+
+    def features(self, images: np.ndarray) -> dict[str, np.ndarray]:
+        """Returns all that heads may ask for, by name: runs the trunk alone. ``__call__`` is what locks and checks."""
+        trunk = self._bundle.settings.trunk
+        outputs = self._graph(trunk.file)({IMAGES: np.ascontiguousarray(images)})
+        sizes = {IMAGE_SIZE: np.asarray(images.shape[1:3], np.int32)}
+        return dict(zip(trunk.outputs, outputs, strict=True)) | sizes
+
+    def head(self, name: str, features: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """Returns one task's raw arrays for what :meth:`features` returned."""
+        head = self._bundle.settings.heads[name]
+        arrays = self._graph(head.file)({key: features[key] for key in head.inputs})
+        return dict(zip(head.outputs, arrays, strict=True))
+
+    def _run(self, images: np.ndarray, tasks: Sequence[str]) -> dict[str, dict[str, np.ndarray]]:
+        features = self.features(images)
+        return {name: self.head(name, features) for name in tasks}
+
+    def _run_in_parts(self, images: np.ndarray, tasks: Sequence[str], batch: int) -> dict[str, dict[str, np.ndarray]]:
+        """Returns the same for a graph that takes exactly ``batch`` pictures; the last part is filled with zeros."""
+        parts = []
+        for start in range(0, len(images), batch):
+            part = images[start : start + batch]
+            filling = np.zeros((batch - len(part), *images.shape[1:]), images.dtype)
+            parts.append(self._run(np.concatenate([part, filling]), tasks))
+        return {
+            name: {key: np.concatenate([part[name][key] for part in parts])[: len(images)] for key in parts[0][name]}
+            for name in tasks
+        }
+
+    def _graph(self, stem: str) -> Graph:
+        if stem not in self._graphs:
+            self._graphs[stem] = self._open(self._bundle.files(stem))
+        return self._graphs[stem]
+
+
+def open_backend(
+    bundle: Bundle,
+    *,
+    device: str = "cpu",
+    cpu_threads: int | None = None,
+    mkldnn: bool = True,
+    bf16: bool = False,
+    run_mode: RunMode = "paddle",
+    engine: EngineName | None = None,
+) -> BundleBackend:
+    """Returns a backend that runs the bundle.
+
+    Args:
+        bundle: what ``read_bundle`` returned.
+        device: "cpu", "gpu" or "gpu:1"; capitals do not matter.
+        cpu_threads: threads per run; None = OMP_NUM_THREADS where it is set, else every core that this process may use.
+        mkldnn: use oneDNN on CPU: about 2 times faster than without. Only Paddle Inference can do without.
+        bf16: convolutions, linears and normalisations in bfloat16 on CPU; pays where the bundle was exported with pointwise
+            convolutions.
+        run_mode: "trt_fp32" or "trt_fp16" hands the graphs to TensorRT (GPU only).
+        engine: None = ONNX Runtime for .onnx graphs, Paddle Inference for the others.
+
+    Raises:
+        ValueError: if the engine is not installed or cannot run these graphs, or this machine cannot do what is asked.
+    """
+    able = _RUNS[bundle.settings.graph_format]
+    name = engine or able[0]
+    if name not in able:
+        raise ValueError(
+            f"{bundle.folder}: {name} cannot run {bundle.settings.graph_format} graphs, {' and '.join(able)} can; "
+            "choose another engine, or export with another --format"
+        )
+    if run_mode not in get_args(RunMode):
+        raise ValueError(f"run_mode: got {run_mode!r}; allowed: {', '.join(get_args(RunMode))}")
+    options = EngineOptions(gpu_number(device), cpu_threads or usable_cores(), mkldnn, bf16, run_mode)
+    if options.threads < 1:
+        raise ValueError(f"cpu_threads: got {cpu_threads}; give at least 1, or leave it out")
+    _check_precision(options)
+    module = _import_engine(name)
+    module.check_options(options, bundle.settings.graph_format)
+    return BundleBackend(bundle, lambda files: module.open_graph(files, options))
+
+
+def gpu_number(device: str) -> int | None:
+    """Returns the number of the GPU that "gpu" (0) or "gpu:1" names, or None for "cpu".
+
+    Raises:
+        ValueError: for any other text.
+    """
+    kind, colon, number = device.lower().partition(":")
+    if kind == "cpu" and not colon:
+        return None
+    if kind == "gpu" and (not colon or number.isdecimal()):
+        return int(number or 0)
+    raise ValueError(f"device: got {device!r}; allowed: cpu, gpu, gpu:1 (the number of the card)")
+
+
+def usable_cores() -> int:
+    """Returns how many CPU threads are worth starting.
+
+    OMP_NUM_THREADS if it is set, as everywhere; else the cores that the process may run on, and no more than its
+    container's CPU quota: a thread per core of the host would make a container of 2 CPUs slower, not faster.
+    """
+    wanted = os.environ.get("OMP_NUM_THREADS", "")
+    if wanted.isdecimal() and int(wanted) > 0:
+        return int(wanted)
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    quota = Path("/sys/fs/cgroup/cpu.max")  # cgroup v2: "<microseconds or max> <period>"
+    if quota.is_file():
+        limit, _, period = quota.read_text().strip().partition(" ")
+        if limit.isdecimal() and period.isdecimal():
+            cores = min(cores, math.ceil(int(limit) / int(period)))
+    return max(1, cores)
+
+
+def shapes_of(inputs: Mapping[str, np.ndarray]) -> str:
+    """Returns the inputs' names and shapes, for messages."""
+    return ", ".join(f"{name} {list(array.shape)}" for name, array in inputs.items())
+
+
+def has_bf16(cpuinfo: Path = Path("/proc/cpuinfo")) -> bool:
+    """Returns whether the CPU multiplies bfloat16 itself. Where it does not, oneDNN emulates it, which is slow."""
+    if not cpuinfo.is_file():
+        return False
+    flags = {flag for line in cpuinfo.read_text().splitlines() if line.startswith("flags") for flag in line.split()}
+    return bool(flags & {"avx512_bf16", "amx_bf16"})
+
+
+def _check_precision(options: EngineOptions) -> None:
+    if options.run_mode != "paddle" and options.gpu is None:
+        raise ValueError(f"run_mode {options.run_mode}: TensorRT needs a GPU; add --device GPU, or use run_mode paddle")
+    if not options.bf16:
+        return
+    if options.gpu is not None:
+        raise ValueError("bf16 is for CPUs; on a GPU use run_mode trt_fp16, or leave it out")
+    if not options.mkldnn:
+        raise ValueError("bf16 is computed by oneDNN: switch mkldnn on, or leave bf16 out")
+    if not has_bf16():
+        raise ValueError(
+            "bf16: this CPU has neither avx512_bf16 nor amx_bf16 among the flags of /proc/cpuinfo, so it would be slower "
+            "than float32; leave it out"
+        )
+
+
+def _import_engine(name: str) -> Any:
+    try:
+        return importlib.import_module(f"ppmtl.bundle.engines.{_MODULES[name]}")
+    except ModuleNotFoundError as error:
+        package = {"paddle": "paddlepaddle"}.get(error.name or "", error.name)
+        raise ValueError(f"this bundle needs {package}, which is not installed: pip install {package}") from error

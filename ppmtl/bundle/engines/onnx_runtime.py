@@ -1,0 +1,51 @@
+"""Graphs in ONNX Runtime, on CPU or CUDA."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import onnxruntime as ort
+from onnxruntime.capi import onnxruntime_pybind11_state as state
+
+from ppmtl.bundle.engines.backend import EngineOptions, Graph, shapes_of
+
+_FATAL_ONLY = 4  # its other remarks are about its own optimiser, or come as an exception too
+# ONNX Runtime's exceptions have no parent of their own.
+_ERRORS = (ValueError, RuntimeError, state.InvalidArgument, state.Fail, state.RuntimeException, state.NotImplemented)
+
+
+def check_options(options: EngineOptions, graph_format: str) -> None:  # noqa: ARG001
+    """Raises ValueError if ONNX Runtime as installed cannot do what is asked."""
+    if options.run_mode != "paddle" or options.bf16:
+        raise ValueError("ONNX Runtime runs .onnx graphs in float32 here; leave run_mode and bf16 out")
+    if options.gpu is not None and "CUDAExecutionProvider" not in ort.get_available_providers():
+        raise ValueError("device GPU: this ONNX Runtime is built for CPUs only; install onnxruntime-gpu or use CPU")
+
+
+def open_graph(files: tuple[Path, ...], options: EngineOptions) -> Graph:
+    """Returns the graph in ``files`` (one .onnx file), loaded."""
+    session_options = ort.SessionOptions()
+    session_options.intra_op_num_threads = options.threads
+    session_options.inter_op_num_threads = 1
+    session_options.log_severity_level = _FATAL_ONLY
+    providers: list[str | tuple[str, dict[str, int]]] = ["CPUExecutionProvider"]
+    if options.gpu is not None:
+        providers.insert(0, ("CUDAExecutionProvider", {"device_id": options.gpu}))
+    return _Graph(files[0], session_options, providers)
+
+
+class _Graph:
+    def __init__(
+        self, file: Path, options: ort.SessionOptions, providers: list[str | tuple[str, dict[str, int]]]
+    ) -> None:
+        self._name = file.name
+        self._session = ort.InferenceSession(str(file), options, providers=providers)
+
+    def __call__(self, inputs: Mapping[str, np.ndarray]) -> list[np.ndarray]:
+        try:
+            outputs = self._session.run(None, dict(inputs))
+        except _ERRORS as error:
+            raise ValueError(f"{self._name}: ONNX Runtime fails on {shapes_of(inputs)}: {error}") from error
+        return [np.asarray(output) for output in outputs]

@@ -1,0 +1,52 @@
+"""PCGrad: where two tasks pull the trunk in opposite directions, each gives up the part that harms the other."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from ppmtl.train.balance._algebra import inner_products, weighted_sum
+from ppmtl.train.balance._base import BalanceMethod, Gradients
+
+
+class Pcgrad(BalanceMethod):
+    """Projects each task's gradient off every other task's that it conflicts with (negative inner product), then adds up.
+
+    The whole trunk is one vector. A task's gradient meets the others' unprojected ones, in an order drawn anew for every
+    step and task. Every projected gradient is a sum of the original ones with some factors, so the factors are worked out on
+    the (T, T) matrix of inner products and the gradients are touched twice only: once for that matrix, once for the sum.
+    A gradient of zero conflicts with nothing.
+
+    Costs one copy of the trunk's gradients per task plus one for the result, and T (T + 1) / 2 inner products.
+
+    Source: Yu et al. 2020, "Gradient Surgery for Multi-Task Learning", algorithm 1.
+    """
+
+    separate = True
+
+    def combine(self, gradients: Mapping[str, Gradients], seed: Sequence[int]) -> Gradients:
+        """Returns the sum of the projected gradients."""
+        products = inner_products(gradients).sum(axis=0)
+        return weighted_sum(gradients, projected_factors(products, seed).tolist())
+
+
+def projected_factors(products: np.ndarray, seed: Sequence[int]) -> np.ndarray:
+    """Returns (T,) float64: the factors with which the original gradients make up the sum of the projected ones.
+
+    Args:
+        products: (T, T) float64 inner products of the gradients.
+        seed: decides the order in which each task meets the others.
+    """
+    count = len(products)
+    order = np.random.default_rng(list(seed))
+    total = np.zeros(count)
+    for task in range(count):
+        factors = np.zeros(count)
+        factors[task] = 1.0
+        for other in order.permutation(count):
+            conflict = factors @ products[:, other]
+            if other != task and conflict < 0 < products[other, other]:  # 0: so small that its square underflows
+                factors[other] -= conflict / products[other, other]
+        total += factors
+    return total

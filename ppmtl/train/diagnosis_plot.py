@@ -1,0 +1,65 @@
+"""diagnosis.csv as a picture: one column per stage, norms above, cosines below."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ppmtl.predict.report import new_figure
+
+_SMOOTHED_FROM = 20
+"""As many diagnoses and more are drawn faint, with a running mean over a tenth of them on top."""
+
+
+_COLOURS = {
+    "norm": ("#1f77b4", "#ff7f0e", "#2ca02c", "#d62728", "#9467bd", "#8c564b"),
+    "cosine": ("#1b9e77", "#7570b3", "#a6761d", "#e7298a", "#66a61e", "#666666"),
+}
+"""Tasks and pairs of tasks are different things: no colour means one of each."""
+
+
+def plot_diagnosis(rows: Sequence[tuple[int, str, str, str, str, float]], path: Path) -> None:
+    """Writes the picture of the lines of diagnosis.csv (at least one) as PNG."""
+    from matplotlib.ticker import LogFormatter  # slow to import
+
+    lines: dict[tuple[str, str], dict[str, list[tuple[int, float]]]] = defaultdict(lambda: defaultdict(list))
+    for step, stage, task_a, task_b, quantity, value in rows:
+        lines[quantity, stage][f"{task_a} · {task_b}" if task_b else task_a].append((step, value))
+    stages = list(dict.fromkeys(row[1] for row in rows))
+    figure = new_figure(2.6 * len(stages) + 1.6, 5.6)
+    grid = figure.subplots(2, len(stages), sharex=True, sharey="row", squeeze=False)
+    for column, stage in enumerate(stages):
+        for axes, (quantity, colours) in zip(grid[:, column], _COLOURS.items(), strict=True):
+            for index, (label, points) in enumerate(lines[quantity, stage].items()):
+                _draw(axes, np.array(points, float), label, colours[index % len(colours)])
+            axes.grid(alpha=0.25)
+        grid[0, column].set(title=stage, yscale="log")
+        grid[0, column].yaxis.set_major_formatter("{x:g}")  # 10, not 10^1
+        grid[0, column].yaxis.set_minor_formatter(LogFormatter(labelOnlyBase=False, minor_thresholds=(1.5, 0.5)))
+        grid[1, column].axhline(0, color="black", linewidth=0.8)
+        grid[1, column].set(ylim=(-1.02, 1.02), xlabel="step")
+    grid[0, 0].set_ylabel("norm of a task's gradient")
+    grid[1, 0].set_ylabel("cosine of two tasks' gradients")
+    for axes in grid[:, -1]:
+        if axes.get_legend_handles_labels()[0]:
+            axes.legend(loc="center left", bbox_to_anchor=(1.02, 0.5), frameon=False)
+    figure.savefig(path, dpi=110)
+
+
+def _draw(axes: Any, points: np.ndarray, label: str, colour: str) -> None:
+    steps, values = points.T
+    if len(points) < _SMOOTHED_FROM:
+        axes.plot(steps, values, color=colour, label=label, marker="o", markersize=3, linewidth=1.2)
+        return
+    axes.plot(steps, values, color=colour, alpha=0.25, linewidth=0.8)
+    width = len(points) // 10
+    known = np.isfinite(values)
+    window = np.ones(width)
+    total = np.convolve(np.where(known, values, 0), window, "valid")
+    count = np.convolve(known, window, "valid")
+    mean = np.divide(total, count, out=np.full(len(total), np.nan), where=count > 0)
+    axes.plot(steps[(width - 1) // 2 :][: len(mean)], mean, color=colour, label=label, linewidth=1.8)

@@ -1,0 +1,207 @@
+"""The few calls that several processes need. With one process every function here does nothing or the obvious."""
+
+from __future__ import annotations
+
+import os
+import sys
+import traceback
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import Any
+
+import paddle
+import paddle.distributed as dist
+from paddle import nn
+
+from ppmtl.predict.processes import JobError, Processes
+from ppmtl.train.watch import Watch
+
+_watch: Watch | None = None  # of this process, once it has joined a job
+_BATCH_NORM = (nn.BatchNorm1D, nn.BatchNorm2D, nn.BatchNorm3D)  # not SyncBatchNorm, whose statistics agree already
+
+
+def start(device: str) -> tuple[int, int]:
+    """Returns (rank, world size) after choosing the device and joining the job that the launcher started, if any.
+
+    Args:
+        device: "auto", "cpu", "gpu", "gpu:1", ...
+
+    Raises:
+        ValueError: if a GPU is asked for and this Paddle or this machine has none.
+    """
+    has_gpu = paddle.is_compiled_with_cuda() and paddle.device.cuda.device_count() > 0
+    if device.startswith("gpu") and not has_gpu:
+        built = "finds no GPU" if paddle.is_compiled_with_cuda() else "is the CPU build"
+        raise ValueError(
+            f"device: got {device!r}, but this paddlepaddle {built}; use --device cpu, or install "
+            "requirements-gpu.txt on a machine with CUDA"
+        )
+    paddle.set_device(("gpu" if has_gpu else "cpu") if device == "auto" else device)
+    if dist.get_world_size() > 1 and not dist.is_initialized():
+        dist.init_parallel_env()
+        _watch_the_others()
+    return dist.get_rank(), dist.get_world_size()
+
+
+def _watch_the_others() -> None:
+    global _watch
+    hosts = [endpoint.rpartition(":")[0] for endpoint in dist.ParallelEnv().trainer_endpoints]
+    _watch = Watch(processes(), hosts[0] if len(set(hosts)) > 1 else "127.0.0.1")
+
+
+@contextmanager
+def guard() -> Iterator[None]:
+    """Wraps everything that one process of a job does: if one fails or dies, all end within seconds and say why.
+
+    With one process it does nothing. A normal end waits for the others, since the first may still be writing and Paddle's
+    launcher ends a job some seconds after its first process.
+
+    Raises:
+        JobError: in the process that failed, if there are several; in place of what it raised, naming its rank.
+        SystemExit: in the others, which have printed the message then.
+    """
+    end: SystemExit | None = None
+    try:
+        try:
+            yield
+        except SystemExit as given:
+            end = given
+        if _watch is not None:
+            _watch.meet()
+    except BaseException as error:  # truly every error: the others would wait for this process
+        if dist.get_world_size() == 1:
+            raise
+        raise _end_of_the_job(error) from error
+    if _watch is not None:
+        _watch.leave()
+    if end is not None:
+        raise end
+
+
+def _end_of_the_job(error: BaseException) -> BaseException:
+    """Returns what this process ends with, after telling the others, unless it is one of them that failed first."""
+    # Paddle's own errors, also those of a lost connection, are RuntimeError or OSError without errno
+    explained = isinstance(error, ValueError | FloatingPointError) or getattr(error, "errno", None) is not None
+    if _watch is not None and _watch.heard_of_a_failure(wait_seconds=0 if explained else 5):
+        return SystemExit(1)
+    if not explained or os.environ.get("PPMTL_TRACEBACK") == "1":
+        traceback.print_exception(error, file=sys.stderr)
+    me = Processes(dist.get_rank(), dist.get_world_size()).name()
+    message = f"{me}: {error}" if explained else f"{me}: {type(error).__name__}: {error}"
+    if _watch is not None:
+        _watch.report(message)
+    return JobError(message)
+
+
+def _meet() -> None:
+    """Waits for all processes before a collective call on CPU; it costs .2 ms.
+
+    gloo gives up when another process comes 30 s later, which an evaluation, a checkpoint or a slow disk easily takes;
+    Paddle has no way to set that time. NCCL's is half an hour, and there the queue of the GPU should not run dry.
+    """
+    if _watch is not None and paddle.get_device() == "cpu":
+        _watch.meet()
+
+
+def processes() -> Processes:
+    """Returns this job's processes, for work that is dealt out among them."""
+    if dist.get_world_size() == 1:
+        return Processes()
+    return Processes(dist.get_rank(), dist.get_world_size(), _exchange)
+
+
+def _exchange(value: Any) -> list[Any]:
+    """Returns the values of all processes. Pickled, which is safe here: it comes from our own processes."""
+    values: list[Any] = []
+    _meet()
+    dist.all_gather_object(values, value)
+    return values
+
+
+def wrap(model: nn.Layer) -> nn.Layer:
+    """Returns the model for several processes: same initial weights everywhere, SyncBatchNorm on GPU."""
+    if dist.get_world_size() == 1:
+        return model
+    if paddle.get_device().startswith("gpu"):  # the CPU kernel does not exist (reference/paddle.md, T14)
+        model = nn.SyncBatchNorm.convert_sync_batchnorm(model)
+    _meet()
+    return paddle.DataParallel(model)
+
+
+def no_sync(model: nn.Layer) -> AbstractContextManager[None]:
+    """Returns a context in which backward does not communicate: three backwards share one reduction at the step's end."""
+    return model.no_sync() if isinstance(model, paddle.DataParallel) else nullcontext()
+
+
+@paddle.no_grad()
+def average_gradients(parameters: Sequence[paddle.Tensor]) -> None:
+    """Averages gradients over all processes in one fused all-reduce (one per 128 MiB, Paddle's bucket).
+
+    A parameter that only some processes have a gradient for counts as zero on the others, as in the joined batch; one
+    that none has stays without.
+    """
+    if dist.get_world_size() == 1 or not parameters:  # gloo refuses to add up nothing
+        return
+    from paddle.distributed.fleet.utils.hybrid_parallel_util import fused_allreduce_gradients
+
+    # The fused buffers would have different lengths: gloo then hangs or adds up the wrong numbers, without a word
+    owners = paddle.to_tensor([parameter.grad is not None for parameter in parameters], "int32")
+    _meet()
+    dist.all_reduce(owners)
+    for parameter, count in zip(parameters, owners.tolist(), strict=True):
+        if count and parameter.grad is None:
+            parameter.grad = paddle.zeros_like(parameter)
+    fused_allreduce_gradients(list(parameters), None)
+
+
+@paddle.no_grad()
+def average_tensors(tensors: Sequence[paddle.Tensor]) -> None:
+    """Averages loose tensors in place over all processes, in one all-reduce. Every process must have the same list."""
+    if dist.get_world_size() == 1 or not tensors:
+        return
+    joined = paddle.concat([tensor.flatten() for tensor in tensors])
+    _meet()
+    dist.all_reduce(joined)
+    parts = paddle.split(joined / dist.get_world_size(), [tensor.size for tensor in tensors])
+    for tensor, part in zip(tensors, parts, strict=True):
+        tensor.set_value(part.reshape(tensor.shape))
+
+
+def average_numbers(numbers: Mapping[str, float]) -> dict[str, float]:
+    """Returns {name: mean over all processes}; every process must give the same names in the same order."""
+    if dist.get_world_size() == 1 or not numbers:
+        return dict(numbers)
+    values = paddle.to_tensor(list(numbers.values()), "float64")
+    _meet()
+    dist.all_reduce(values)
+    return dict(zip(numbers, (values / dist.get_world_size()).tolist(), strict=True))
+
+
+def agree(number: int) -> int:
+    """Returns the largest ``number`` of all processes: what one of them knows (a signal came) all of them do."""
+    if dist.get_world_size() == 1:
+        return number
+    value = paddle.to_tensor([number], "int32")
+    _meet()
+    dist.all_reduce(value, op=dist.ReduceOp.MAX)
+    return int(value.item())
+
+
+def average_buffers(model: nn.Layer, *averages: Mapping[str, paddle.Tensor]) -> None:
+    """Averages BatchNorm's running statistics over all processes in one all-reduce; before evaluating and saving.
+
+    Without SyncBatchNorm (on CPU) every process counts its own part of the data, and a checkpoint would depend on rank
+    0's alone. The running statistics are linear in what they have seen, so it does not matter how often they are
+    averaged; the variance stays that of one process's batch, which is what the layers trained with.
+
+    Args:
+        model: its statistics are averaged in place.
+        averages: other tensors under the model's names, in place as well: those of a moving average of the weights.
+    """
+    names = [
+        f"{name}.{statistic}"
+        for name, layer in model.named_sublayers()
+        if isinstance(layer, _BATCH_NORM) and layer.training  # frozen ones agree, and the sum would round them
+        for statistic in ("_mean", "_variance")
+    ]
+    average_tensors([tensors[name] for tensors in (model.state_dict(), *averages) for name in names])

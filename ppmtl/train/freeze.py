@@ -1,0 +1,62 @@
+"""Freezing parts of a model: no gradient, no weight decay, no batch statistics, no dropout."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from paddle import nn
+
+from ppmtl.config import ConfigError
+from ppmtl.train.log import announce
+from ppmtl.train.parameters import inside, under
+
+
+def freeze(model: nn.Layer, prefixes: Sequence[str]) -> int:
+    """Returns how many parameters stopped being trained; call it before the optimizer is built.
+
+    The parts' parameters get no gradient and the parts stay in evaluation mode however often ``model.train()`` is called.
+    Nothing below the first trained parameter is differentiated, so frozen leading stages cost their forward pass only; a
+    frozen part above a trained one still passes the gradient on.
+
+    A frozen head is still evaluated, and its loss still moves a trunk that is not frozen: freezing is about parameters,
+    leaving a task out (``--tasks``) is about losses. A warning says so.
+
+    Args:
+        model: a MultiTaskModel.
+        prefixes: names of parts or parameters, e.g. "backbone.stages.0" or "heads.det.neck".
+
+    Raises:
+        ConfigError: if a name is no part of the model, or nothing is left to train.
+    """
+    parameters = dict(model.named_parameters())
+    chosen = [name for name in under(parameters, prefixes, "train.freeze") if not parameters[name].stop_gradient]
+    left = {name for name, p in parameters.items() if not p.stop_gradient} - set(chosen)
+    if not left:
+        raise ConfigError(["train.freeze: every parameter of the model would be frozen; leave a part to train"])
+    for name in chosen:
+        parameters[name].stop_gradient = True
+    model.frozen = frozenset(
+        name for name, _ in model.named_sublayers() if any(inside(name, prefix) for prefix in prefixes)
+    )
+    if model.training:
+        model.train()
+    _warn_of_idle_heads(model, left)
+    return len(chosen)
+
+
+def _warn_of_idle_heads(model: nn.Layer, trained: set[str]) -> None:
+    """Says what a frozen head's loss still does, because either answer surprises somebody."""
+    trunk = any(name.startswith("backbone.") for name in trained)
+    for task in model.heads:
+        if not any(name.startswith(f"heads.{task}.") for name in trained):
+            effect = (
+                f"its loss still trains the backbone; leave the task out with --tasks {_others(model, task)} if it must not"
+                if trunk
+                else "the backbone is frozen too, so its batches train nothing and only cost time: take its source out of "
+                "the config"
+            )
+            announce("train.freeze: the head of task '%s' is frozen; %s", task, effect)
+
+
+def _others(model: nn.Layer, task: str) -> str:
+    return ",".join(name for name in model.heads if name != task)

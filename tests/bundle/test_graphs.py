@@ -1,0 +1,156 @@
+"""Exported graphs: what is in them, and that they compute what the training graph does."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+import paddle
+import pytest
+from paddle import nn
+from small_bundle import TASKS, assert_equal, count, pictures, stored
+
+from ppmtl.bundle import graphs
+from ppmtl.bundle.engines.backend import open_backend
+from ppmtl.bundle.reading import read_bundle
+from ppmtl.bundle.writing import write_bundle
+from ppmtl.models.backend import PaddleBackend
+from ppmtl.models.layers import ConvBNReLU, Foldable
+from ppmtl.models.necks.yolocsppan import BaseConv
+
+
+@pytest.mark.parametrize("mkldnn", [True, False])
+def test_a_pdmodel_bundle_equals_the_training_graph_at_any_size(model, paddle_bundle, mkldnn):
+    backend, wanted = open_backend(read_bundle(paddle_bundle), mkldnn=mkldnn, cpu_threads=1), PaddleBackend(model)
+    for shape in ((64, 96), (90, 45, 2), (45, 130)):  # the last two are smaller than six pooling bins of 32 px
+        assert_equal(backend(pictures(*shape), TASKS), wanted(pictures(*shape), TASKS))
+
+
+@pytest.mark.parametrize("pointwise", ["linear", "conv"])
+def test_a_json_bundle_equals_the_training_graph_with_linears_and_with_convolutions(
+    model, content, tmp_path, pointwise
+):
+    write_bundle(tmp_path / "b", model, content, graph_format="paddle-json", pointwise=pointwise)
+    wanted = PaddleBackend(model)(pictures(90, 45, 2), TASKS)
+    for mkldnn in (True, False):
+        backend = open_backend(read_bundle(tmp_path / "b"), mkldnn=mkldnn, cpu_threads=1)
+        assert_equal(backend(pictures(90, 45, 2), TASKS), wanted)
+
+
+def test_a_fixed_input_is_written_into_graphs_views_and_settings(model, content, tmp_path):
+    write_bundle(tmp_path / "b", model, content, size=(64, 96), batch=2)
+    bundle = read_bundle(tmp_path / "b")
+    assert (bundle.settings.input.size, bundle.settings.input.batch) == ((64, 96), 2)
+    assert bundle.settings.infer.size == (64, 96)
+    assert all("image_size" not in head.inputs for head in bundle.settings.heads.values())
+    for task in bundle.tasks.values():  # scales and long_side of the config would ask for sizes that the graph refuses
+        assert {view.size for augment in (True, False) for view in task.views((50, 70), augment=augment)} == {(64, 96)}
+    assert [len(task.views((50, 70), augment=True)) for task in bundle.tasks.values()] == [2, 2, 1]  # mirroring stays
+    backend = open_backend(bundle, cpu_threads=1)
+    assert_equal(backend(pictures(64, 96, 3), TASKS), PaddleBackend(model)(pictures(64, 96, 3), TASKS))
+
+
+def test_every_parameter_of_evaluation_is_stored_once_and_nothing_else(model, paddle_bundle):
+    copied = graphs.inference_copy(model)
+    wanted = [p.shape for name, p in copied.named_parameters() if ".aux." not in name] + [[3], [3]]  # mean and std
+    files = {stem: stored(paddle_bundle, stem)[0] for stem in ("trunk", "head_seg", "head_cls", "head_det")}
+    assert sum(count(file.values()) for file in files.values()) == count(wanted)
+    names = [name for file in files.values() for name in file]
+    assert len(names) == len(set(names)) == len(wanted)
+    size = sum((paddle_bundle / f"{stem}.pdiparams").stat().st_size for stem in files)
+    assert 4 * count(wanted) < size < 4 * count(wanted) + 100 * len(wanted)  # a header of some 30 bytes each
+    assert any(".aux." in name for name, _ in copied.named_parameters())
+
+
+def test_nothing_that_only_training_needs_is_left_in_the_graphs(paddle_bundle):
+    found = set().union(*(stored(paddle_bundle, stem)[1] for stem in ("trunk", "head_seg", "head_cls", "head_det")))
+    assert {"conv2d", "layer_norm"} <= found
+    assert not {"batch_norm", "dropout", "uniform_random", "floor"} & found
+
+
+def test_no_operator_is_used_that_paddle_2_6_cannot_load(paddle_bundle):
+    for stem in ("trunk", "head_seg", "head_cls", "head_det"):
+        assert "assign_value" not in stored(paddle_bundle, stem)[1], stem
+
+
+def test_graphs_carry_no_path_of_the_machine(paddle_bundle):
+    for file in paddle_bundle.iterdir():
+        assert b"site-packages" not in file.read_bytes(), file
+        assert str(Path(graphs.__file__).parent).encode() not in file.read_bytes(), file
+
+
+def test_levels_that_no_chosen_head_reads_are_not_exported(model, content, tmp_path):
+    only = dataclasses.replace(content, **{f: {"cls": getattr(content, f)["cls"]} for f in ("tasks", "classes")})
+    settings = write_bundle(tmp_path / "b", model, only)
+    assert settings.trunk.outputs == ("feature_3",)
+    assert settings.heads["cls"].inputs == ("feature_3",)
+    dropped = count([p.shape for i in range(3) for p in getattr(model.backbone, f"norm{i}").parameters()])
+    whole = count([p.shape for _, p in graphs.inference_copy(model).backbone.named_parameters()]) + 6
+    assert count(stored(tmp_path / "b", "trunk")[0].values()) == whole - dropped
+    assert_equal(open_backend(read_bundle(tmp_path / "b"))(pictures(64, 64), ("cls",)),
+                 PaddleBackend(model)(pictures(64, 64), ("cls",)))  # fmt: skip
+
+
+def test_a_subset_of_heads_runs_without_the_files_of_the_others(model, paddle_bundle, tmp_path):
+    for file in paddle_bundle.iterdir():
+        if not file.name.startswith(("head_seg", "head_det")):
+            (tmp_path / file.name).write_bytes(file.read_bytes())
+    backend = open_backend(read_bundle(tmp_path, ["cls"]), cpu_threads=1)
+    assert_equal(backend(pictures(64, 96), ("cls",)), PaddleBackend(model)(pictures(64, 96), ("cls",)))
+
+
+def test_the_model_itself_is_left_as_it_was(model):
+    before = {name: value.numpy() for name, value in model.state_dict().items()}
+    graphs.inference_copy(model, "conv")
+    after = model.state_dict()
+    assert list(after) == list(before)
+    assert all(np.array_equal(after[name].numpy(), value) for name, value in before.items())
+
+
+@pytest.mark.parametrize(
+    "layer",
+    [
+        lambda: ConvBNReLU(4, 6, 3, bias=True),
+        lambda: ConvBNReLU(4, 6, 3, bias=False),
+        lambda: BaseConv(4, 6, 3, stride=2, epsilon=1e-3, momentum=0.97),
+    ],
+)
+def test_folding_batch_norm_changes_nothing_beyond_rounding(layer):
+    paddle.seed(3)
+    whole = layer()
+    for tensor in (whole.bn.weight, whole.bn.bias, whole.bn._mean):
+        tensor.set_value(paddle.randn([6]))
+    whole.bn._variance.set_value(paddle.uniform([6], min=0.1, max=2.0))
+    whole.eval()
+    folded = copy.deepcopy(whole)
+    assert isinstance(folded, Foldable)
+    folded.fold_for_inference()
+    assert sorted(folded.state_dict()) == ["conv.bias", "conv.weight"]
+    x = paddle.randn([2, 4, 9, 9])
+    np.testing.assert_allclose(folded(x).numpy(), whole(x).numpy(), rtol=0, atol=5e-6)
+
+
+def test_folding_layer_scale_is_exact_to_rounding(model):
+    x = model.normalise(paddle.to_tensor(pictures(64, 64)))
+    folded = graphs.inference_copy(model)
+    assert [name for name, _ in folded.named_parameters() if "gamma" in name] == []
+    for before, after in zip(model.backbone(x), folded.backbone(x), strict=True):
+        assert float((before - after).abs().max() / before.abs().max()) < 2e-6
+
+
+class _Plain(nn.Layer):
+    """A backbone without pointwise linears."""
+
+
+def test_pointwise_convolutions_are_refused_where_there_are_none(model):
+    other = copy.deepcopy(model)
+    other.backbone = _Plain()
+    with pytest.raises(ValueError, match="--pointwise conv: _Plain has no linears"):
+        graphs.inference_copy(other, "conv")
+
+
+def test_a_size_that_the_model_refuses_is_refused_by_the_model(model):
+    with pytest.raises(ValueError, match="at least 32 px, got 20 x 64"):
+        graphs.make_plan(model, ["cls"], (20, 64), None)

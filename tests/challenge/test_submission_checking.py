@@ -1,0 +1,201 @@
+"""The check passes a sound file and finds every planted fault, at its place."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from perfect_submission import CLASSES, SIZE, write_perfect
+from PIL import Image
+
+from ppmtl.challenge import Expected, check
+from ppmtl.challenge.expected import picture_size, shortened
+
+TOOL = Path(__file__).resolve().parents[2] / "tools" / "submit.py"
+
+
+def _found(root, file):
+    return [(f.severity, f.place, f.problem) for f in check(file, Expected.from_root(root.path))]
+
+
+def test_expected_is_read_from_lists_and_picture_headers(root):
+    expected = Expected.from_root(root.path)
+    assert expected.seg_sizes == {"a.png": SIZE, "b.png": SIZE, "c.png": SIZE}
+    assert expected.cls_names == ("0.jpg", "1.jpg", "2.jpg", "3.jpg")
+    assert expected.det_sizes == (SIZE,) * 3
+    assert expected.category_ids == CLASSES.ids
+
+
+def test_a_sound_file_has_no_findings(root, perfect):
+    assert _found(root, perfect) == []
+
+
+def test_the_dict_form_is_accepted_with_a_warning_per_section(root):
+    found = _found(root, write_perfect(root, root.out, form="dict"))
+    assert [(severity, place) for severity, place, _ in found] == [("warning", "seg"), ("warning", "cls")]
+    assert all("list of one-key dicts" in problem for *_, problem in found)
+
+
+def _set(*path, value):
+    def change(content):
+        *parents, last = path
+        for key in parents:
+            content = content[key]
+        content[last] = value
+
+    return change
+
+
+@pytest.mark.parametrize(
+    "change, place, problem",
+    [
+        (_set("seg", 0, "a.png", "3", 0, 0, value=[1, 99]), 'seg[0]["a.png"]["3"][0][0]', "outside the picture"),
+        (_set("seg", 0, "a.png", "3", 0, 1, value=[1, 2.5]), 'seg[0]["a.png"]["3"][0][1]', "whole pixel numbers"),
+        (_set("seg", 0, "a.png", "3", 0, 1, value=[1, float("nan")]), 'seg[0]["a.png"]["3"][0][1]', "whole pixel"),
+        (_set("seg", 0, "a.png", "3", 0, 1, value=[1]), 'seg[0]["a.png"]["3"][0][1]', "must be a point"),
+        (_set("seg", 0, "a.png", "3", 0, 1, value=[10**30, 1]), 'seg[0]["a.png"]["3"][0][1]', "outside the picture"),
+        (_set("seg", 0, "a.png", "3", 0, value="x"), 'seg[0]["a.png"]["3"][0]', "list of points"),
+        (_set("seg", 1, "b.png", "4", value={}), 'seg[1]["b.png"]["4"]', "list of contours"),
+        (_set("seg", 1, "b.png", "19", value=[]), 'seg[1]["b.png"]["19"]', "unknown class"),
+        (_set("seg", 1, "b.png", value=[]), 'seg[1]["b.png"]', "dict of polygons"),
+        (_set("seg", 1, value={"b.png": {}, "c.png": {}}), "seg[1]", "one key"),
+        (lambda c: c["seg"][2]["c.png"].pop("7"), 'seg[2]["c.png"]', 'class "7" is missing'),
+        (_set("cls", 1, "1.jpg", value=196), 'cls[1]["1.jpg"]', "must be 0..195, got 196"),
+        (_set("cls", 1, "1.jpg", value="7"), 'cls[1]["1.jpg"]', "whole number"),
+        (_set("cls", 1, "1.jpg", value=True), 'cls[1]["1.jpg"]', "whole number"),
+        (lambda c: c["cls"].append({"9.jpg": 1}), 'cls[4]["9.jpg"]', "no such picture"),
+        (lambda c: c["cls"].append({"2.jpg": 1}), 'cls[4]["2.jpg"]', "there already"),
+        (lambda c: c["cls"].pop(), "cls", 'no entry for "3.jpg"'),
+        (lambda c: c["seg"].pop(0), "seg", 'no entry for "a.png"'),
+        (_set("cls", value=3), "cls", "must be a list"),
+        (_set("dec", value={}), "dec", "must be a list"),
+        (_set("dec", 0, value=[1]), "dec[0]", "must be a dict"),
+        (_set("dec", 0, "image_id", value=0), 'dec[0]["image_id"]', "1..3; got 0"),
+        (_set("dec", 0, "image_id", value=4), 'dec[0]["image_id"]', "1..3; got 4"),
+        (_set("dec", 0, "image_id", value="z.jpg"), 'dec[0]["image_id"]', "line of test.txt"),
+        (_set("dec", 1, "category_id", value=4), 'dec[1]["category_id"]', "3..8"),
+        (_set("dec", 1, "bbox", value=[1, 2, 3]), 'dec[1]["bbox"]', "[x, y, width, height]"),
+        (_set("dec", 1, "bbox", value=[1, 2, float("nan"), 4]), 'dec[1]["bbox"][2]', "got NaN"),
+        (_set("dec", 1, "bbox", value=[1, 2, float("inf"), 4]), 'dec[1]["bbox"][2]', "got Infinity"),
+        (_set("dec", 1, "bbox", value=[50, 20, -10, -5]), 'dec[1]["bbox"]', "x1 y1 x2 y2?"),
+        (_set("dec", 1, "bbox", value=[90, 20, 10, 5]), 'dec[1]["bbox"]', "lies outside"),
+        (_set("dec", 1, "bbox", value=[-20, 20, 10, 5]), 'dec[1]["bbox"]', "lies outside"),
+        (_set("dec", 1, "score", value=1.5), 'dec[1]["score"]', "0..1, got 1.5"),
+        (_set("dec", 1, "score", value=float("nan")), 'dec[1]["score"]', "got NaN"),
+        (lambda c: c["dec"][1].pop("score"), "dec[1]", "score is missing"),
+        (lambda c: c.pop("dec"), "dec", "is missing"),
+    ],
+)  # fmt: skip
+def test_each_planted_error_is_found_at_its_place(root, edit, change, place, problem):
+    errors = [
+        (where, what)
+        for severity, where, what in _found(root, edit(lambda c: change(c) and None))
+        if severity == "error"
+    ]
+    assert any(where == place and problem in what for where, what in errors), errors
+    assert len({where for where, _ in errors}) <= 2, errors  # a wrong picture may also leave its entry missing
+
+
+@pytest.mark.parametrize(
+    "change, place, problem",
+    [
+        (_set("extra", value=1), "extra", "unknown section"),
+        (_set("seg", 0, "a.png", "3", value=[[5, 6]]), 'seg[0]["a.png"]["3"][0]', "skips contours below 3"),
+        (_set("dec", 0, "bbox", value=[-3, 2, 10, 4]), 'dec[0]["bbox"]', "reaches beyond"),
+        (_set("dec", 0, "area", value=3), 'dec[0]["area"]', "unknown key"),
+        (lambda c: c.update(dec=c["dec"][2:3]), "dec", "no box for image_id 1"),
+        (lambda c: c["seg"][0]["a.png"].update({"0": c["seg"][0]["a.png"].pop("0")}),
+         'seg[0]["a.png"]', "rising order"),
+    ],
+)  # fmt: skip
+def test_what_is_unwise_is_a_warning(root, edit, change, place, problem):
+    found = _found(root, edit(lambda c: change(c) and None))
+    assert {severity for severity, *_ in found} == {"warning"}, found
+    assert any(where == place and problem in what for _, where, what in found), found
+
+
+def test_all_findings_are_returned_not_the_first(root, edit):
+    def change(content):
+        for row in content["dec"]:
+            row["score"] = 2
+            row["image_id"] = 77
+        content["cls"].clear()
+
+    found = _found(root, edit(change))
+    assert sum(severity == "error" for severity, *_ in found) == 4 * 2 + 4
+
+
+@pytest.mark.parametrize("keep", [0.3, 0.7, 0.999])
+def test_a_file_cut_off_anywhere_is_one_finding_that_says_so(root, perfect, keep):
+    text = perfect.read_text().rstrip()
+    perfect.write_text(text[: int(len(text) * keep)])
+    assert any("not valid JSON" in problem for *_, problem in _found(root, perfect))
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{} x", '{"seg": [1,]}', '{"seg" []}', "{1: 2}", '{"seg": [] "cls": []}'])
+def test_text_that_is_no_submission_is_a_finding_and_no_crash(root, tmp_path, text):
+    file = tmp_path / "p.json"
+    file.write_text(text)
+    assert any(severity == "error" and place == "file" for severity, place, _ in _found(root, file))
+
+
+def test_a_section_that_stands_twice_is_found(root, perfect):
+    perfect.write_text(perfect.read_text().rstrip()[:-1] + ', "cls": []}')
+    assert any(place == "cls" and "twice" in problem for _, place, problem in _found(root, perfect))
+
+
+def test_a_missing_file_raises(root, tmp_path):
+    with pytest.raises(ValueError, match="no such file"):
+        check(tmp_path / "none.json", Expected.from_root(root.path))
+
+
+def test_sizes_follow_the_exif_turn(tmp_path):
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.new("RGB", (30, 20)).save(tmp_path / "turned.jpg", exif=exif)
+    assert picture_size(tmp_path / "turned.jpg") == (30, 20)
+    (tmp_path / "bad.jpg").write_bytes(b"nothing")
+    with pytest.raises(ValueError, match=r"bad\.jpg: cannot be read"):
+        picture_size(tmp_path / "bad.jpg")
+
+
+def test_long_lists_are_shortened_with_a_count():
+    assert shortened(range(3)) == "0, 1, 2"
+    assert shortened(range(7), 2) == "0, 1 and 5 more"
+
+
+def _run(*arguments):
+    return subprocess.run([sys.executable, TOOL, *map(str, arguments)], capture_output=True, text=True, check=False)
+
+
+def test_the_command_scores_a_sound_file_and_exits_with_0(root, perfect):
+    done = _run("check", perfect, "--gt", root.path)
+    assert done.returncode == 0, done.stderr
+    assert "0 errors, 0 warnings" in done.stdout
+    assert "| official-2.7.0 | 1.0000 | 1.0000 | 1.0000 | 1.0000 |" in done.stdout
+
+
+def test_the_command_caps_what_it_prints_and_exits_with_1(root, edit):
+    done = _run("check", edit(lambda c: c.update(cls=[])), "--gt", root.path, "--show", 3)
+    assert done.returncode == 1
+    assert "... and 1 more errors (--show N)" in done.stdout
+    assert "4 errors" in done.stdout
+    assert "official" not in done.stdout
+
+
+@pytest.mark.parametrize("arguments", [(), ("check",), ("check", "none.json", "--gt", "."), ("nonsense",)])
+def test_wrong_usage_exits_with_2(arguments):
+    assert _run(*arguments).returncode == 2
+
+
+def test_wrong_data_roots_exit_with_2(perfect, tmp_path):
+    assert _run("check", perfect).returncode == 2
+    assert "--gt is the data root" in _run("check", perfect, "--gt", tmp_path).stderr
+
+
+def test_check_reads_plain_json_numbers_as_numpy_writes_them(root, edit):
+    points = np.array([[1, 1], [2, 2], [3, 1]]).tolist()
+    assert _found(root, edit(_set("seg", 0, "a.png", "3", value=[points]))) == []
+    assert json.dumps(points) == "[[1, 1], [2, 2], [3, 1]]"

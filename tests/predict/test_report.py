@@ -1,0 +1,44 @@
+"""Reports: text, files, pictures."""
+
+import json
+from types import SimpleNamespace
+
+import cv2
+import numpy as np
+import pytest
+
+from ppmtl.predict import report
+from ppmtl.tasks.base import Metrics
+
+
+@pytest.fixture
+def result():
+    seg = Metrics(
+        "miou",
+        {"miou": 0.5, "pixel_accuracy": float("nan")},
+        {"class": ["road", "车"], "iou": [0.5, float("nan")], "pixels": [100.0, 0.0]},
+        confusion=np.array([[90, 10], [0, 0]]),
+    )
+    recall = np.linspace(0, 1, 101)
+    det = Metrics("ap50", {"ap50": 0.75}, curves={"pl50": (recall, 1 - recall / 2)})
+    return SimpleNamespace(metrics={"seg": seg, "det": det}, seconds={"seg": 0.25, "det": 0.5}, score=0.625)
+
+
+def test_the_score_is_the_last_line_and_undefined_values_are_not_numbers(result):
+    lines = report.text(result).splitlines()
+    assert lines[-1] == "score 0.6250  (mean of seg.miou, det.ap50)"
+    assert any(line.split() == ["pixel_accuracy", "n/a"] for line in lines)
+    assert any(line.split() == ["road", "0.5000", "100"] for line in lines)
+    assert report.one_line(result) == "seg miou 0.5000 | det ap50 0.7500 | score 0.6250"
+
+
+def test_files_are_plain_json_csv_and_pictures(result, tmp_path):
+    names = {path.name for path in report.write(result, tmp_path, {"weights": "w"})}
+    assert names == {"metrics.json", "seg_per_class.csv", "seg_confusion.png", "det_precision_recall.png"}
+    document = json.loads((tmp_path / "metrics.json").read_text(), parse_constant=pytest.fail)
+    assert document["tasks"]["seg"]["pixel_accuracy"] is None
+    assert document["weights"] == "w"
+    assert (tmp_path / "seg_per_class.csv").read_text().splitlines()[0] == "class,iou,pixels"
+    for name in ("seg_confusion.png", "det_precision_recall.png"):
+        picture = cv2.imread(str(tmp_path / name))
+        assert len(np.unique(picture.reshape(-1, 3), axis=0)) > 10  # something is drawn

@@ -1,0 +1,282 @@
+"""What a run costs: equal to the reference's numbers, to a count by hand, and to what a real forward pass does."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import paddle
+import pytest
+from paddle import nn
+
+from ppmtl.models.backbones.convnext import ConvNeXt
+from ppmtl.models.heads.cbam_fc import CBAMFC
+from ppmtl.models.heads.upernet import UPerNet
+from ppmtl.models.heads.yolov5 import YOLOv5
+from ppmtl.models.multitask import MultiTaskModel
+from ppmtl.studies import cost as cost_module
+from ppmtl.studies.cost import (
+    count_macs,
+    count_parameters,
+    measure_activations,
+    small_size,
+    train_sizes,
+    uncounted_parameters,
+    without_weights,
+)
+from ppmtl.studies.cost_table import DEVICES, find_device, markdown
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def small_model(**heads):
+    backbone = ConvNeXt(depths=(1, 1, 2, 1), dims=(8, 16, 24, 32), drop_path_rate=0.1)
+    heads = heads or {
+        "seg": UPerNet(backbone.out_specs, 5, channels=8),
+        "cls": CBAMFC(backbone.out_specs, 4, channels=16),
+        "det": YOLOv5(backbone.out_specs, 3),
+    }
+    return MultiTaskModel(backbone, heads)
+
+
+def tool(*arguments):
+    command = [sys.executable, str(ROOT / "tools" / "model_info.py"), *arguments]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+
+
+@pytest.fixture(scope="module")
+def paper(tmp_path_factory):
+    """The paper's config, without any data on disk."""
+    path = tmp_path_factory.mktemp("cost") / "cost.json"
+    config = str(ROOT / "configs" / "allinone_traffic.yml")
+    result = tool("-c", config, "-o", "data_root=nowhere", "--json", str(path), "--device-tflops", "10")
+    assert result.returncode == 0, result.stderr
+    return result.stdout, json.loads(path.read_text())
+
+
+def giga(macs):
+    return round(macs / 1e9, 1)
+
+
+def test_the_papers_multiply_adds_are_the_references(paper):
+    # reference/model.md section 8, "Budget": counted there with PaddleClas's, PaddleSeg's and PaddleYOLO's layers
+    train = {s["name"]: (s["size"], giga(s["backbone"]), giga(sum(s["heads"].values()))) for s in paper[1]["sources"]}
+    assert train == {
+        "seg": ([512, 1024], 359.0, 434.8),
+        "cls": ([448, 448], 137.4, 4.2),
+        "det": ([1024, 1024], 718.1, 111.6),
+    }
+    evaluation = {e["task"]: (e["size"], giga(e["backbone"]), giga(e["head"])) for e in paper[1]["evaluation"]}
+    # 764.1 there for 720 x 1280 includes the auxiliary head, which evaluation does not run: 19.1 (below)
+    assert evaluation == {
+        "seg": ([720, 1280], 629.9, 744.9),
+        "cls": ([448, 448], 137.4, 4.2),
+        "det": ([2048, 2048], 2872.2, 446.3),
+    }
+    assert 744.9 + giga(45 * 80 * 768 * (768 * 9 + 19)) == pytest.approx(764.0, abs=0.11)
+    assert paper[1]["step_flop"] / 1e12 == pytest.approx(29.3, abs=0.05)
+    tta = {e["task"]: (e["tta_views"], e["tta_macs"] / 1e12) for e in paper[1]["evaluation"]}
+    assert tta["det"] == (6, pytest.approx(2 * (2.872 + 0.446 + 1.684 + 0.262 + 3.436 + 0.534), abs=0.01))
+
+
+def test_the_papers_parameters_are_the_references(paper):
+    totals = {part: sum(inner.values()) for part, inner in paper[1]["parameters"].items()}
+    assert totals == {  # reference/model.md sections 1 to 4; UPerNet without the unused conv_last
+        "backbone": 196_233_024,
+        "heads.seg": 39_068_710,
+        "heads.cls": 21_834_631,
+        "heads.det": 43_907_328 + 403_650,
+    }
+    assert paper[1]["parameters"]["heads.seg"]["aux"] == 5_325_331
+    assert paper[1]["parameter_count"] == sum(totals.values())
+
+
+def test_the_papers_memory_is_near_the_references(paper):
+    # reference: 9.8 + ~4, 7.5, 13.1 + ~1.5 GiB with 12 C kept per block and pixel; drop-path keeps a 13th
+    gib = {s["name"]: s["batch_size"] * s["activation_bytes"] / 2**30 for s in paper[1]["sources"]}
+    assert gib["seg"] == pytest.approx(13.8, rel=0.15)
+    assert gib["cls"] == pytest.approx(7.5, rel=0.15)
+    assert gib["det"] == pytest.approx(14.6, rel=0.15)
+    assert paper[1]["state_bytes"] == 16 * paper[1]["parameter_count"]
+    assert paper[1]["activation_bytes"] / 2**30 == pytest.approx(gib["det"])  # the largest, not the sum
+
+
+def test_times_follow_from_the_stated_throughput(paper):
+    text, numbers = paper
+    given = next(d for d in numbers["devices"] if d["name"] == "given")
+    assert given["step_seconds"] == pytest.approx(2.934, abs=0.001)
+    assert given["schedule_seconds"] == pytest.approx(38_800 * 2.934, rel=0.001)
+    assert "stated, not measured" in text
+    assert {d["name"] for d in numbers["devices"]} == {d.name for d in DEVICES} | {"given"}
+    for table in (block for block in text.split("\n\n") if block.startswith("|")):
+        assert len({line.count("|") for line in table.splitlines()}) == 1
+        assert len({len(line) for line in table.splitlines()}) == 1
+
+
+def test_convnext_large_at_224_takes_34_4_g():
+    model = without_weights(lambda: MultiTaskModel(b := ConvNeXt(), {"cls": CBAMFC(b.out_specs, 2)}))
+    macs = count_macs(model, (224, 224), ["cls"], training=False)
+    assert giga(sum(count for name, count in macs.items() if name.startswith("backbone."))) == 34.4
+
+
+def test_multiply_adds_equal_a_count_by_hand():
+    backbone = ConvNeXt(depths=(1, 1, 1, 1), dims=(2, 4, 6, 8))
+    model = MultiTaskModel(backbone, {"cls": CBAMFC(backbone.out_specs, 3, channels=4, kernel_size=3, reduction=2)})
+    macs = count_macs(model, (70, 64), ["cls"], training=False)
+    # 70 x 64 -> 17 x 16 -> 8 x 8 -> 4 x 4 -> 2 x 2: what does not fill a cell is lost
+    assert macs["backbone.downsample_layers.0.0"] == 17 * 16 * 2 * (3 * 4 * 4)
+    assert macs["backbone.downsample_layers.1.1"] == 8 * 8 * 4 * (2 * 2 * 2)
+    assert macs["backbone.stages.0.0.dwconv"] == 17 * 16 * 2 * 49
+    assert macs["backbone.stages.0.0.pwconv1"] == 17 * 16 * 2 * 8
+    assert macs["backbone.stages.3.0.pwconv2"] == 2 * 2 * 32 * 8
+    assert macs["heads.cls.conv.conv"] == 2 * 2 * 4 * (8 * 9)
+    assert macs["heads.cls.cbam.fc1"] == 2 * (4 * 2)  # on the average and on the maximum
+    assert macs["heads.cls.cbam.conv_after_concat"] == 2 * 2 * (2 * 49)
+    assert macs["heads.cls.fc"] == 4 * 3
+
+
+@pytest.mark.parametrize("training", [False, True])
+@pytest.mark.parametrize("size", [(64, 96), (90, 161)])
+def test_counting_with_an_empty_batch_equals_watching_a_real_forward_pass(size, training):
+    model = small_model()
+    seen = {}
+
+    def watch(name):
+        def hook(layer, _, output):
+            positions = output.size // output.shape[1 if isinstance(layer, nn.Conv2D) else -1]
+            seen[name] = seen.get(name, 0) + positions * layer.weight.size
+
+        return hook
+
+    for name, layer in model.named_sublayers():
+        if isinstance(layer, nn.Conv2D | nn.Linear):
+            layer.register_forward_post_hook(watch(name))
+    model.eval()
+    tasks = ["seg", "cls", "det"]
+    with paddle.no_grad():
+        cost_module._forward(model, 1, size, tasks, training=training)
+    real = dict(seen)
+    assert ("heads.seg.aux.2" in real) is training
+    assert count_macs(model, size, tasks, training=training) == real
+
+
+@pytest.mark.parametrize("task", ["seg", "cls", "det"])
+def test_activations_with_stand_ins_equal_what_a_real_forward_pass_keeps(task):
+    model = small_model()
+    estimated = measure_activations(model, (64, 64), [task])
+    kept = {}
+
+    def keep(x):
+        kept[x.data_ptr()] = x
+        return x
+
+    # in a real pass convolutions and linears report for themselves
+    model.train()
+    with paddle.autograd.saved_tensors_hooks(keep, lambda x: x):
+        cost_module._forward(model, 2, (64, 64), [task], training=True)
+    own = {p.data_ptr() for p in model.parameters()}
+    real = sum(x.size * x.element_size() for address, x in kept.items() if address not in own) / 2
+    assert estimated == real
+
+
+def test_activations_scale_with_area():
+    model = small_model()
+    assert small_size((512, 1024), 4) == (128, 256)
+    quarter, whole = measure_activations(model, (128, 256), ["det"]), measure_activations(model, (512, 1024), ["det"])
+    assert whole == pytest.approx(16 * quarter, rel=0.05)  # what does not grow with area is small
+
+
+def test_counting_leaves_the_model_as_it_was():
+    model = small_model()
+    model.eval()
+    image = paddle.randint(0, 256, [1, 64, 64, 3]).astype("uint8")
+    with paddle.no_grad():
+        before = model(image)["cls"]["probs"].numpy()
+    count_macs(model, (64, 64), ["cls"], training=True)
+    measure_activations(model, (64, 64), ["cls"])
+    with paddle.no_grad():
+        assert (model(image)["cls"]["probs"].numpy() == before).all()
+
+
+def test_a_model_without_weights_costs_what_the_real_one_costs():
+    lazy, real = without_weights(small_model), small_model()
+    assert count_parameters(lazy) == count_parameters(real)
+    assert measure_activations(lazy, (64, 64), ["seg"]) == measure_activations(real, (64, 64), ["seg"])
+    assert not lazy.backbone.stages[0][0].pwconv1.weight._is_initialized()
+
+
+class Odd(nn.Layer):
+    """A head of one's own: it cannot take an empty batch, and has a matrix of its own."""
+
+    task_type = "classification"
+
+    def __init__(self, padding=0, task_type="classification"):
+        super().__init__()
+        self.task_type = task_type
+        self.conv = nn.Conv2D(32, 4, 1, padding=padding)
+        self.queries = self.create_parameter([3, 4])
+
+    def forward(self, features, image_size, targets=None):  # noqa: ARG002
+        if features[-1].shape[0] == 0:
+            raise ValueError("needs a picture")
+        probs = nn.functional.softmax((self.conv(features[-1]).mean([2, 3]) @ self.queries.t()), axis=1)
+        return {"probs": probs} if targets is None else {"loss": probs.sum()}
+
+
+def test_a_head_that_takes_no_empty_batch_is_counted_with_one_picture():
+    model = small_model(odd=Odd())
+    assert count_macs(model, (64, 96), ["odd"], training=True)["heads.odd.conv"] == 2 * 3 * 32 * 4
+    assert uncounted_parameters(model) == ("heads.odd.queries",)
+
+
+def test_what_cannot_be_counted_is_said():
+    with pytest.raises(ValueError, match=r"heads\.odd\.conv: .*padding must be given in pixels"):
+        count_macs(small_model(odd=Odd(padding="SAME")), (64, 64), ["odd"], training=False)
+    with pytest.raises(ValueError, match=r"odd \(captioning\)"):
+        count_macs(small_model(odd=Odd(task_type="captioning")), (64, 64), ["odd"], training=True)
+
+
+def test_running_statistics_are_no_parameters():
+    parameters = count_parameters(small_model())
+    # conv 32 x 9 -> 16 without bias, batch norm's scale and shift, but not its mean and variance
+    assert parameters["heads.cls"]["conv"] == 32 * 9 * 16 + 2 * 16
+
+
+def test_input_sizes_come_from_the_last_transform_that_has_one():
+    def part(**keywords):
+        return SimpleNamespace(keywords=keywords)
+
+    def settings(*transforms):
+        return SimpleNamespace(sources={"seg": SimpleNamespace(transforms=transforms)})
+
+    assert train_sizes(settings(part(size=(8, 8)), part(size=(64, 96)), part(p=0.5)), {}) == {"seg": (64, 96)}
+    assert train_sizes(settings(part(p=0.5)), {"seg": (32, 32)}) == {"seg": (32, 32)}
+    with pytest.raises(ValueError, match=r"sources\.seg: no transform fixes .* --size seg=HEIGHTxWIDTH"):
+        train_sizes(settings(part(p=0.5)), {})
+
+
+def test_an_unknown_device_names_the_known_ones():
+    with pytest.raises(ValueError, match="a100-tf32"):
+        find_device("a1000")
+    assert find_device("a100-tf32").tflops == pytest.approx(39)
+
+
+def test_one_measured_step_stands_beside_the_estimate(tmp_path):
+    small = ("model.backbone.depths=[1,1,1,1]", "model.backbone.dims=[8,16,24,32]", "data_root=nowhere")
+    config = str(ROOT / "configs" / "allinone_demo.yml")
+    flags = ("--measure", "--tasks", "cls,det", "--hardware", "a100-tf32", "--json", str(tmp_path / "c.json"))
+    result = tool("-c", config, "-o", *small, *flags)
+    assert result.returncode == 0, result.stderr
+    numbers = json.loads((tmp_path / "c.json").read_text())
+    assert [s["source"] for s in numbers["measured"]["sources"]] == ["cls", "det"]
+    assert all(s["seconds"] > 0 and s["flop"] > 0 for s in numbers["measured"]["sources"])
+    assert numbers["measured"]["estimated_bytes"] > 0
+    assert numbers["measured"]["measured_bytes"] >= 0  # so small a net may fit into what importing Paddle freed
+    assert [d["name"] for d in numbers["devices"]] == ["a100-tf32", "this machine"]
+    assert "measured on this machine" in result.stdout
+
+
+def test_markdown_names_what_was_not_counted():
+    cost = cost_module.Cost({"backbone": {"stem": 10}}, [], [], 16, 100, ("heads.odd.queries",))
+    assert "heads.odd.queries (no convolution" in markdown(cost, [])

@@ -1,0 +1,250 @@
+"""The loop on a toy: accumulation, separate gradients, diagnosis, stopping, resuming; the tools test it on real parts."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Generator, Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import paddle
+import pytest
+from paddle import nn
+
+from ppmtl.config.settings import OptimizerSettings, Settings, TrainSettings
+from ppmtl.data.source import Batch
+from ppmtl.train import checkpoint
+from ppmtl.train.balance.dwa import Dwa
+from ppmtl.train.balance.pcgrad import Pcgrad
+from ppmtl.train.balance.uncertainty import Uncertainty
+from ppmtl.train.loop import fit
+from ppmtl.train.state import Progress
+
+TASKS = ("a", "b", "c")  # three: the order in which two numbers are added does not matter
+
+
+class Toy(nn.Layer):
+    """A linear trunk and a linear head per task; the loss is the mean squared distance to the target."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.backbone = nn.Sequential(nn.Linear(4, 4), nn.Tanh(), nn.Linear(4, 4))
+        self.heads = nn.LayerDict({task: nn.Linear(4, 1) for task in TASKS})
+
+    def forward(self, images: paddle.Tensor, targets: Mapping[str, Any]) -> dict[str, dict[str, paddle.Tensor]]:
+        features = self.backbone(images)
+        return {t: {"loss": (self.heads[t](features) - targets[t]["y"]).square().mean()} for t in targets}
+
+
+class Numbers:
+    """A stream of random batches for one task; sample i is a function of i, whatever the batch size."""
+
+    def __init__(
+        self, task: str, batch_size: int, *, interrupt_at: int | None = None, spoil_at: int | None = None
+    ) -> None:
+        self.task, self.batch_size = task, batch_size
+        self.interrupt_at, self.spoil_at = interrupt_at, spoil_at
+
+    def loader(self, start_step: int, num_steps: int, num_workers: int) -> Generator[Batch, None, None]:  # noqa: ARG002
+        for step in range(start_step, start_step + num_steps):
+            if step == self.interrupt_at:
+                os.kill(os.getpid(), signal.SIGTERM)
+            rows = range(step * self.batch_size, (step + 1) * self.batch_size)
+            draws = np.stack([np.random.default_rng([ord(self.task), row]).normal(size=5) for row in rows])
+            target = draws[:, 4:] * (np.nan if step == self.spoil_at else 1)
+            images = paddle.to_tensor(draws[:, :4].astype(np.float32))
+            yield Batch(images, {self.task: {"y": paddle.to_tensor(target.astype(np.float32))}})
+
+    def files(self, step: int) -> list[str]:
+        return [f"{self.task}{step}.jpg"]
+
+
+class Shared(Numbers):
+    """The same pictures labelled for every task."""
+
+    def loader(self, start_step: int, num_steps: int, num_workers: int) -> Generator[Batch, None, None]:
+        for batch in super().loader(start_step, num_steps, num_workers):
+            target = batch.targets[self.task]["y"]
+            yield Batch(batch.images, {task: {"y": target + index} for index, task in enumerate(TASKS)})
+
+
+def settings(folder: Path, *, optimizer: Mapping[str, Any] | None = None, **train: Any) -> Settings:
+    schedule = {"epochs": 1, "steps_per_epoch": 6, "log_every": 1, "save_every": 3, "num_workers": 0, **train}
+    rates = {"learning_rate": 1e-2, "warmup_steps": 0, "clip_norm": None, **(optimizer or {})}
+    return Settings(str(folder), str(folder), {}, {}, None, {}, OptimizerSettings(**rates), TrainSettings(**schedule))  # type: ignore[arg-type]
+
+
+def run(wanted: Settings, *, batch_size: int = 4, sources: Mapping[str, Any] | None = None, **options: Any) -> Progress:
+    paddle.seed(7)
+    model = Toy()
+    sources = sources or {task: Numbers(task, batch_size) for task in TASKS}
+    tasks: Any = dict.fromkeys(TASKS)
+    return fit(wanted, model, tasks, sources, {}, description={}, **options)
+
+
+def weights(folder: Path, step: int = 6, stem: str = "model") -> dict[str, np.ndarray]:
+    return checkpoint.read_tensors(checkpoint.step_folder(folder, step), stem)
+
+
+def same_bytes(one: Mapping[str, np.ndarray], other: Mapping[str, np.ndarray]) -> bool:
+    return one.keys() == other.keys() and all(one[name].tobytes() == other[name].tobytes() for name in one)
+
+
+def test_accumulated_batches_equal_one_large_batch(tmp_path):
+    # SGD-like sizes of Adam's first steps would amplify rounding of tiny gradients; epsilon is raised against that
+    optimizer = {"epsilon": 1e-3}
+    run(settings(tmp_path / "large", optimizer=optimizer), batch_size=8)
+    run(settings(tmp_path / "small", optimizer=optimizer, accumulate=4), batch_size=2)
+    large, small = weights(tmp_path / "large"), weights(tmp_path / "small")
+    for name in large:
+        np.testing.assert_allclose(small[name], large[name], atol=1e-6)
+    run(settings(tmp_path / "plain", optimizer=optimizer), batch_size=2)
+    assert max(np.abs(weights(tmp_path / "plain")[name] - large[name]).max() for name in large) > 1e-3
+
+
+def test_diagnosing_leaves_the_run_as_it_was_bit_for_bit(tmp_path):
+    run(settings(tmp_path / "plain"))
+    run(settings(tmp_path / "diagnosed"), diagnose_every=2)
+    assert same_bytes(weights(tmp_path / "plain"), weights(tmp_path / "diagnosed"))
+    assert (tmp_path / "diagnosed" / "diagnosis.csv").stat().st_size > 0
+    assert (tmp_path / "diagnosed" / "diagnosis.png").stat().st_size > 0
+    assert not (tmp_path / "plain" / "diagnosis.csv").exists()
+
+
+def test_one_source_for_several_tasks_differentiates_together_or_apart_alike(tmp_path):
+    run(settings(tmp_path / "together"), sources={"all": Shared("a", 4)})
+    run(settings(tmp_path / "apart", optimizer={"task_clip_norm": 1e6}), sources={"all": Shared("a", 4)})
+    together, apart = weights(tmp_path / "together"), weights(tmp_path / "apart")
+    for name in together:
+        np.testing.assert_allclose(apart[name], together[name], atol=1e-5)
+    run(settings(tmp_path / "one"), sources={"all": Numbers("a", 4)})
+    assert not np.allclose(weights(tmp_path / "one")["backbone.0.weight"], together["backbone.0.weight"], atol=1e-3)
+
+
+def test_a_clip_by_task_that_never_bites_changes_nothing(tmp_path):
+    run(settings(tmp_path / "plain"))
+    run(settings(tmp_path / "loose", optimizer={"task_clip_norm": 1e6}))
+    run(settings(tmp_path / "tight", optimizer={"task_clip_norm": 1e-3}))
+    assert same_bytes(weights(tmp_path / "plain"), weights(tmp_path / "loose"))
+    assert not same_bytes(weights(tmp_path / "plain"), weights(tmp_path / "tight"))
+
+
+@pytest.mark.parametrize("method", [Uncertainty, partial(Dwa, temperature=1.0), Pcgrad])
+def test_a_balanced_run_differs_from_a_plain_one_and_resumes_exactly(tmp_path, method):
+    options = {"balance": method, "epochs": 3, "steps_per_epoch": 2}
+    run(settings(tmp_path / "plain", epochs=3, steps_per_epoch=2))
+    run(settings(tmp_path / "whole", **options))
+    run(settings(tmp_path / "half", **options))
+    run(settings(tmp_path / "half", **options), resume=checkpoint.step_folder(tmp_path / "half", 3))
+    assert not same_bytes(weights(tmp_path / "plain"), weights(tmp_path / "whole"))
+    for stem in ("model", "optimizer", *(["balance"] if method is not Pcgrad else [])):
+        assert same_bytes(weights(tmp_path / "whole", stem=stem), weights(tmp_path / "half", stem=stem)), stem
+
+
+def test_going_on_with_another_balancing_method_is_refused(tmp_path):
+    run(settings(tmp_path, balance=Pcgrad))
+    for other in (None, Uncertainty):
+        with pytest.raises(ValueError, match=r"trained with train\.balance Pcgrad.*-o weights="):
+            run(settings(tmp_path, balance=other), resume=checkpoint.step_folder(tmp_path, 3))
+
+
+def test_switching_the_average_off_or_on_goes_on_from_the_trained_weights(tmp_path):
+    run(settings(tmp_path / "averaged", ema_decay=0.9))
+    run(settings(tmp_path / "plain"))
+    assert same_bytes(weights(tmp_path / "averaged", stem="raw"), weights(tmp_path / "plain"))
+    run(settings(tmp_path / "averaged"), resume=checkpoint.step_folder(tmp_path / "averaged", 3))
+    assert same_bytes(weights(tmp_path / "averaged"), weights(tmp_path / "plain"))
+    started = weights(tmp_path / "plain", step=3)
+    run(
+        settings(tmp_path / "plain", ema_decay=1 - 1e-6, steps_per_epoch=4),
+        resume=checkpoint.step_folder(tmp_path / "plain", 3),
+    )
+    one_step = weights(tmp_path / "plain", step=4, stem="raw")
+    # The average's decay is 4/13 after three steps, so it lies between where it started and where the step led
+    for name, value in weights(tmp_path / "plain", step=4).items():
+        np.testing.assert_allclose(value, started[name] + (one_step[name] - started[name]) * (1 - 4 / 13), atol=1e-6)
+
+
+def test_balancing_accumulated_batches_equals_balancing_one_large_batch(tmp_path):
+    optimizer = {"epsilon": 1e-3}
+    run(settings(tmp_path / "large", optimizer=optimizer, balance=Pcgrad), batch_size=8)
+    run(settings(tmp_path / "small", optimizer=optimizer, balance=Pcgrad, accumulate=2), batch_size=4)
+    large, small = weights(tmp_path / "large"), weights(tmp_path / "small")
+    for name in large:
+        np.testing.assert_allclose(small[name], large[name], atol=1e-5)
+
+
+def test_sigterm_finishes_the_step_saves_it_and_resuming_ends_with_the_same_bytes(tmp_path):
+    run(settings(tmp_path / "whole"))
+    sources = {task: Numbers(task, 4, interrupt_at=4 if task == "a" else None) for task in TASKS}
+    handler = signal.getsignal(signal.SIGTERM)
+    progress = run(settings(tmp_path / "stopped"), sources=sources)
+    assert (progress.step, progress.stopped) == (5, "SIGTERM")
+    assert signal.getsignal(signal.SIGTERM) is handler
+    found = checkpoint.find_resume(tmp_path / "stopped", "auto")
+    assert found.name == "step_0000005"
+    assert run(settings(tmp_path / "stopped"), resume=found).stopped == ""
+    for stem in ("model", "optimizer"):
+        assert same_bytes(weights(tmp_path / "whole", stem=stem), weights(tmp_path / "stopped", stem=stem))
+
+
+def test_a_run_that_stopped_early_goes_on_until_the_next_evaluation_when_resumed(tmp_path):
+    from ppmtl.config.settings import EarlyStopSettings
+
+    patient = {"early_stop": EarlyStopSettings(patience=1), "steps_per_epoch": 6}
+    run(settings(tmp_path, **patient))
+    folder = checkpoint.step_folder(tmp_path, 3)
+    state = checkpoint.read_state(folder)
+    state["progress"] |= {"stale": 1, "watched_best": 0.5}
+    checkpoint.save(folder, {stem: weights(tmp_path, 3, stem) for stem in ("model", "optimizer")}, state)
+    assert run(settings(tmp_path, **patient), resume=folder).stopped == ""
+
+
+def test_a_loss_that_is_not_finite_names_task_step_and_file_of_the_micro_batch(tmp_path):
+    sources = {"a": Numbers("a", 2), "b": Numbers("b", 2, spoil_at=5), "c": Numbers("c", 2)}
+    with pytest.raises(FloatingPointError, match=r"task 'b'.*step 3.*b5\.jpg"):
+        run(settings(tmp_path, accumulate=2), sources=sources)
+
+
+def test_a_gradient_that_is_not_finite_stops_the_run_before_it_spoils_the_weights(tmp_path, monkeypatch):
+    def square_root(
+        self: Toy, images: paddle.Tensor, targets: Mapping[str, Any]
+    ) -> dict[str, dict[str, paddle.Tensor]]:
+        features = self.backbone(images)
+        return {t: {"loss": (self.heads[t](features) * 0).sqrt().mean()} for t in targets}  # slope of sqrt at 0
+
+    monkeypatch.setattr(Toy, "forward", square_root)
+    with pytest.raises(FloatingPointError, match=r"norm is (nan|inf) at step 1"):
+        run(settings(tmp_path))
+
+
+def test_a_disk_without_room_is_noticed_before_the_first_step(tmp_path, monkeypatch):
+    monkeypatch.setattr(checkpoint, "_free", lambda folder: 100)  # noqa: ARG005
+    with pytest.raises(OSError, match="not enough room"):
+        run(settings(tmp_path))
+    assert not list(tmp_path.glob("step_*"))
+
+
+def test_progress_counts_evaluations_without_a_better_value():
+    class Result:
+        metrics: Mapping[str, Any] = {}
+
+        def __init__(self, score: float) -> None:
+            self.score = score
+
+        def value(self, name: str) -> float:
+            assert name == "score"
+            return self.score
+
+    from ppmtl.config.settings import EarlyStopSettings
+
+    progress, stop = Progress(), EarlyStopSettings(patience=2, min_delta=0.05)
+    bests = [progress.note(Result(s), "score", stop) for s in (0.5, 0.52, float("nan"), 0.6)]  # type: ignore[arg-type]
+    assert bests == [True, True, False, True]
+    assert (progress.watched_best, progress.stale) == (0.6, 0)  # .52 was better, but not by min_delta
+    progress.note(Result(0.61), "score", stop)  # type: ignore[arg-type]
+    assert progress.stale == 1
+    assert Progress.from_json(progress.to_json()).to_json() == progress.to_json()

@@ -1,0 +1,186 @@
+"""Pretrained trunks: every naming gives the same network, and whatever does not fit is refused."""
+
+import numpy as np
+import paddle
+import pytest
+from foreign_weights import (
+    TorchZip,
+    classifier_state,
+    features,
+    hugging_face_names,
+    random_convnext,
+    timm_names,
+    to_bf16,
+    write_safetensors,
+)
+
+from ppmtl.train import checkpoint
+from ppmtl.weights.pretrained import linear_layout, load_pretrained
+
+
+def facebook_pth(path, model):
+    TorchZip().write(path / "w.pth", {"model": classifier_state(model, torch=True)})
+    return path / "w.pth"
+
+
+def wrapped_pth(path, model):
+    state = {f"module.{n}": a for n, a in classifier_state(model, torch=True).items()}
+    averaged = {n: a + 1 for n, a in state.items()}
+    TorchZip().write(path / "w.pth", {"epoch": 3, "state_dict": state, "state_dict_ema": averaged, "best": (1, "x")})
+    return path / "w.pth"
+
+
+def paddleclas_pdparams(path, model):
+    paddle.save(classifier_state(model, torch=False), str(path / "w.pdparams"))
+    return path / "w.pdparams"
+
+
+def paddle_tensors_protocol_2(path, model):
+    tensors = {n: paddle.to_tensor(a) for n, a in classifier_state(model, torch=False).items()}
+    paddle.save({"model": tensors, "epoch": 1}, str(path / "w.pdparams"), protocol=2)
+    return path / "w.pdparams"
+
+
+def timm_pth(path, model):
+    TorchZip().write(path / "w.pth", timm_names(classifier_state(model, torch=True)))
+    return path / "w.pth"
+
+
+def timm_safetensors(path, model):
+    write_safetensors(path / "w.safetensors", timm_names(classifier_state(model, torch=True)), {"format": "pt"})
+    return path / "w.safetensors"
+
+
+def timm_with_convolutions_for_linears(path, model):
+    state = timm_names(classifier_state(model, torch=True))
+    state = {n: a[:, :, None, None] if "mlp.fc" in n and a.ndim == 2 else a for n, a in state.items()}
+    write_safetensors(path / "w.safetensors", state)
+    return path / "w.safetensors"
+
+
+def timm_features_only(path, model):
+    write_safetensors(path / "w.safetensors", timm_names(classifier_state(model, torch=True), dot="_"))
+    return path / "w.safetensors"
+
+
+def hugging_face(path, model):
+    write_safetensors(path / "w.safetensors", hugging_face_names(classifier_state(model, torch=True)), {"format": "pt"})
+    return path / "w.safetensors"
+
+
+def own_checkpoint_folder(path, model):
+    state = {f"backbone.{n}": v.numpy() for n, v in model.state_dict().items()}
+    checkpoint.save(path / "best", {"model": {**state, "heads.seg.fc.weight": np.ones((3, 4), "float32")}}, {})
+    return path / "best"
+
+
+WRITERS = {
+    facebook_pth: ("facebook / PaddleClas", "model.", "torch"),
+    wrapped_pth: ("facebook / PaddleClas", "state_dict.module.", "torch"),
+    paddleclas_pdparams: ("facebook / PaddleClas", "", "paddle"),
+    paddle_tensors_protocol_2: ("facebook / PaddleClas", "model.", "paddle"),
+    timm_pth: ("timm", "", "torch"),
+    timm_safetensors: ("timm", "", "torch"),
+    timm_with_convolutions_for_linears: ("timm", "", "torch"),
+    timm_features_only: ("timm features_only", "", "torch"),
+    hugging_face: ("Hugging Face transformers", "convnext.", "torch"),
+    own_checkpoint_folder: ("facebook / PaddleClas", "backbone.", "paddle"),
+}
+
+
+@pytest.mark.parametrize("dims", [(8, 16, 24, 32), (8, 32, 8, 32)], ids=["rising", "C and 4C repeat"])
+@pytest.mark.parametrize("write", WRITERS, ids=lambda f: f.__name__)
+def test_every_naming_gives_the_same_network(tmp_path, write, dims):
+    source = random_convnext(dims=dims, output_norm=write is own_checkpoint_folder)
+    target = random_convnext(seed=1, dims=dims, output_norm=write is own_checkpoint_folder)
+    wanted = features(source)
+    assert not np.allclose(wanted[0], features(target)[0], atol=0.1)
+    report = load_pretrained(target, str(write(tmp_path, source)))
+    assert (report.naming, report.prefix, report.layout) == WRITERS[write]
+    assert len(report.matched) == len(target.state_dict())
+    for ours, theirs in zip(features(target), wanted, strict=True):
+        assert np.array_equal(ours, theirs)
+
+
+def test_output_norms_and_dropped_heads_are_reported_and_keep_their_values(tmp_path):
+    target = random_convnext(seed=1, output_norm=True)
+    before = target.norm2.weight.numpy()
+    report = load_pretrained(target, str(facebook_pth(tmp_path, random_convnext())))
+    assert len(report.fresh) == 8
+    assert np.array_equal(target.norm2.weight.numpy(), before)
+    assert set(report.dropped) == {f"model.{n}" for n in ("norm.weight", "norm.bias", "head.weight", "head.bias")}
+    assert "dropped 4" in report.text()
+    assert "facebook" in report.text()
+
+
+def test_half_precision_is_widened_to_float32(tmp_path):
+    state = timm_names(classifier_state(random_convnext(), torch=True))
+    write_safetensors(tmp_path / "bf16.safetensors", state, bf16=True)
+    TorchZip().write(tmp_path / "bf16.pth", {n: to_bf16(a) for n, a in state.items()})
+    TorchZip().write(tmp_path / "f16.pth", {n: a.astype("float16") for n, a in state.items()})
+    for name, tolerance in (("bf16.safetensors", 2**-7), ("bf16.pth", 2**-7), ("f16.pth", 2**-10)):
+        target = random_convnext(seed=1)
+        load_pretrained(target, str(tmp_path / name))
+        kernel = target.stages[2][1].dwconv.weight
+        assert kernel.dtype == paddle.float32
+        np.testing.assert_allclose(kernel.numpy(), state["stages.2.blocks.1.conv_dw.weight"], rtol=tolerance, atol=1e-6)
+
+
+REFUSED = {
+    "a deeper net": ({"depths": (1, 1, 4, 1)}, r"18 unexpected: model\.stages\.2\.2\."),
+    "a shallower net": ({"depths": (1, 1, 1, 1)}, r"9 missing: stages\.2\.1\."),
+    "a wider net": (
+        {"dims": (8, 16, 24, 40)},
+        r"of another shape: downsample_layers\.3\.1\.weight: file \[40, 24, 2, 2\]",
+    ),
+    "no layer scale": ({"layer_scale_init": None}, r"5 missing: .*gamma"),
+}
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_a_file_that_does_not_fit_is_refused_and_changes_nothing(tmp_path, case):
+    arguments, words = REFUSED[case]
+    target = random_convnext(seed=1, output_norm=False)
+    before = {name: value.numpy() for name, value in target.state_dict().items()}
+    with pytest.raises(ValueError, match=words) as error:
+        load_pretrained(target, str(facebook_pth(tmp_path, random_convnext(**arguments))))
+    assert "nothing was loaded" in str(error.value)
+    for name, value in target.state_dict().items():
+        assert np.array_equal(value.numpy(), before[name])
+
+
+def test_another_family_with_the_same_names_is_refused(tmp_path):
+    state = timm_names(classifier_state(random_convnext(), torch=True))
+    state["stages.0.blocks.0.mlp.grn.weight"] = np.ones(32, "float32")  # ConvNeXt V2
+    write_safetensors(tmp_path / "v2.safetensors", state)
+    with pytest.raises(ValueError, match=r"1 unexpected: stages\.0\.blocks\.0\.mlp\.grn\.weight"):
+        load_pretrained(random_convnext(), str(tmp_path / "v2.safetensors"))
+
+
+def test_a_file_without_a_known_stem_is_refused_with_its_names(tmp_path):
+    write_safetensors(tmp_path / "resnet.safetensors", {"layer1.0.conv1.weight": np.ones((4, 4), "float32")})
+    with pytest.raises(ValueError, match=r"no ConvNeXt of a known naming .*layer1\.0\.conv1"):
+        load_pretrained(random_convnext(), str(tmp_path / "resnet.safetensors"))
+
+
+def test_two_trunks_in_one_file_are_refused(tmp_path):
+    state = classifier_state(random_convnext(), torch=True)
+    TorchZip().write(tmp_path / "two.pth", {"teacher": state, "student": state})
+    with pytest.raises(ValueError, match=r"2 ConvNeXt trunks, under 'teacher\.', 'student\.'"):
+        load_pretrained(random_convnext(), str(tmp_path / "two.pth"))
+
+
+def test_a_path_that_does_not_exist_is_named(tmp_path):
+    with pytest.raises(ValueError, match=r"gone\.pth does not exist"):
+        load_pretrained(random_convnext(), str(tmp_path / "gone.pth"))
+
+
+def test_linear_layout_follows_the_shapes_and_square_ones_follow_the_others():
+    square = ((6, 6), (6, 6))
+    assert linear_layout([square, ((8, 2), (2, 8))], None, "x") == "torch"
+    assert linear_layout([square, ((2, 8), (2, 8))], "torch", "x") == "paddle"  # shapes are facts, the format a hint
+    assert linear_layout([square], "torch", "x") == "torch"
+    with pytest.raises(ValueError, match="square"):
+        linear_layout([square], None, "x")
+    with pytest.raises(ValueError, match=r"1 linear weights as \(in, out\) and 1 as \(out, in\)"):
+        linear_layout([((2, 8), (2, 8)), ((8, 2), (2, 8))], None, "x")

@@ -1,0 +1,249 @@
+"""Reading weight files: tensors come out right, damage is named, and nothing in a file is ever executed."""
+
+import pickle
+import zipfile
+
+import numpy as np
+import paddle
+import pytest
+from foreign_weights import Hostile, TorchZip, Window, hostile_pickle, write_safetensors
+
+from ppmtl.weights.files import open_weights
+
+
+def read(path):
+    with open_weights(path) as file:
+        return {name: tensor.read() for name, tensor in file.tensors.items()}
+
+
+def test_torch_windows_share_a_storage_with_offsets_strides_and_expansion(tmp_path):
+    storage = np.arange(12, dtype="float32")
+    tree = {
+        "whole": Window(storage, 0, (3, 4), (4, 1)),
+        "transposed": Window(storage, 0, (4, 3), (1, 4)),
+        "row": Window(storage, 4, (4,), (1,)),
+        "every second": Window(storage, 1, (2, 2), (4, 2)),
+        "expanded": Window(storage, 5, (2, 3), (0, 0)),
+        "scalar": Window(storage, 7, (), ()),
+        "empty": Window(storage, 0, (0, 3), (3, 1)),
+    }
+    TorchZip().write(tmp_path / "w.pth", tree)
+    grid = storage.reshape(3, 4)
+    wanted = {
+        "whole": grid,
+        "transposed": grid.T,
+        "row": grid[1],
+        "every second": grid[:2, 1::2],
+        "expanded": np.full((2, 3), 5),
+        "scalar": np.array(7),
+        "empty": np.zeros((0, 3)),
+    }
+    got = read(tmp_path / "w.pth")
+    assert got.keys() == wanted.keys()
+    for name, array in wanted.items():
+        assert got[name].dtype == np.float32
+        assert np.array_equal(got[name], array), name
+
+
+def test_a_window_beyond_its_storage_is_refused(tmp_path):
+    for window in (Window(np.ones(8, "float32"), 0, (9,), (1,)), Window(np.ones(8, "float32"), 7, (2,), (1,))):
+        TorchZip().write(tmp_path / "w.pth", {"a": window})
+        with pytest.raises(ValueError, match="a: its storage ends too early"):
+            read(tmp_path / "w.pth")
+
+
+def test_a_big_endian_torch_file_is_read(tmp_path):
+    TorchZip().write(tmp_path / "w.pth", {"a": np.arange(3, dtype="float32")})
+    with zipfile.ZipFile(tmp_path / "w.pth") as old, zipfile.ZipFile(tmp_path / "big.pth", "w") as new:
+        new.writestr("archive/data.pkl", old.read("archive/data.pkl"))
+        new.writestr("archive/byteorder", "big")
+        new.writestr("archive/data/0", np.arange(3, dtype=">f4").tobytes())
+    assert read(tmp_path / "big.pth")["a"].tolist() == [0, 1, 2]
+
+
+def test_numpy_arrays_of_any_order_and_type_are_read_from_a_pickle(tmp_path):
+    grid = np.arange(6, dtype="float64").reshape(2, 3)
+    tree = {"c": grid, "nested": {"f": np.asfortranarray(grid)}, "half": grid.astype("float16"), "epoch": np.int64(3)}
+    for protocol in (2, 3, 4):
+        (tmp_path / "w.pdparams").write_bytes(pickle.dumps(tree, protocol=protocol))
+        got = read(tmp_path / "w.pdparams")
+        assert set(got) == {"c", "nested.f", "half"}
+        for array in got.values():
+            assert np.array_equal(array, grid)
+
+
+@pytest.fixture
+def marker(tmp_path):
+    return tmp_path / "executed"
+
+
+def test_the_hostile_pickle_of_these_tests_is_really_hostile(marker):
+    pickle.loads(hostile_pickle(marker))
+    assert marker.exists()
+
+
+def test_a_hostile_pdparams_is_refused_and_nothing_runs(tmp_path, marker):
+    (tmp_path / "w.pdparams").write_bytes(hostile_pickle(marker))
+    with pytest.raises(ValueError, match=r"names posix\.system") as error:
+        read(tmp_path / "w.pdparams")
+    assert "Nothing of it was run" in str(error.value)
+    assert not marker.exists()
+
+
+def test_a_hostile_pth_is_refused_and_nothing_runs(tmp_path, marker):
+    TorchZip().write_pickle(tmp_path / "w.pth", hostile_pickle(marker))
+    with pytest.raises(ValueError, match=r"names posix\.system"):
+        read(tmp_path / "w.pth")
+    assert not marker.exists()
+
+
+@pytest.mark.parametrize("extension", ["pth", "pdparams"])
+def test_a_hostile_class_hidden_behind_good_tensors_is_refused(tmp_path, marker, extension):
+    data = pickle.dumps({"a": np.ones(3, "float32"), "later": [Hostile(marker)]})
+    if extension == "pth":
+        TorchZip().write_pickle(tmp_path / "w.pth", data)
+    else:
+        (tmp_path / "w.pdparams").write_bytes(data)
+    with pytest.raises(ValueError, match="Nothing of it was run"):
+        read(tmp_path / f"w.{extension}")
+    assert not marker.exists()
+
+
+NAMES = ["builtins eval", "builtins exec", "builtins getattr", "os system", "importlib import_module", "numpy load",
+         "functools partial", "operator attrgetter", "pickle loads", "torch load", "paddle load", "subprocess Popen",
+         "numpy.core.multiarray fromfile", "ppmtl.weights.safe_pickle load_pickle"]  # fmt: skip
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_pickle_cannot_name_anything_outside_the_table(tmp_path, name):
+    module, attribute = name.split()
+    (tmp_path / "w.pdparams").write_bytes(b"\x80\x02c%s\n%s\n." % (module.encode(), attribute.encode()))
+    with pytest.raises(ValueError, match=f"names {module}.{attribute}"):
+        read(tmp_path / "w.pdparams")
+
+
+def test_a_pickle_cannot_change_the_stand_ins_for_the_next_file(tmp_path):
+    poison = b"\x80\x02ctorch._utils\n_rebuild_tensor_v2\n}X\x0c\x00\x00\x00__defaults__K\x01sb."
+    (tmp_path / "poison.pdparams").write_bytes(poison)
+    assert read(tmp_path / "poison.pdparams") == {}
+    TorchZip().write(tmp_path / "good.pth", {"a": np.ones(3, "float32")})
+    assert read(tmp_path / "good.pth")["a"].tolist() == [1, 1, 1]
+
+
+CRAFTED = {
+    "arrays of objects": pickle.dumps({"a": np.array([None, {}], dtype=object)}),
+    "a storage outside the archive": b"\x80\x02X\x07\x00\x00\x00storage"
+    b"ctorch\nFloatStorage\nX\x05\x00\x00\x00../..\x87Q.",
+    "a tensor without storage": b"\x80\x02ctorch._utils\n_rebuild_tensor_v2\n(K\x01K\x00)))tR.",
+    "a negative size": TorchZip().pickle({"a": Window(np.ones(2, "float32"), 0, (-4,), (1,))}),
+    "a negative stride": TorchZip().pickle({"a": Window(np.ones(2, "float32"), 0, (2,), (-9,))}),
+    "too many elements": TorchZip().pickle({"a": Window(np.ones(2, "float32"), 0, (2**30, 2**30), (0, 0))}),
+    "nothing": b"\x80\x02",
+    "an empty stack": b"\x80\x02R.",
+    "an unknown opcode": b"\x80\x02\xff.",
+}
+
+
+@pytest.mark.parametrize("case", CRAFTED)
+def test_a_crafted_pickle_ends_in_a_value_error(tmp_path, case):
+    (tmp_path / "w.pdparams").write_bytes(CRAFTED[case])
+    with pytest.raises(ValueError, match=r"w\.pdparams"):
+        read(tmp_path / "w.pdparams")
+
+
+def test_a_dict_that_holds_itself_ends(tmp_path):
+    tree = {"a": np.ones(2, "float32")}
+    tree["self"] = tree
+    (tmp_path / "w.pdparams").write_bytes(pickle.dumps(tree))
+    assert set(read(tmp_path / "w.pdparams")) == {"a"}
+
+
+def damaged(tmp_path, good, change):
+    data = bytearray(good.read_bytes())
+    path = tmp_path / f"damaged{good.suffix}"
+    path.write_bytes(change(data))
+    return path
+
+
+def test_damaged_files_are_named_and_never_half_read(tmp_path):
+    weights = {"a": np.arange(4000, dtype="float32")}
+    TorchZip().write(tmp_path / "w.pth", weights)
+    write_safetensors(tmp_path / "w.safetensors", weights)
+    (tmp_path / "w.pdparams").write_bytes(pickle.dumps(weights))
+    for name in ("w.pth", "w.safetensors", "w.pdparams"):
+        assert read(tmp_path / name)["a"][-1] == 3999
+        for cut in (0.2, 0.9):
+            with pytest.raises(ValueError, match="damaged"):
+                read(damaged(tmp_path, tmp_path / name, lambda data, cut=cut: data[: int(len(data) * cut)]))
+    at = (tmp_path / "w.pth").read_bytes().index(np.arange(2000, 2010, dtype="float32").tobytes())
+    with pytest.raises(ValueError, match="damaged"):  # one bit: the zip's checksum sees it
+        read(damaged(tmp_path, tmp_path / "w.pth", lambda data: data[:at] + bytes([data[at] ^ 1]) + data[at + 1 :]))
+
+
+def test_safetensors_headers_that_lie_are_refused(tmp_path):
+    write_safetensors(tmp_path / "w.safetensors", {"a": np.ones(4, "float32"), "b": np.ones(4, "float32")})
+    for old, new in ((b"[16, 32]", b"[16, 36]"), (b"[16, 32]", b"[20, 36]"), (b'"shape": [4]', b'"shape": [5]')):
+        with pytest.raises(ValueError, match="outside the file or has another size"):
+            read(damaged(tmp_path, tmp_path / "w.safetensors", lambda data, o=old, n=new: data.replace(o, n)))
+
+
+STARTS = {
+    b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19.": "torch's format from before 1.6",
+    b"<!DOCTYPE html><html>": "is a web page",
+    b"version https://git-lfs.github.com/spec/v1": "git-lfs pointer",
+    b"\x1f\x8b\x08": "not a weights file",
+    b"": "not a weights file",
+}
+
+
+@pytest.mark.parametrize("start", STARTS, ids=STARTS.values())
+def test_other_files_are_recognised_for_what_they_are(tmp_path, start):
+    (tmp_path / "w.pth").write_bytes(start)
+    with pytest.raises(ValueError, match=STARTS[start]):
+        read(tmp_path / "w.pth")
+
+
+def test_a_zip_that_is_not_torchs_is_refused(tmp_path):
+    np.savez(tmp_path / "w.npz", a=np.ones(2))
+    with pytest.raises(ValueError, match=r"0 data\.pkl"):
+        read(tmp_path / "w.npz")
+
+
+def test_what_paddle_saves_of_an_optimizer_is_read_with_its_scheduler(tmp_path):
+    layer = paddle.nn.Linear(2, 3)
+    schedule = paddle.optimizer.lr.LinearWarmup(paddle.optimizer.lr.CosineAnnealingDecay(1e-3, 10), 2, 0.0, 1e-3)
+    optimizer = paddle.optimizer.AdamW(schedule, parameters=layer.parameters())
+    layer(paddle.ones([1, 2])).sum().backward()
+    optimizer.step()
+    schedule.step()
+    paddle.save(optimizer.state_dict(), str(tmp_path / "w.pdopt"))
+    wanted = {n: v.numpy() for n, v in optimizer.state_dict().items() if isinstance(v, paddle.Tensor)}
+    got = read(tmp_path / "w.pdopt")
+    assert got.keys() == wanted.keys()
+    assert all(np.array_equal(got[name], array) for name, array in wanted.items())
+    with open_weights(tmp_path / "w.pdopt") as file:
+        said = file.metadata
+    assert said["LR_Scheduler.last_lr"] == "0.0005"
+    assert said["LR_Scheduler.LinearWarmup_LR.last_epoch"] == "0"
+    assert not any("Structured" in name for name in said)
+
+
+def test_a_hostile_pdopt_is_refused_and_nothing_runs(tmp_path, marker):
+    state = {"linear_0.w_0_moment1_0": np.ones(3, "float32"), "LR_Scheduler": {"last_lr": Hostile(marker)}}
+    (tmp_path / "w.pdopt").write_bytes(pickle.dumps(state, protocol=4))
+    with pytest.raises(ValueError, match=r"names posix\.system(.|\n)*Nothing of it was run"):
+        read(tmp_path / "w.pdopt")
+    assert not marker.exists()
+    pickle.loads((tmp_path / "w.pdopt").read_bytes())  # an ordinary reader does run it
+    assert marker.exists()
+
+
+def test_raw_numbers_keep_their_type(tmp_path):
+    arrays = {"n": np.array([2**40 + 1]), "d": np.array([0.1]), "b": np.array([0x3F80], "uint16")}
+    (tmp_path / "w.pdparams").write_bytes(pickle.dumps(arrays))
+    with open_weights(tmp_path / "w.pdparams") as file:
+        for name, array in arrays.items():
+            assert file.tensors[name].raw().dtype == array.dtype
+            assert np.array_equal(file.tensors[name].raw(), array)
+            assert file.tensors[name].nbytes == array.nbytes
+        assert file.tensors["b"].read().tolist() == [1.0]
