@@ -1,128 +1,179 @@
-"""Settings -> class lists, tasks, sources, model. The only file that knows all parts."""
+"""Settings -> classes, tasks, sources, model: the one composition root, and the only file that knows all parts."""
 
 from __future__ import annotations
 
-import dataclasses
+import json
 import platform
+import shutil
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from ppmtl.config import ConfigError, nearest
+from ppmtl.config import ConfigError, ConfigTree, check, load_config, suggestion
 from ppmtl.config.settings import ClassSettings, Settings
 from ppmtl.data.classes import read_class_file
-from ppmtl.data.source import Source
+from ppmtl.data.reader import Reader
+from ppmtl.data.source import Source, SourceView
 from ppmtl.models.multitask import MultiTaskModel
+from ppmtl.predict.evaluate import EvalSet
+from ppmtl.predict.pipeline import Backend
 from ppmtl.structures import ClassList
 from ppmtl.tasks.base import Task
+from ppmtl.tasks.views import Slicing
 
-DATA_TREE = """\
-  <data_root>/track1_train_data/
-      seg/images/{train,val}/*.jpg   seg/label/{train,val}/*.png     (same stem; 0..18, 255 = not labelled)
-      cls/{train,val}/*.jpg          cls/{train,val}.txt             (lines "name id", ids from 0)
-      dec/{train,val}/*.jpg          dec/{train,val}.json            (COCO)"""
+Tasks = dict[str, Task[Any]]
 
 
-def select_tasks(settings: Settings, names: Sequence[str] | None) -> Settings:
-    """Returns settings that know only the tasks named: no head, source or data set of another one is left.
+@dataclass(frozen=True)
+class Run:
+    """The one truth about a run: settings, and the config that they were checked from, which is what is saved."""
+
+    tree: ConfigTree
+    settings: Settings
+
+    def changed(self, values: Mapping[str, Any], origin: str) -> Run:
+        """The run with other values.
+
+        Args:
+            values: {dotted key: value}.
+            origin: who says so, for error messages, e.g. "--fast_dev_run".
+
+        Raises:
+            ConfigError: if a value is not allowed.
+        """
+        return _checked(self.tree.with_values(values, origin)) if values else self
+
+
+def load(config: str, overrides: Sequence[str] = (), tasks: Sequence[str] | None = None) -> Run:
+    """Reads and checks a config.
+
+    Args:
+        config: YAML file.
+        overrides: "a.b=value" each.
+        tasks: use only these; no head, source or data set of another one is left. None = all.
 
     Raises:
-        ConfigError: if a name is no task of the config.
+        ConfigError: with all problems at once.
     """
-    if names is None:
-        return settings
-    unknown = [name for name in names if name not in settings.tasks]
-    if unknown:
-        known = ", ".join(settings.tasks)
-        raise ConfigError([f"--tasks: got {name!r}, the config has {known}" for name in unknown])
+    run = _checked(load_config(config, overrides))
+    return run if tasks is None else select_tasks(run, tasks)
 
-    def kept(parts: Mapping[str, Any]) -> dict[str, Any]:
-        return {name: part for name, part in parts.items() if name in names}
 
-    sources = {
-        name: dataclasses.replace(source, tasks=tuple(t for t in source.tasks if t in names))
-        for name, source in settings.sources.items()
-    }
-    return dataclasses.replace(
-        settings,
-        classes=kept(settings.classes),
-        tasks=kept(settings.tasks),
-        model=dataclasses.replace(settings.model, heads=kept(settings.model.heads)),
-        sources={name: source for name, source in sources.items() if source.tasks},
-        eval=dataclasses.replace(settings.eval, datasets=kept(settings.eval.datasets)),
-    )
+def _checked(tree: ConfigTree) -> Run:
+    settings = check(Settings, tree)
+    check_agreement(settings)
+    return Run(tree, settings)
+
+
+def select_tasks(run: Run, names: Sequence[str]) -> Run:
+    """The run with only the tasks named.
+
+    Raises:
+        ConfigError: if a name is no task of the config, or none is given.
+    """
+    settings = run.settings
+    unknown = [f"--tasks: got {n!r}{suggestion(n, settings.tasks)}" for n in names if n not in settings.tasks]
+    if unknown or not names:
+        raise ConfigError(unknown or [f"--tasks: names no task; the config has {', '.join(settings.tasks)}"])
+    gone = [f"tasks.{name}" for name in settings.tasks if name not in names]
+    gone += [f"model.heads.{head}" for head, task in settings.model.answers().items() if task not in names]
+    gone += [f"train.loss_weights.{name}" for name in settings.train.loss_weights if name not in names]
+    kept: dict[str, Any] = {}
+
+    def narrow(where: str, tasks: Sequence[str]) -> None:
+        left = [task for task in tasks if task in names]
+        if not left:
+            gone.append(where)
+        elif len(left) < len(tasks):
+            kept[f"{where}.tasks"] = left
+
+    for name, source in settings.sources.items():
+        if not set(source.all_tasks(name)) & set(names):
+            gone.append(f"sources.{name}")
+            continue
+        for view, of_view in source.all_views(name).items():
+            narrow(f"sources.{name}" + (f".views.{view}" if view else ""), of_view.tasks)
+    for name, tasks in settings.eval.tasks().items():
+        narrow(f"eval.datasets.{name}", tasks)
+    return _checked(run.tree.without(gone).with_values(kept, "--tasks"))
 
 
 def check_agreement(settings: Settings) -> None:
-    """Checks that the parts of a config speak of the same tasks.
+    """Checks that the names in a config lead from task to head, from source to task and from evaluation set to task.
 
     Raises:
         ConfigError: with every disagreement.
     """
-    problems = []
-    tasks = settings.tasks
-    groups: dict[str, Mapping[str, Any]] = {
-        "classes": settings.classes,
-        "model.heads": settings.model.heads,
-        "eval.datasets": settings.eval.datasets,
-        "train.loss_weights": settings.train.loss_weights,
-    }
-    for where, group in groups.items():
-        problems += [_unknown_task(f"{where}.{name}", name, tasks) for name in group if name not in tasks]
-    for where in ("classes", "model.heads"):
-        problems += [f"{where}: task '{name}' has no entry here" for name in tasks if name not in groups[where]]
+    tasks, answers = settings.tasks, settings.model.answers()
+    wires = [(f"model.heads.{head}.answers", task) for head, task in answers.items()]
+    wires += [(f"train.loss_weights.{name}", name) for name in settings.train.loss_weights]
     for name, source in settings.sources.items():
-        where = f"sources.{name}.tasks"
-        problems += [_unknown_task(where, task, tasks) for task in source.tasks if task not in tasks]
-        if not source.tasks:
-            problems.append(f"{where}: got an empty list; name at least one of {', '.join(tasks)}")
+        for view, of_view in source.all_views(name).items():
+            wires += [(f"sources.{name}{'.views.' + view if view else ''}.tasks", task) for task in of_view.tasks]
+    evaluated = [(name, task) for name, of_set in settings.eval.tasks().items() for task in of_set]
+    wires += [(f"eval.datasets.{name}.tasks", task) for name, task in evaluated]
+    problems = [
+        f"{where}: '{name}' is no task of this config{suggestion(name, tasks)}"
+        for where, name in wires
+        if name not in tasks
+    ]
+    problems += [f"model.heads: no head answers task '{task}'" for task in tasks if task not in answers.values()]
+    for where, named in (("model.heads", list(answers.values())), ("eval.datasets", [task for _, task in evaluated])):
+        problems += [
+            f"{where}: task '{t}' has {named.count(t)} entries, one is allowed" for t in tasks if named.count(t) > 1
+        ]
     for name, head in settings.model.heads.items():
-        wanted = getattr(_callable(head), "task_type", None)
-        given = getattr(_callable(tasks[name]), "task_type", None) if name in tasks else wanted
-        if wanted != given:
+        asked = _callable(tasks[answers[name]].part).task_type if answers[name] in tasks else None
+        part = _callable(head.part)
+        if asked and getattr(part, "task_type", None) != asked:
             problems.append(
-                f"model.heads.{name}: {_callable(head).__name__} answers {wanted}, but tasks.{name} asks {given}"
+                f"model.heads.{name}: {part.__name__} answers {getattr(part, 'task_type', 'no task type')}, but "
+                f"tasks.{answers[name]} asks {asked}"
             )
     if problems:
         raise ConfigError(problems)
-
-
-def _unknown_task(where: str, name: str, tasks: Mapping[str, Any]) -> str:
-    guess = nearest(name, list(tasks))
-    hint = f"; did you mean '{guess}'?" if guess else ""
-    return f"{where}: '{name}' is no task of this config; allowed: {', '.join(tasks)}{hint}"
 
 
 def _callable(part: Any) -> Any:
     return getattr(part, "func", part)
 
 
+def require_data(settings: Settings, *, training: bool, evaluation: bool) -> None:
+    """Checks that every data path of the run exists, class files included, without reading any.
+
+    Raises:
+        ConfigError: listing what is missing and how to get it.
+    """
+    missing = missing_paths(settings, training=training, evaluation=evaluation)
+    if missing:
+        listed = "\n".join(f"  {path}" for path in missing)
+        raise ConfigError(
+            [
+                f"data: {len(missing)} of the paths that this config names do not exist:\n{listed}\n"
+                f"data_root is {settings.data_root}; docs/data.md shows the folders that a config expects.\n"
+                "Point data_root at your copy:            -o data_root=/path/to/datasets\n"
+                f"or render demo data in the same layout:  python tools/make_demo_data.py --out {settings.data_root}"
+            ]
+        )
+
+
 def missing_paths(settings: Settings, *, training: bool, evaluation: bool) -> list[Path]:
-    """Returns every data path of the run that does not exist, class files included, without reading any."""
+    """Every data path of the run that does not exist."""
     root = Path(settings.data_root)
     parts = [source.dataset for source in settings.sources.values()] if training else []
-    parts += list(settings.eval.datasets.values()) if evaluation else []
+    parts += [dataset.part for dataset in settings.eval.datasets.values()] if evaluation else []
     wanted = [path for part in parts for path in _callable(part).required_paths(root, **getattr(part, "keywords", {}))]
-    wanted += [root / c.names for c in settings.classes.values() if isinstance(c.names, str)]
+    files = [task.classes.names for task in settings.tasks.values()]
+    wanted += [root / name for name in files if isinstance(name, str)]
     return sorted({path for path in wanted if not path.exists()})
 
 
-def missing_data_message(settings: Settings, missing: Sequence[Path]) -> str:
-    """Returns what is missing, how the tree must look and how to get demo data in the same layout."""
-    listed = "\n".join(f"  {path}" for path in missing)
-    return (
-        f"data: {len(missing)} of the paths that this config names do not exist:\n{listed}\n"
-        f"The challenge's tree, under data_root = {settings.data_root}:\n{DATA_TREE}\n"
-        "Point data_root at your copy:            -o data_root=/path/to/datasets\n"
-        f"or render demo data in the same layout:  python tools/make_demo_data.py --out {settings.data_root}"
-    )
-
-
-def build_classes(settings: Settings, stored: Mapping[str, Any] | None = None) -> dict[str, ClassList]:
-    """Returns the class list of every task.
+def build_tasks(settings: Settings, stored: Mapping[str, Any] | None = None) -> Tasks:
+    """{name: task} with their classes.
 
     Args:
         settings: the run.
@@ -130,66 +181,68 @@ def build_classes(settings: Settings, stored: Mapping[str, Any] | None = None) -
             weights answer in. None = read the config's lists and files.
 
     Raises:
-        ConfigError: if a file is missing or unreadable, or its length is not ``count``.
+        ConfigError: if a class file is missing or unreadable, or its length is not ``count``.
     """
-    lists, problems = {}, []
-    for name, wanted in settings.classes.items():
-        if stored and name in stored:
-            lists[name] = ClassList(tuple(stored[name]["names"]), tuple(stored[name]["ids"]))
-            continue
+    tasks, problems = {}, []
+    for name, task in settings.tasks.items():
         try:
-            lists[name] = _class_list(wanted, Path(settings.data_root))
+            if stored and name in stored:
+                classes = ClassList(tuple(stored[name]["names"]), tuple(stored[name]["ids"]))
+            else:
+                classes = _class_list(task.classes, Path(settings.data_root))
         except (ValueError, OSError) as error:
-            problems.append(f"classes.{name}: {error}")
+            problems.append(f"tasks.{name}.classes: {error}")
             continue
-        if wanted.count is not None and wanted.count != len(lists[name]):
-            problems.append(
-                f"classes.{name}: count is {wanted.count}, but {wanted.names} has {len(lists[name])} classes; "
-                f"set -o classes.{name}.count={len(lists[name])}, or name the right file"
-            )
+        tasks[name] = task.part(name, classes)
     if problems:
         raise ConfigError(problems)
-    return lists
+    return tasks
 
 
 def _class_list(wanted: ClassSettings, root: Path) -> ClassList:
-    if isinstance(wanted.names, str):
-        return read_class_file(root / wanted.names)
-    if wanted.names is not None:
-        return ClassList(wanted.names)
-    assert wanted.count is not None
-    return ClassList(tuple(str(index) for index in range(wanted.count)))
+    if wanted.names is None:
+        assert wanted.count is not None
+        return ClassList(tuple(str(index) for index in range(wanted.count)))
+    classes = (
+        read_class_file(root / wanted.names) if isinstance(wanted.names, str) else ClassList(wanted.names, wanted.ids)
+    )
+    if wanted.count not in (None, len(classes)):
+        raise ValueError(
+            f"count is {wanted.count}, but {wanted.names} has {len(classes)} classes; set count to {len(classes)}, or name "
+            "the right file"
+        )
+    return classes
 
 
-def build_tasks(settings: Settings, classes: Mapping[str, ClassList]) -> dict[str, Task]:
-    """Returns {name: task}."""
-    return {name: part(name, classes[name]) for name, part in settings.tasks.items()}
-
-
-def build_model(settings: Settings, classes: Mapping[str, ClassList]) -> MultiTaskModel:
-    """Returns the network with freshly initialised weights; seed Paddle before calling it."""
-    backbone = settings.model.backbone()
-    heads = {name: head(backbone.out_specs, len(classes[name])) for name, head in settings.model.heads.items()}
-    return MultiTaskModel(backbone, heads, mean=settings.model.mean, std=settings.model.std)
+def build_model(settings: Settings, tasks: Mapping[str, Task[Any]]) -> MultiTaskModel:
+    """The network with freshly initialised weights; seed Paddle before calling it."""
+    backbone, answers = settings.model.backbone(), settings.model.answers()
+    heads = {
+        name: head.part(backbone.out_specs, len(tasks[answers[name]].classes))
+        for name, head in settings.model.heads.items()
+    }
+    return MultiTaskModel(backbone, heads, answers=answers, mean=settings.model.mean, std=settings.model.std)
 
 
 def build_sources(
     settings: Settings,
-    classes: Mapping[str, ClassList],
-    tasks: Mapping[str, Task],
+    tasks: Mapping[str, Task[Any]],
     *,
     rank: int = 0,
     world_size: int = 1,
     repeat: int | None = None,
 ) -> dict[str, Source]:
-    """Returns {name: stream}, in the order of the config; the last three arguments as in ``Source``."""
-    root = Path(settings.data_root)
+    """{name: stream}, in the order of the config; the last three arguments as in ``Source``."""
     return {
         name: Source(
             name,
-            source.dataset(root, classes[source.tasks[0]]),
-            source.transforms and [transform() for transform in source.transforms],
-            {task: tasks[task] for task in source.tasks},
+            _reader(settings, source.dataset, source.all_tasks(name), tasks),
+            {
+                view: SourceView(
+                    tuple(transform() for transform in of_view.transforms), {t: tasks[t] for t in of_view.tasks}
+                )
+                for view, of_view in source.all_views(name).items()
+            },
             batch_size=source.batch_size,
             seed=settings.seed,
             sampler=source.sampler,
@@ -201,23 +254,228 @@ def build_sources(
     }
 
 
-def build_val_datasets(settings: Settings, classes: Mapping[str, ClassList]) -> dict[str, Any]:
-    """Returns {task: labelled data set}."""
-    root = Path(settings.data_root)
-    return {name: part(root, classes[name]) for name, part in settings.eval.datasets.items()}
-
-
-def describe(config: Mapping[str, Any], classes: Mapping[str, ClassList]) -> dict[str, Any]:
-    """Returns what every checkpoint carries besides tensors: config, class lists, environment."""
+def build_eval_sets(settings: Settings, tasks: Mapping[str, Task[Any]]) -> dict[str, EvalSet]:
+    """{name: labelled data set with the tasks that it measures}."""
     return {
-        "config": dict(config),
-        "classes": {name: {"names": list(c.names), "ids": list(c.ids)} for name, c in classes.items()},
-        "environment": environment(),
+        name: EvalSet(_reader(settings, settings.eval.datasets[name].part, of_set, tasks), of_set)
+        for name, of_set in settings.eval.tasks().items()
     }
 
 
+def _reader(settings: Settings, part: Any, names: Sequence[str], tasks: Mapping[str, Task[Any]]) -> Reader:
+    reader: Reader = part(Path(settings.data_root), {name: tasks[name].classes for name in names})
+    return reader
+
+
+def require_weights(settings: Settings) -> str:
+    """The path of the weights; raises ConfigError if the config names none."""
+    if settings.weights is None:
+        raise ConfigError([f"weights: nothing to load; add -o weights={settings.save_dir}/best_model"])
+    return settings.weights
+
+
+def load_model(settings: Settings) -> tuple[Tasks, MultiTaskModel]:
+    """The tasks and the network with ``settings.weights``; classes come from the checkpoint if it has them."""
+    from ppmtl.train import checkpoint, distributed
+
+    weights = require_weights(settings)
+    arrays = checkpoint.read_tensors(weights)
+    tasks = build_tasks(settings, checkpoint.read_state(weights).get("classes"))
+    distributed.start(settings.device)
+    model = build_model(settings, tasks)
+    checkpoint.load_weights(model, arrays, weights)
+    return tasks, model
+
+
+def open_trained(settings: Settings, tta: Mapping[str, Any]) -> tuple[Tasks, Backend]:
+    """The tasks and a backend with ``settings.weights``; ``tta`` replaces fields of every task's augmentation."""
+    from ppmtl.models.backend import PaddleBackend
+
+    tasks, model = load_model(settings)
+    for task in tasks.values():
+        task.change_tta(tta)
+    return tasks, PaddleBackend(model)
+
+
+def open_exported(folder: str, settings: Settings, tta: Mapping[str, Any]) -> tuple[Tasks, Backend]:
+    """The settings' tasks as an exported bundle knows them, and a backend that runs it.
+
+    Args:
+        folder: what tools/export_model.py wrote.
+        settings: for the names of the tasks and the device.
+        tta: replaces these fields of every task's test-time augmentation.
+    """
+    from ppmtl.bundle.engines.backend import open_backend
+    from ppmtl.bundle.reading import read_bundle
+    from ppmtl.train import distributed
+
+    bundle = read_bundle(folder, list(settings.tasks))
+    distributed.start(settings.device)
+    for task in bundle.tasks.values():
+        task.change_tta(tta)
+    device = "cpu" if settings.device == "auto" else settings.device
+    return bundle.tasks, open_backend(bundle, device=device)
+
+
+def exported_tasks(folder: str) -> list[str]:
+    """The names of the tasks of an exported bundle."""
+    from ppmtl.bundle.reading import read_bundle
+
+    return list(read_bundle(folder).tasks)
+
+
+def evaluate_run(
+    run: Run,
+    tta: Mapping[str, Any],
+    *,
+    bundle: str | None,
+    augment: bool,
+    slicing: Slicing | None,
+    limit: int | None,
+    visualize: int,
+    folder: str | None,
+    classwise: bool,
+    config: str,
+) -> None:
+    """What tools/eval.py does in every process: evaluates, and on rank 0 writes and prints the report.
+
+    Args:
+        run: with ``weights`` set, unless ``bundle`` is given.
+        tta: replaces fields of every task's test-time augmentation.
+        bundle: evaluate this exported bundle instead of weights.
+        augment, slicing, limit: as in ``evaluate``.
+        visualize: draw the first so many images of each set.
+        folder: for metrics.json and images; None = below save_dir.
+        classwise: print the per-class tables.
+        config: the name that metrics.json records.
+    """
+    import cv2
+
+    from ppmtl.predict import report
+    from ppmtl.predict.drawing import draw_sample
+    from ppmtl.predict.evaluate import evaluate
+    from ppmtl.train import distributed
+
+    settings = run.settings
+    tasks, backend = open_exported(bundle, settings, tta) if bundle else open_trained(settings, tta)
+    sets = build_eval_sets(settings, tasks)
+    if not sets:
+        raise ValueError("eval.datasets: the config names no validation set for the chosen tasks")
+    processes = distributed.processes()
+    result = evaluate(tasks, sets, backend, augment=augment, slicing=slicing, batch_size=settings.eval.batch_size,
+                      limit=limit, num_examples=visualize, processes=processes)  # fmt: skip
+    if processes.rank != 0:
+        return
+    target = Path(folder or Path(settings.save_dir) / ("eval_bundle" if bundle else "eval"))
+    what = {"bundle": bundle} if bundle else {"weights": settings.weights}
+    written = report.write(result, target, {**what, "config": config, "tta": augment, "limit": limit})
+    for name, examples in result.examples.items():
+        for index, (sample, predictions) in enumerate(examples):
+            drawn = draw_sample(sample, predictions, tasks, settings.infer.draw_threshold)
+            written.append(target / f"{name}_{index:03d}.jpg")
+            cv2.imencode(".jpg", drawn[..., ::-1])[1].tofile(written[-1])
+    print(f"wrote {', '.join(path.name for path in written)} to {target}")
+    print(report.text(result, classwise=classwise))
+
+
+@dataclass(frozen=True)
+class TrainOptions:
+    """What tools/train.py is asked for beside the config.
+
+    Attributes:
+        evaluate: evaluate during training and keep best_model.
+        resume: checkpoint folder to continue from, or "auto" = the newest intact one in save_dir.
+        vdl_dir: VisualDL folder.
+        diagnose_every: steps between measurements of every task's gradient.
+        overfit: train on the first so many batches of every source again and again.
+        fast_dev_run: afterwards build everything again and resume; evaluate two images only.
+    """
+
+    evaluate: bool = False
+    resume: str | None = None
+    vdl_dir: Path | None = None
+    diagnose_every: int | None = None
+    overfit: int | None = None
+    fast_dev_run: bool = False
+
+
+def start_training(run: Run, options: TrainOptions) -> str:
+    """Builds everything and trains, in this process, the only one or one of several.
+
+    Returns:
+        Why the run ended before its schedule, e.g. "SIGTERM"; "" if it did not.
+    """
+    import paddle
+
+    from ppmtl.predict.report import without_nan
+    from ppmtl.train import checkpoint, distributed
+    from ppmtl.train.finetune import load_initial
+    from ppmtl.train.log import LOGGER, start_logging
+    from ppmtl.train.loop import fit
+    from ppmtl.train.optim import scaled_learning_rate
+    from ppmtl.weights.pretrained import load_pretrained
+
+    rank, world_size = distributed.start(run.settings.device)
+    save_dir = Path(run.settings.save_dir)
+    if options.fast_dev_run and rank == 0:
+        shutil.rmtree(save_dir, ignore_errors=True)
+    start_logging(save_dir, rank)
+    run = run.changed(scaled_learning_rate(run.settings.optimizer, world_size), "optimizer.scale_lr")
+    settings = run.settings
+    resume = checkpoint.find_resume(save_dir, options.resume) if options.resume else None
+    tasks = build_tasks(settings)
+    sources = build_sources(settings, tasks, rank=rank, world_size=world_size, repeat=options.overfit)
+    eval_sets = build_eval_sets(settings, tasks) if options.evaluate else {}
+    paddle.seed(settings.seed)
+    model = build_model(settings, tasks)
+    if settings.weights and not resume:
+        load_initial(model, checkpoint.read_tensors(settings.weights), settings.weights,
+                     classes={name: task.classes for name, task in tasks.items()},
+                     stored_classes=checkpoint.read_state(settings.weights).get("classes"))  # fmt: skip
+    elif model.backbone.pretrained and not resume:
+        LOGGER.info("pretrained backbone: %s", load_pretrained(model.backbone, model.backbone.pretrained).text())
+
+    description = without_nan(describe(run, tasks))
+    if rank == 0:
+        (save_dir / "config.yml").write_text(run.tree.dump(), encoding="utf-8")
+        (save_dir / "environment.json").write_text(json.dumps(description["environment"], indent=1), encoding="utf-8")
+    LOGGER.info("environment: %s", ", ".join(f"{k} {v}" for k, v in description["environment"].items()))
+    for name, source in sources.items():
+        LOGGER.info("source %s: %s, batch %d -> %s", name, source.reader.describe(), source.batch_size,
+                    ", ".join(settings.sources[name].all_tasks(name)))  # fmt: skip
+    for name, of_set in eval_sets.items():
+        LOGGER.info("validation %s: %s", name, of_set.reader.describe())
+    count = sum(p.size for p in model.parameters() if not p.stop_gradient)
+    LOGGER.info("model: %.2f M parameters, heads %s, device %s, %d process(es)",
+                count / 1e6, ", ".join(model.heads), paddle.get_device(), world_size)  # fmt: skip
+    if not eval_sets:
+        LOGGER.info("no evaluation during training (add --eval); best_model is not written")
+
+    def go(network: MultiTaskModel, resume_from: Path | None) -> str:
+        progress = fit(settings, network, tasks, sources, eval_sets, description=description, resume=resume_from,
+                       vdl_dir=options.vdl_dir, diagnose_every=options.diagnose_every,
+                       eval_limit=2 if options.fast_dev_run else None)  # fmt: skip
+        saved = [str(save_dir / name) for name in ("best_model", "latest") if (save_dir / name).exists()]
+        where = ", ".join(saved) or "no file: train.save_every is null"
+        how = f"stopped ({progress.stopped})" if progress.stopped else "done"
+        LOGGER.info("%s after %d steps; weights in %s", how, progress.step, where)
+        return progress.stopped
+
+    stopped = go(model, resume)
+    if options.fast_dev_run:
+        go(build_model(settings, tasks), checkpoint.find_resume(save_dir, "auto"))
+        LOGGER.info("fast_dev_run: training, evaluation, saving and loading work; the folder may be deleted")
+    return stopped
+
+
+def describe(run: Run, tasks: Mapping[str, Task[Any]]) -> dict[str, Any]:
+    """What every checkpoint carries besides tensors: config, class lists, environment."""
+    classes = {name: {"names": list(t.classes.names), "ids": list(t.classes.ids)} for name, t in tasks.items()}
+    return {"config": run.tree.data, "classes": classes, "environment": environment()}
+
+
 def environment() -> dict[str, str]:
-    """Returns versions, platform and git revision, the first thing that a maintainer asks for."""
+    """Versions, platform and git revision: the first thing that a maintainer asks for."""
     found = {"python": platform.python_version(), "platform": platform.platform(), "command": " ".join(sys.argv)}
     for package in ("ppmtl", "paddlepaddle", "paddlepaddle-gpu", "numpy", "opencv-python-headless"):
         try:

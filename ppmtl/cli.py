@@ -1,43 +1,36 @@
-"""What the tools that take a config share: -c, -o, --tasks, and what they build from them. More flags: ``flags.py``."""
+"""Flags and error handling of the command-line tools; deployment uses them too, so nothing of training is imported on top."""
 
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable, Mapping
+import os
+import sys
+import warnings
+from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ppmtl.config import ConfigError, ConfigTree, check, load_config
-from ppmtl.flags import add_slice_flags, add_switch, add_tta_flags, boolean, names, run, slicing, tta_overrides
+from ppmtl.config import ConfigError
 
 if TYPE_CHECKING:
-    from ppmtl.config.settings import Settings
-    from ppmtl.models.multitask import MultiTaskModel
-    from ppmtl.predict.pipeline import Backend
-    from ppmtl.tasks.base import Task
+    from ppmtl.build import Run
+    from ppmtl.tasks.views import Slicing
 
-__all__ = [
-    "add_nprocs",
-    "add_slice_flags",
-    "add_switch",
-    "add_tta_flags",
-    "boolean",
-    "exported_tasks",
-    "launch",
-    "load_exported",
-    "load_model",
-    "load_settings",
-    "load_trained",
-    "parser",
-    "require_data",
-    "require_weights",
-    "run",
-    "slicing",
-    "tta_overrides",
-]
+# Paddle's own remarks on import and on correct use; they would stand between our lines and mean nothing to a user.
+os.environ.setdefault("GLOG_minloglevel", "2")  # its C++ side; must be set before paddle is imported
+# Likewise OpenCV and its FFmpeg on every damaged video: we say it once.
+os.environ.setdefault("OPENCV_LOG_LEVEL", "ERROR")
+os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "8")
+for _remark in (
+    "No ccache found",
+    "When training, we now always track global mean and variance",
+    r"\s*Non compatible API",
+):
+    warnings.filterwarnings("ignore", message=_remark)
 
 
 def parser(description: str, *, weights: bool = False) -> argparse.ArgumentParser:
-    """Returns a parser with -c, -o, --tasks, --seed and --device.
+    """A parser with -c, -o, --tasks, --seed and --device, for tools that take a config.
 
     Args:
         description: for --help.
@@ -57,6 +50,25 @@ def parser(description: str, *, weights: bool = False) -> argparse.ArgumentParse
     return result
 
 
+def load(arguments: argparse.Namespace, *first: str) -> Run:
+    """The run that the arguments of :func:`parser` describe.
+
+    Args:
+        arguments: parsed.
+        first: overrides "a.b=value" that those of the command line win over.
+
+    Raises:
+        ConfigError: with all problems of the config at once.
+    """
+    from ppmtl import build
+
+    overrides = [*first, *(item for group in arguments.overrides for item in group)]
+    overrides += [
+        f"{key}={getattr(arguments, key)}" for key in ("seed", "device") if getattr(arguments, key) is not None
+    ]
+    return build.load(arguments.config, overrides, arguments.tasks)
+
+
 def add_nprocs(to: argparse.ArgumentParser, what: str) -> None:
     """Adds --nprocs; ``what`` is said in --help."""
     to.add_argument("--nprocs", type=int, default=1, metavar="N",
@@ -64,112 +76,123 @@ def add_nprocs(to: argparse.ArgumentParser, what: str) -> None:
                     "more than one core busy. Several GPUs or machines: python -m paddle.distributed.launch")  # fmt: skip
 
 
-def launch(function: Callable[[argparse.Namespace], object], arguments: argparse.Namespace) -> None:
-    """Runs ``function(arguments)`` here, or in --nprocs processes on this machine's CPU.
+def launch(function: Callable[..., object], nprocs: int, run: Run, *arguments: Any) -> None:
+    """Calls ``function(run, *arguments)`` here, or in ``nprocs`` processes on this machine's CPU.
 
     Raises:
-        ConfigError: --nprocs is below 1, or comes with a GPU.
+        ConfigError: ``nprocs`` is below 1, or comes with a GPU.
         JobError: one of several processes failed.
     """
-    if arguments.nprocs < 1:
-        raise ConfigError([f"--nprocs: must be at least 1, got {arguments.nprocs}"])
-    if arguments.nprocs > 1:
-        if (arguments.device or "cpu") not in ("cpu", "auto"):
+    if nprocs < 1:
+        raise ConfigError([f"--nprocs: must be at least 1, got {nprocs}"])
+    if nprocs > 1:
+        if run.settings.device not in ("cpu", "auto"):
             raise ConfigError(
                 ["--nprocs is for CPU; several GPUs: python -m paddle.distributed.launch --gpus 0,1 tools/..."]
             )
-        arguments.device = "cpu"
+        run = run.changed({"device": "cpu"}, "--nprocs")
     from ppmtl.train.launch import launch as launch_processes
 
-    launch_processes(function, (arguments,), arguments.nprocs)
+    launch_processes(function, (run, *arguments), nprocs)
 
 
-def load_settings(arguments: argparse.Namespace) -> tuple[Settings, ConfigTree]:
-    """Returns the checked settings (with --tasks applied) and the config tree that they came from.
+def boolean(text: str) -> bool:
+    """Parses a boolean flag; ``--use_vdl False`` must be False, which ``type=bool`` gets wrong."""
+    if text.lower() in ("true", "1", "yes", "on"):
+        return True
+    if text.lower() in ("false", "0", "no", "off"):
+        return False
+    raise argparse.ArgumentTypeError(f"expected true or false, got {text!r}")
+
+
+def names(text: str) -> list[str]:
+    """The names of a comma-separated list."""
+    return [name for name in text.split(",") if name]
+
+
+def positive(text: str) -> int:
+    """Parses a whole number above 0."""
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"expected a whole number above 0, got {text!r}")
+    return int(text)
+
+
+def add_switch(to: argparse.ArgumentParser, flag: str, description: str, *, default: bool = False) -> None:
+    """Adds a switch that is also accepted as ``--flag True|False``, as Paddle's guides write it."""
+    to.add_argument(flag, type=boolean, nargs="?", const=True, default=default, metavar="BOOL", help=description)
+
+
+def add_tta_flags(to: argparse.ArgumentParser) -> None:
+    """Adds --tta/--no-tta, --scales and --flip."""
+    to.add_argument("--tta", action=argparse.BooleanOptionalAction, default=False,
+                    help="test-time augmentation with each task's views (tasks.<name>.tta in the config)")  # fmt: skip
+    to.add_argument("--scales", nargs="+", type=float, metavar="S", help="with --tta: these scales for every task")
+    to.add_argument("--flip", action=argparse.BooleanOptionalAction, help="with --tta: with or without mirrored views")
+
+
+def tta_overrides(arguments: argparse.Namespace) -> dict[str, Any]:
+    """The TTA settings given on the command line: a subset of {"scales", "sizes", "flip"}.
 
     Raises:
-        ConfigError: with all problems of the config at once.
+        ConfigError: if --scales or --flip come without --tta.
     """
-    from ppmtl import build
-    from ppmtl.config.settings import Settings
-
-    overrides = [item for group in arguments.overrides for item in group]
-    overrides += [
-        f"{key}={getattr(arguments, key)}" for key in ("seed", "device") if getattr(arguments, key) is not None
-    ]
-    tree = load_config(arguments.config, overrides)
-    settings = check(Settings, tree)
-    build.check_agreement(settings)
-    return build.select_tasks(settings, arguments.tasks), tree
-
-
-def require_weights(settings: Settings) -> str:
-    """Returns the weights' path; raises ConfigError if the config names none."""
-    if settings.weights is None:
-        raise ConfigError([f"weights: nothing to load; add -o weights={settings.save_dir}/best_model"])
-    return settings.weights
+    given: dict[str, Any] = {}
+    if arguments.scales is not None:
+        given |= {"scales": tuple(arguments.scales), "sizes": ()}  # scales given by hand replace sizes of the config
+        if min(arguments.scales) <= 0:
+            raise ConfigError([f"--scales: must be above 0, got {arguments.scales}"])
+    if arguments.flip is not None:
+        given["flip"] = arguments.flip
+    if given and not arguments.tta:
+        raise ConfigError(["--scales and --flip change test-time augmentation: add --tta"])
+    return given
 
 
-def require_data(settings: Settings, *, training: bool, evaluation: bool) -> None:
-    """Raises ConfigError, saying how the data tree must look, if a path of it is missing."""
-    from ppmtl import build
+def add_slice_flags(to: argparse.ArgumentParser) -> None:
+    """Adds --slice_infer, --slice_size and --overlap_ratio."""
+    add_switch(to, "--slice_infer", "also show large images in overlapping tiles, for small objects (detection)")
+    to.add_argument("--slice_size", nargs="+", type=int, metavar="N",
+                    help="with --slice_infer: HEIGHT WIDTH of a tile, or one number for both, in pixels of the image "
+                    "(default: the task's input size). Best is the size of the images trained on")  # fmt: skip
+    to.add_argument("--overlap_ratio", nargs="+", type=float, metavar="R",
+                    help="with --slice_infer: share of a tile that the next one shows again, VERTICAL HORIZONTAL or one "
+                    "number for both (default: 0.25)")  # fmt: skip
 
-    missing = build.missing_paths(settings, training=training, evaluation=evaluation)
-    if missing:
-        raise ConfigError([build.missing_data_message(settings, missing)])
 
+def slicing(arguments: argparse.Namespace) -> Slicing | None:
+    """How large images are cut into tiles, or None without --slice_infer.
 
-def load_trained(settings: Settings, tta: Mapping[str, Any]) -> tuple[dict[str, Task], Backend]:
-    """Returns the tasks and a backend with ``settings.weights`` loaded; classes come from the checkpoint if it has them.
-
-    Args:
-        settings: with ``weights`` set.
-        tta: replaces these fields of every task's test-time augmentation.
+    Raises:
+        ConfigError: if a number makes no sense, or comes without --slice_infer.
     """
-    from ppmtl.models.backend import PaddleBackend
+    from ppmtl.tasks.views import Slicing
 
-    tasks, model = load_model(settings)
-    for task in tasks.values():
-        task.change_tta(tta)
-    return tasks, PaddleBackend(model)
-
-
-def load_model(settings: Settings) -> tuple[dict[str, Task], MultiTaskModel]:
-    """Returns the tasks and the network with ``settings.weights``; classes come from the checkpoint if it has them."""
-    from ppmtl import build
-    from ppmtl.train import checkpoint, distributed
-
-    assert settings.weights is not None
-    arrays = checkpoint.read_tensors(settings.weights)
-    classes = build.build_classes(settings, checkpoint.read_state(settings.weights).get("classes"))
-    distributed.start(settings.device)
-    model = build.build_model(settings, classes)
-    checkpoint.load_weights(model, arrays, settings.weights)
-    return build.build_tasks(settings, classes), model
+    size, overlap, problems = arguments.slice_size, arguments.overlap_ratio, []
+    if (size or overlap) and not arguments.slice_infer:
+        problems.append("--slice_size and --overlap_ratio change the tiles of large images: add --slice_infer")
+    if size and (len(size) > 2 or min(size) < 1):
+        problems.append(f"--slice_size: one or two whole numbers above 0, got {size}")
+    if overlap and (len(overlap) > 2 or not all(0 <= share < 1 for share in overlap)):
+        problems.append(f"--overlap_ratio: one or two numbers from 0 to below 1, got {overlap}")
+    if problems:
+        raise ConfigError(problems)
+    if not arguments.slice_infer:
+        return None
+    given = {"size": size, "overlap": overlap}
+    return Slicing(**{name: (pair[0], pair[-1]) for name, pair in given.items() if pair})
 
 
-def exported_tasks(folder: str) -> list[str]:
-    """Returns the names of the tasks of an exported bundle."""
-    from ppmtl.bundle.reading import read_bundle
+def run(main: Callable[[Sequence[str]], int]) -> None:
+    """Runs a tool and exits: 2 for a mistake in the command or config, 1 for anything else that a user or a file caused.
 
-    return list(read_bundle(folder).tasks)
-
-
-def load_exported(folder: str, settings: Settings, tta: Mapping[str, Any]) -> tuple[dict[str, Task], Backend]:
-    """Returns the settings' tasks as an exported bundle knows them, and a backend that runs it.
-
-    Args:
-        folder: what tools/export_model.py wrote.
-        settings: for the names of the tasks and the device.
-        tta: replaces these fields of every task's test-time augmentation.
+    A traceback is shown only for errors that are ours, or for all when PPMTL_TRACEBACK=1.
     """
-    from ppmtl.bundle.engines.backend import open_backend
-    from ppmtl.bundle.reading import read_bundle
-    from ppmtl.train import distributed
-
-    bundle = read_bundle(folder, list(settings.tasks))
-    distributed.start(settings.device)
-    for task in bundle.tasks.values():
-        task.change_tta(tta)
-    device = "cpu" if settings.device == "auto" else settings.device
-    return bundle.tasks, open_backend(bundle, device=device)
+    try:
+        sys.exit(main(sys.argv[1:]))
+    except KeyboardInterrupt:
+        sys.exit("interrupted")
+    except (ValueError, OSError, FloatingPointError) as error:
+        if os.environ.get("PPMTL_TRACEBACK") == "1":
+            raise
+        print(f"{Path(sys.argv[0]).name}: {error}", file=sys.stderr)
+        sys.exit(2 if isinstance(error, ConfigError) else 1)

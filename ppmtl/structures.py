@@ -3,13 +3,15 @@
 Conventions of the whole project, said once:
     sizes are (height, width); boxes are xyxy in pixels, float32; images are HWC uint8 RGB.
     Pixel coordinates are continuous: pixel i covers [i, i + 1), its centre is i + 0.5 (the half-pixel convention
-    of ``cv2.resize``), so a horizontal flip of a picture of width W is x -> W - x.
+    of ``cv2.resize``), so a horizontal flip of an image of width W is x -> W - x.
 
 numpy only: the deployed predictor imports this file too.
 """
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -53,52 +55,67 @@ class ClassList:
         return len(self.names)
 
     def index_of(self) -> dict[int, int]:
-        """Returns {id in the files: class index in the model}."""
+        """{id in the files: class index in the model}."""
         return {class_id: index for index, class_id in enumerate(self.ids)}
+
+
+class Label(ABC):
+    """What a data set says about one image for one task: a value that knows how to move itself.
+
+    The kinds that exist are in ``ppmtl/data/labels.py``. The canvas and the transforms use only what is declared here, so a
+    new kind of label is one class and no edit elsewhere. Labels are immutable: every method returns a new one.
+    """
+
+    @abstractmethod
+    def moved(self, a: np.ndarray, size: Size, min_visible: float) -> Label:
+        """This label after the image was moved.
+
+        Args:
+            a: (2, 3) float64 affine, continuous image pixel coordinates -> those of the new window.
+            size: (height, width) of the new window.
+            min_visible: parts (boxes) of which a smaller share of the area lies in the window are dropped.
+        """
+
+    def objects(self) -> np.ndarray:
+        """The boxes of this label's parts, (N, 4) float32 xyxy pixels; (0, 4) for a label without parts."""
+        return np.zeros((0, 4), np.float32)
+
+    def kept(self, mask: np.ndarray) -> Label:  # noqa: ARG002
+        """This label with only those parts whose entry in ``mask`` (N,) bool, in the order of ``objects``, is True."""
+        return self
 
 
 @dataclass
 class Sample:
-    """One picture with the labels that its data set has for it; what readers return and transforms change.
+    """One image with the labels that its data set has for it; what readers return and transforms change.
 
     Attributes:
-        path: where the picture came from; every error message about the sample names it.
+        path: where the image came from; every error message about the sample names it.
         image: (H, W, 3) uint8 RGB, or float32 on the same 0..255 scale when a transform leaves that range on purpose
             (random erasing paints noise that is standard normal after normalisation).
-        label_map: (H, W) uint8 class indices with 255 = not labelled, or None.
-        boxes: (N, 4) float32 xyxy pixels of ``image``, or None when the data set has no boxes at all. N may be 0.
-        box_labels: (N,) int64 class indices, present exactly when ``boxes`` is.
-        class_index: one class index for the whole picture, or None.
-        image_id: the number that the annotation file gives the picture (COCO), or -1.
-        ignored_boxes: (M, 4) float32 xyxy pixels of crowd regions: never a training target, but evaluation needs them.
+        labels: {task: label}; a task without a label for this image is absent.
     """
 
     path: str
     image: np.ndarray
-    label_map: np.ndarray | None = None
-    boxes: np.ndarray | None = None
-    box_labels: np.ndarray | None = None
-    class_index: int | None = None
-    image_id: int = -1
-    ignored_boxes: np.ndarray = field(default_factory=lambda: np.zeros((0, 4), np.float32))
-    ignored_labels: np.ndarray = field(default_factory=lambda: np.zeros((0,), np.int64))
+    labels: Mapping[str, Label] = field(default_factory=dict)
 
     @property
     def size(self) -> Size:
-        """Returns (height, width) of the picture."""
+        """(height, width) of the image."""
         return int(self.image.shape[0]), int(self.image.shape[1])
 
 
 @dataclass(frozen=True)
 class ImageMeta:
-    """How a network input came from its original picture.
+    """How a network input came from its original image.
 
     Attributes:
-        path: the original picture.
+        path: the original image.
         original_size: its (height, width).
         input_size: (height, width) of the network input.
-        to_original: (2, 3) float64; continuous input pixel coordinates -> original ones. Resize, crop, pad, flip and
-            test-time-augmentation views only compose it, so undoing them exists once, here and in ``ops/affine.py``.
+        to_original: (2, 3) float64; continuous input pixel coordinates -> original ones. Views only
+            compose it, so undoing one exists once, here and in ``ops/affine.py``.
     """
 
     path: str
@@ -109,65 +126,3 @@ class ImageMeta:
     def __post_init__(self) -> None:
         if self.to_original.shape != (2, 3):
             raise ValueError(f"{self.path}: to_original must be a 2x3 affine, got shape {self.to_original.shape}")
-
-
-@dataclass(frozen=True)
-class Detections:
-    """Boxes found in one picture, best first.
-
-    Attributes:
-        boxes: (N, 4) float32 xyxy in original-image pixels.
-        scores: (N,) float32 in 0..1.
-        labels: (N,) int64 class indices.
-    """
-
-    boxes: np.ndarray
-    scores: np.ndarray
-    labels: np.ndarray
-
-    def __post_init__(self) -> None:
-        count = len(self.boxes)
-        if self.boxes.shape != (count, 4) or self.scores.shape != (count,) or self.labels.shape != (count,):
-            raise ValueError(
-                "Detections needs boxes (N, 4), scores (N,) and labels (N,), got "
-                f"{self.boxes.shape}, {self.scores.shape} and {self.labels.shape}"
-            )
-
-    def __len__(self) -> int:
-        return len(self.boxes)
-
-    @staticmethod
-    def empty() -> Detections:
-        """Returns zero detections."""
-        return Detections(np.zeros((0, 4), np.float32), np.zeros((0,), np.float32), np.zeros((0,), np.int64))
-
-
-@dataclass(frozen=True)
-class SegMap:
-    """A label for every pixel of one picture.
-
-    Attributes:
-        labels: (H, W) uint8 class indices at original size.
-        probs: (C, H, W) float32 class probabilities at original size, kept while views are still to be merged; else None.
-    """
-
-    labels: np.ndarray
-    probs: np.ndarray | None = None
-
-    def __post_init__(self) -> None:
-        if self.labels.ndim != 2:
-            raise ValueError(f"SegMap needs labels (H, W), got shape {self.labels.shape}")
-
-
-@dataclass(frozen=True)
-class ClassProbs:
-    """Class probabilities of one picture: ``probs`` (C,) float32."""
-
-    probs: np.ndarray
-
-    def __post_init__(self) -> None:
-        if self.probs.ndim != 1:
-            raise ValueError(f"ClassProbs needs probs (C,), got shape {self.probs.shape}")
-
-
-Prediction = Detections | SegMap | ClassProbs

@@ -287,7 +287,7 @@ def test_a_signal_saves_and_gives_the_command_to_go_on(work):
     out = "".join(lines)
     assert process.returncode == 128 + signal.SIGTERM, out
     assert "stopped (SIGTERM)" in out
-    assert f"go on with: python {' '.join(command[1:])} -r auto" in out
+    assert f"continue with: python {' '.join(command[1:])} -r auto" in out
     assert (work / "cut" / "latest" / "state.json").is_file()
 
 

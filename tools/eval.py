@@ -1,7 +1,7 @@
-"""Evaluates weights on the validation sets: mIoU, Top-1/Top-5, COCO AP; tables, pictures, metrics.json.
+"""Evaluates weights on the validation sets: mIoU, Top-1/Top-5, COCO AP; tables, plots, metrics.json.
 
 python tools/eval.py -c configs/allinone_demo.yml -o weights=output/allinone_demo/best_model
-python tools/eval.py -c ... -o weights=... --nprocs 2        (the pictures dealt out to 2 CPU processes, the same figures)
+python tools/eval.py -c ... -o weights=... --nprocs 2        (2 CPU processes share the images; the same figures)
 python -m paddle.distributed.launch --gpus 0,1,2,3 tools/eval.py -c ... -o weights=...
 python tools/eval.py -c ... --bundle output_inference/allinone_demo    (what was exported, in its own engine)
 """
@@ -10,10 +10,14 @@ import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from ppmtl import cli
+
+if TYPE_CHECKING:
+    from ppmtl.build import Run
 
 
 def main(argv: Sequence[str]) -> int:
@@ -25,68 +29,34 @@ def main(argv: Sequence[str]) -> int:
                         "tasks and classes are the bundle's, the data sets the config's")  # fmt: skip
     cli.add_switch(parser, "--classwise", "print the per-class tables (they are written to CSV files in any case)")
     parser.add_argument(
-        "--output_eval", metavar="DIR", help="for metrics.json and pictures (default: <save_dir>/eval, or eval_bundle)"
+        "--output_eval", metavar="DIR", help="for metrics.json and images (default: <save_dir>/eval, or eval_bundle)"
     )
     parser.add_argument("--visualize", type=int, default=0, metavar="N",
-                        help="also draw the first N pictures of each set: labels left, prediction right")  # fmt: skip
-    parser.add_argument("--limit", type=int, metavar="N", help="only the first N pictures of each set (a quick look)")
+                        help="also draw the first N images of each set: labels left, prediction right")  # fmt: skip
+    parser.add_argument("--limit", type=int, metavar="N", help="only the first N images of each set (a quick look)")
     cli.add_nprocs(parser, "evaluate")
     arguments = parser.parse_args(argv)
+
+    from ppmtl import build
+
     if arguments.bundle and arguments.tasks is None:
-        arguments.tasks = cli.exported_tasks(arguments.bundle)
-    settings, _ = cli.load_settings(arguments)
+        arguments.tasks = build.exported_tasks(arguments.bundle)
+    run = cli.load(arguments)
     if not arguments.bundle:
-        cli.require_weights(settings)
-    cli.require_data(settings, training=False, evaluation=True)
-    cli.launch(measure, arguments)
+        build.require_weights(run.settings)
+    build.require_data(run.settings, training=False, evaluation=True)
+    cli.launch(measure, arguments.nprocs, run, arguments)
     return 0
 
 
-def measure(arguments: argparse.Namespace) -> None:
+def measure(run: "Run", arguments: argparse.Namespace) -> None:
     """Evaluates in this process; the only one, or one of several that the launcher or --nprocs started."""
-    settings, _ = cli.load_settings(arguments)
-
-    import cv2
-
     from ppmtl import build
-    from ppmtl.predict import report
-    from ppmtl.predict.drawing import draw_sample
-    from ppmtl.predict.evaluate import evaluate
-    from ppmtl.train import distributed
 
-    views = cli.tta_overrides(arguments)
-    if arguments.bundle:
-        tasks, backend = cli.load_exported(arguments.bundle, settings, views)
-    else:
-        tasks, backend = cli.load_trained(settings, views)
-    classes = {name: task.classes for name, task in tasks.items()}
-    datasets = build.build_val_datasets(settings, classes)
-    if not datasets:
-        raise ValueError("eval.datasets: the config names no validation set for the chosen tasks")
-    result = evaluate(
-        tasks,
-        datasets,
-        backend,
-        augment=arguments.tta,
-        slicing=cli.slicing(arguments),
-        batch_size=settings.eval.batch_size,
-        limit=arguments.limit,
-        num_examples=arguments.visualize,
-        processes=(processes := distributed.processes()),
-    )
-    if processes.rank != 0:
-        return
-    folder = Path(arguments.output_eval or Path(settings.save_dir) / ("eval_bundle" if arguments.bundle else "eval"))
-    what = {"bundle": arguments.bundle} if arguments.bundle else {"weights": settings.weights}
-    extra = {**what, "config": arguments.config, "tta": arguments.tta, "limit": arguments.limit}
-    written = report.write(result, folder, extra)
-    for name, examples in result.examples.items():
-        for index, (sample, prediction) in enumerate(examples):
-            picture = draw_sample(sample, {name: prediction}, tasks, settings.infer.draw_threshold)
-            written.append(folder / f"{name}_{index:03d}.jpg")
-            cv2.imencode(".jpg", picture[..., ::-1])[1].tofile(written[-1])
-    print(f"wrote {', '.join(path.name for path in written)} to {folder}")
-    print(report.text(result, classwise=arguments.classwise))
+    views, slicing = cli.tta_overrides(arguments), cli.slicing(arguments)
+    build.evaluate_run(run, views, bundle=arguments.bundle, augment=arguments.tta, slicing=slicing, limit=arguments.limit,
+                       visualize=arguments.visualize, folder=arguments.output_eval, classwise=arguments.classwise,
+                       config=arguments.config)  # fmt: skip
 
 
 if __name__ == "__main__":

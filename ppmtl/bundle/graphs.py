@@ -9,7 +9,7 @@ from __future__ import annotations
 import copy
 import warnings
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +21,7 @@ from paddle.pir_utils import OldIrGuard
 from paddle.static import InputSpec
 
 from ppmtl.bundle.settings import IMAGE_SIZE, IMAGES
+from ppmtl.models.base import Head
 from ppmtl.models.layers import Foldable
 from ppmtl.models.multitask import MultiTaskModel
 from ppmtl.structures import Size
@@ -30,11 +31,16 @@ _PROBE: Size = (128, 128)  # where the size is free: large enough for every back
 
 @dataclass(frozen=True)
 class HeadPlan:
-    """How one head is exported: the levels it reads, whether it asks for the input's size, its outputs in order."""
+    """How one head is exported: the features it reads, whether it asks for the input's size, its outputs in order."""
 
-    levels: tuple[int, ...]
+    reads: tuple[str, ...]
     needs_size: bool
     outputs: tuple[str, ...]
+
+    @property
+    def inputs(self) -> list[str]:
+        """The names of the graph's inputs, in order."""
+        return [*self.reads, *([IMAGE_SIZE] if self.needs_size else [])]
 
 
 @dataclass(frozen=True)
@@ -43,52 +49,37 @@ class Plan:
 
     Attributes:
         size: fixed (height, width) of the input; None = any.
-        batch: fixed number of pictures per run; None = any.
+        batch: fixed number of images per run; None = any.
         heads: {task: plan}.
-        shapes: {level that some head reads: (channels, height, width)}; None where the size is free.
+        shapes: {feature that some head reads: (channels, height, width)}; None where the size is free.
     """
 
     size: Size | None
     batch: int | None
     heads: dict[str, HeadPlan]
-    shapes: dict[int, tuple[int, int | None, int | None]]
-
-    @property
-    def trunk_outputs(self) -> list[str]:
-        """Returns the names of the feature maps that the trunk hands out, in order."""
-        return [feature_name(level) for level in self.shapes]
-
-    def head_inputs(self, task: str) -> list[str]:
-        """Returns the names of a head's inputs, in order."""
-        head = self.heads[task]
-        return [feature_name(level) for level in head.levels] + ([IMAGE_SIZE] if head.needs_size else [])
+    shapes: dict[str, tuple[int, int | None, int | None]]
 
 
-def feature_name(level: int) -> str:
-    """Returns what infer_cfg.yml calls a level of the backbone."""
-    return f"feature_{level}"
+class _Sides(tuple[int, int]):
+    """An (H, W) that remembers whether a head looked at it."""
 
-
-class _Watched(Sequence[Any]):
-    """A sequence that remembers which of its items were read."""
-
-    def __init__(self, items: Sequence[Any]) -> None:
-        self._items, self.read = list(items), set[int]()
-
-    def __len__(self) -> int:
-        return len(self._items)
+    asked = False
 
     def __getitem__(self, index: Any) -> Any:
-        self.read.update(range(len(self._items))[index] if isinstance(index, slice) else [index % len(self._items)])
-        return self._items[index]
+        self.asked = True
+        return super().__getitem__(index)
+
+    def __iter__(self) -> Iterator[int]:
+        self.asked = True
+        return super().__iter__()
 
 
 @paddle.no_grad()
 def make_plan(model: MultiTaskModel, tasks: Sequence[str], size: Size | None, batch: int | None) -> Plan:
-    """Returns the plan for a model; runs it once on a black picture to see what each head reads.
+    """The plan for a model; runs it once on a black image for the shapes and the names of its outputs.
 
     Raises:
-        ValueError: if the model refuses pictures of ``size``.
+        ValueError: if the model refuses images of ``size``.
     """
     model.eval()
     height, width = size or _PROBE
@@ -98,12 +89,12 @@ def make_plan(model: MultiTaskModel, tasks: Sequence[str], size: Size | None, ba
         raise ValueError(f"the model cannot be exported for inputs of {height} x {width} (H x W): {error}") from error
     heads = {}
     for task in tasks:
-        levels, sides = _Watched(features), _Watched((height, width))
-        outputs = sorted(model.heads[task](levels, sides))
+        head, sides = model.head(task), _Sides((height, width))
+        outputs = sorted(head({name: features[name] for name in head.reads}, sides))
         # A fixed size is written into the graph instead of being asked for
-        heads[task] = HeadPlan(tuple(sorted(levels.read)), size is None and bool(sides.read), tuple(outputs))
-    used = sorted({level for head in heads.values() for level in head.levels})
-    shapes = {i: (features[i].shape[1], *(features[i].shape[2:] if size else (None, None))) for i in used}
+        heads[task] = HeadPlan(head.reads, size is None and sides.asked, tuple(outputs))
+    used = [name for name in features if any(name in head.reads for head in heads.values())]
+    shapes = {n: (features[n].shape[1], *(features[n].shape[2:] if size else (None, None))) for n in used}
     return Plan(size, batch, heads, shapes)
 
 
@@ -126,37 +117,31 @@ def inference_copy(model: MultiTaskModel, pointwise: Literal["linear", "conv"] =
             if isinstance(child, nn.Dropout | nn.Dropout2D):
                 setattr(layer, name, nn.Identity())
     if pointwise == "conv":
-        backbone = copied.backbone
-        if not hasattr(backbone, "use_pointwise_convolutions"):
-            raise ValueError(
-                f"--pointwise conv: {type(backbone).__name__} has no linears that can become 1x1 convolutions; "
-                "leave the flag out (the default is linear)"
-            )
-        backbone.use_pointwise_convolutions()
+        copied.backbone.use_pointwise_convolutions()
     return copied
 
 
-class _TrunkGraph(nn.Layer):
-    def __init__(self, model: MultiTaskModel, levels: Sequence[int]) -> None:
+class _BackboneGraph(nn.Layer):
+    def __init__(self, model: MultiTaskModel, names: Sequence[str]) -> None:
         super().__init__()
-        self.model, self.levels = model, list(levels)
+        self.model, self.names = model, list(names)
 
     def forward(self, images: paddle.Tensor) -> list[paddle.Tensor]:
         features = self.model.backbone(self.model.normalise(images))
-        return [features[level] for level in self.levels]
+        return [features[name] for name in self.names]
 
 
 class _HeadGraph(nn.Layer):
-    def __init__(self, head: nn.Layer, plan: HeadPlan, size: Size | None) -> None:
+    def __init__(self, head: Head, plan: HeadPlan, size: Size | None) -> None:
         super().__init__()
-        self.head, self.levels, self.outputs = head, list(plan.levels), list(plan.outputs)
+        self.head, self.names, self.outputs = head, list(plan.reads), list(plan.outputs)
         self.needs_size, self.size = plan.needs_size, size or _PROBE  # a head that does not ask never sees the probe's
 
     def forward(self, inputs: list[paddle.Tensor]) -> list[paddle.Tensor]:
-        # Levels that the head does not read stay None: the exporter refuses inputs without a use.
-        features = [None] * (self.levels[-1] + 1)
-        for index in range(len(self.levels)):
-            features[self.levels[index]] = inputs[index]
+        # Indices, not zip(strict=True): Paddle's exporter rewrites zip and does not know the keyword.
+        features = {}
+        for index in range(len(self.names)):
+            features[self.names[index]] = inputs[index]
         size = (inputs[-1][0], inputs[-1][1]) if self.needs_size else self.size
         raw = self.head(features, size)
         return [raw[name] for name in self.outputs]
@@ -174,13 +159,16 @@ def save_graphs(model: MultiTaskModel, plan: Plan, stems: Mapping[str, Path], tr
     """
     size = plan.size or (None, None)
     _save(
-        _TrunkGraph(model, list(plan.shapes)), [InputSpec([plan.batch, *size, 3], "uint8", IMAGES)], trunk, old_format
+        _BackboneGraph(model, list(plan.shapes)),
+        [InputSpec([plan.batch, *size, 3], "uint8", IMAGES)],
+        trunk,
+        old_format,
     )
     for task, head in plan.heads.items():
-        specs = [InputSpec([plan.batch, *plan.shapes[i]], "float32", feature_name(i)) for i in head.levels]
+        specs = [InputSpec([plan.batch, *plan.shapes[i]], "float32", i) for i in head.reads]
         if head.needs_size:
             specs.append(InputSpec([2], "int32", IMAGE_SIZE))
-        _save(_HeadGraph(model.heads[task], head, plan.size), [specs], stems[task], old_format)
+        _save(_HeadGraph(model.head(task), head, plan.size), [specs], stems[task], old_format)
 
 
 def _save(graph: nn.Layer, specs: list[Any], path: Path, old_format: bool) -> None:

@@ -10,13 +10,14 @@ One graph per head: any subset of heads can be run, the trunk runs once, and par
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from ppmtl.config import ConfigTree, check, dump
-from ppmtl.config.settings import InferSettings, Positive, TaskPart
+from ppmtl.config.parts import Part
+from ppmtl.config.settings import InferSettings, Positive
 from ppmtl.structures import ClassList
 
 SETTINGS_FILE = "infer_cfg.yml"
@@ -24,6 +25,7 @@ REPORT_FILE = "export_report.json"
 IMAGES = "images"  # the trunk's input
 IMAGE_SIZE = "image_size"  # a head's input that no trunk output gives: int32 (2,) [H, W] of the network input
 
+TaskPart = Annotated[Callable[..., Any], Part("ppmtl.tasks")]
 GraphFormat = Literal["paddle", "paddle-json", "onnx"]
 SUFFIXES: dict[str, tuple[str, ...]] = {  # of the files that make one graph; the first is the graph itself
     "paddle": (".pdmodel", ".pdiparams"),

@@ -19,23 +19,21 @@ import paddle
 
 from ppmtl.bundle.engines.backend import open_backend
 from ppmtl.bundle.reading import read_bundle
+from ppmtl.data.reader import Reader
 from ppmtl.models.backend import PaddleBackend
 from ppmtl.models.multitask import MultiTaskModel
-from ppmtl.predict.evaluate import Dataset, evaluate
+from ppmtl.predict.evaluate import EvalSet, evaluate
 from ppmtl.predict.pipeline import Backend, Pipeline
 from ppmtl.structures import Sample, Size
 from ppmtl.tasks.base import Task
 
-# Largest absolute difference that passes. Measured on the demo model: 2e-6 for probabilities, 7e-7 for scores, 3e-4 px
-# for boxes of up to 700 px, no change of any metric; the networks of the paper are ten times deeper.
-TOLERANCES: dict[str, float] = {
-    "probs": 1e-4,  # segmentation, classification
-    "scores": 1e-4,  # detection
-    "boxes": 0.05,  # detection, pixels of the network input
-    "metric": 0.002,  # every task's primary metric; a near tie may fall the other way on few pictures
-    "bf16_metric": 0.005,  # the same in bfloat16, where numbers differ by some 7e-3 and only the metric can judge
-}
-OTHER_OUTPUT = 1e-4  # of an output that is none of these, relative to its largest value
+# How far a task's primary metric may move: a near tie may fall the other way on few images; in bfloat16 numbers differ by
+# some 7e-3 and only the metric can judge. How far raw arrays may differ is said by the task (``Task.tolerances``). Measured on
+# the demo model: 2e-6 for probabilities, 7e-7 for scores, 3e-4 px for boxes of up to 700 px, no change of any metric; the
+# networks of the paper are ten times deeper.
+METRIC, BF16_METRIC = "metric", "bf16_metric"
+TOLERANCES: dict[str, float] = {METRIC: 0.002, BF16_METRIC: 0.005}
+OTHER_OUTPUT = 1e-4  # of an output that its task names no tolerance for, relative to its largest value
 _NOISE_SIZE: Size = (360, 640)
 
 
@@ -45,7 +43,7 @@ class Pictures:
 
     origin: str
     count: int
-    dataset: Dataset
+    dataset: Reader | _Noise
     labelled: bool
 
 
@@ -95,7 +93,7 @@ class _Noise:
         return Sample(f"random image {index}", cv2.resize(coarse, _NOISE_SIZE[::-1], interpolation=cv2.INTER_CUBIC))
 
 
-def labelled_pictures(dataset: Dataset, origin: str, count: int) -> Pictures:
+def labelled_pictures(dataset: Reader, origin: str, count: int) -> Pictures:
     """Returns the first ``count`` pictures of a validation set."""
     return Pictures(origin, min(count, len(dataset)), dataset, labelled=True)
 
@@ -151,9 +149,13 @@ class _Comparer:
 
 def _measure(task: Task, pictures: Pictures, backend: Backend, batch: int) -> tuple[str | None, dict[str, float]]:
     """Returns the primary metric's name and all metrics; (None, {}) for pictures without labels."""
-    if pictures.labelled:
+    if not isinstance(pictures.dataset, _Noise):
         result = evaluate(
-            {task.name: task}, {task.name: pictures.dataset}, backend, batch_size=batch, limit=pictures.count
+            {task.name: task},
+            {task.name: EvalSet(pictures.dataset, (task.name,))},
+            backend,
+            batch_size=batch,
+            limit=pictures.count,
         )
         return result.metrics[task.name].primary, result.metrics[task.name].values
     pipeline = Pipeline({task.name: task}, backend, batch_size=batch)
@@ -226,7 +228,7 @@ def _check(
     primary, wanted = reference
     outputs, problems = {}, []
     for name, absolute in backend.largest.items():
-        allowed = None if bf16 else tolerances.get(name, OTHER_OUTPUT * backend.scale[name])
+        allowed = None if bf16 else {**task.tolerances, **tolerances}.get(name, OTHER_OUTPUT * backend.scale[name])
         outputs[name] = Difference(absolute, absolute / max(backend.scale[name], 1e-30), allowed)
         if allowed is not None and not absolute <= allowed:
             problems.append(f"{task.name}.{name} differs by {absolute:.2g}, allowed {allowed:.2g}")

@@ -84,11 +84,11 @@ def write_bundle(
         "input": {
             "size": None if size is None else list(size),
             "batch": batch,
-            "min_side": max(spec.stride for spec in model.backbone.out_specs),
+            "min_side": max(spec.stride for spec in model.backbone.out_specs.values()),
         },
-        "trunk": {"file": TRUNK, "outputs": plan.trunk_outputs},
+        "trunk": {"file": TRUNK, "outputs": list(plan.shapes)},
         "heads": {
-            task: {"file": stem, "inputs": plan.head_inputs(task), "outputs": list(plan.heads[task].outputs)}
+            task: {"file": stem, "inputs": plan.heads[task].inputs, "outputs": list(plan.heads[task].outputs)}
             for task, stem in heads.items()
         },
         "tasks": {task: _at_size(node, size) for task, node in content.tasks.items()},
@@ -122,8 +122,9 @@ def _write_graphs(
 
 def _at_size(node: Mapping[str, Any], size: Size | None) -> dict[str, Any]:
     """Returns a task's settings, its views brought to the one size that a fixed graph takes; mirroring stays."""
+    node = {key: value for key, value in node.items() if key != "classes"}
     if size is None:
-        return dict(node)
+        return node
     kept = {key: value for key, value in node.items() if key != "long_side"}
     views = {"sizes": [list(size)], **{k: v for k, v in (node.get("tta") or {}).items() if k == "flip"}}
     return kept | {"input_size": list(size), "tta": views}

@@ -217,7 +217,9 @@ class _Checker:
 def _is_settable(target: Callable[..., Any], parameter: inspect.Parameter) -> bool:
     if parameter.kind is inspect.Parameter.KEYWORD_ONLY:
         return True
-    return h.is_dataclass(target) and parameter.kind not in _VARIADIC
+    if not h.is_dataclass(target) or any(field.kw_only for field in dataclasses.fields(target)):  # type: ignore[arg-type]
+        return False  # positional arguments are supplied by the program
+    return parameter.kind not in _VARIADIC
 
 
 def _type_hints(target: Callable[..., Any]) -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """What a run is: the typed settings of the whole config, with defaults and units.
 
-Every field is a YAML key. ``config.py`` checks a config against these classes and reports all problems at once.
+Every field is a YAML key. Names are wires: a head names the features it reads and the task it answers; a view of a source and
+an evaluation set name their tasks. Where a name is left out, it is the part's own key: head "seg" answers task "seg".
 """
 
 from __future__ import annotations
@@ -12,12 +13,10 @@ from typing import Annotated, Any, Literal
 
 from annotated_types import Ge, Gt, Interval
 
-from ppmtl.config import Part
+from ppmtl.config.parts import Part
 
 Backbone = Annotated[Callable[..., Any], Part("ppmtl.models.backbones")]
-Head = Annotated[Callable[..., Any], Part("ppmtl.models.heads")]
-TaskPart = Annotated[Callable[..., Any], Part("ppmtl.tasks")]
-Dataset = Annotated[Callable[..., Any], Part("ppmtl.data.readers")]
+Reader = Annotated[Callable[..., Any], Part("ppmtl.data.readers")]
 Transform = Annotated[Callable[..., Any], Part("ppmtl.data.transforms")]
 Balance = Annotated[Callable[..., Any], Part("ppmtl.train.balance")]
 Positive = Annotated[int, Ge(1)]
@@ -27,7 +26,7 @@ _DURATION = re.compile(r"\s*(\d+(?:\.\d+)?)\s*(epochs?|steps?)\s*\Z")
 
 
 def to_steps(duration: str | int, steps_per_epoch: int) -> int:
-    """Returns a duration in optimizer steps.
+    """A duration in optimizer steps.
 
     Args:
         duration: "5 epochs", "0.5 epochs", "200 steps", or a whole number of steps.
@@ -53,14 +52,34 @@ class ClassSettings:
         count: how many; may be left out when ``names`` is given, and is checked against it when both are.
         names: a list of names, or a file under ``data_root``: one name (or "id name") per line, or a COCO json whose
             categories are taken. None: the classes are called "0", "1", ...
+        ids: the numbers of the classes in the user's files, one per name of a list; () = 0, 1, ... or those of the file.
     """
 
     count: Positive | None = None
     names: str | tuple[str, ...] | None = None
+    ids: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
         if self.count is None and self.names is None:
             raise ValueError("give count, or names (a list, a text file or a COCO json), or both")
+        if self.ids and not isinstance(self.names, tuple):
+            raise ValueError("ids number the names of a list; give names as a list too")
+
+
+@dataclass(frozen=True)
+class TaskSettings:
+    """One task: its type with that type's own keys, and ``classes``."""
+
+    part: Callable[..., Any]
+    classes: ClassSettings
+
+
+@dataclass(frozen=True)
+class HeadSettings:
+    """One head: its type with that type's own keys, and ``answers``: the task that it answers; None = that of its name."""
+
+    part: Callable[..., Any]
+    answers: str | None = None
 
 
 @dataclass(frozen=True)
@@ -68,28 +87,69 @@ class ModelSettings:
     """The network: one backbone, one head per task. ``mean`` and ``std`` are of RGB in 0..1 and live in the model."""
 
     backbone: Backbone
-    heads: dict[str, Head]
+    heads: dict[str, Annotated[HeadSettings, Part("ppmtl.models.heads")]]
     mean: Triple = (0.485, 0.456, 0.406)
     std: Triple = (0.229, 0.224, 0.225)
+
+    def answers(self) -> dict[str, str]:
+        """{head: the task that it answers}."""
+        return {name: head.answers or name for name, head in self.heads.items()}
+
+
+@dataclass(frozen=True)
+class ViewSettings:
+    """One way in which a source shows its samples.
+
+    Attributes:
+        transforms: applied in order, geometry first (it is moved once, at the end), colour after it.
+        tasks: which tasks the result supervises.
+    """
+
+    transforms: tuple[Transform, ...]
+    tasks: tuple[str, ...]
 
 
 @dataclass(frozen=True)
 class SourceSettings:
-    """One endless stream of training batches.
+    """One endless stream of training batches, with one view (``transforms``, ``tasks``) or several (``views``).
 
     Attributes:
         dataset: the reader.
-        transforms: applied in order, geometry first (it is moved once, at the end), colour after it.
         batch_size: per process.
-        tasks: which tasks its labels supervise.
-        sampler: "shuffle" sees every picture once per pass; "class_balanced" draws a class, then one of its pictures.
+        transforms: of the only view.
+        tasks: which tasks the only view supervises; () = the task of the source's own name.
+        views: {name: view}: every drawn sample is read once and goes through each of them.
+        sampler: "shuffle" sees every image once per pass; "class_balanced" draws a class, then one of its images.
     """
 
-    dataset: Dataset
-    transforms: tuple[Transform, ...]
+    dataset: Reader
     batch_size: Positive
-    tasks: tuple[str, ...]
+    transforms: tuple[Transform, ...] = ()
+    tasks: tuple[str, ...] = ()
+    views: dict[str, ViewSettings] = field(default_factory=dict)
     sampler: Literal["shuffle", "class_balanced", "sequential"] = "shuffle"
+
+    def __post_init__(self) -> None:
+        if self.views and (self.transforms or self.tasks):
+            raise ValueError("give transforms and tasks (one view), or views that have their own, not both")
+        if any(not view.tasks for view in self.views.values()):
+            raise ValueError("every view needs tasks, the list of tasks that it supervises")
+
+    def all_views(self, name: str) -> dict[str, ViewSettings]:
+        """{view: settings}; the only view of a source without ``views`` is called "" (``name`` is the source's)."""
+        return self.views or {"": ViewSettings(self.transforms, self.tasks or (name,))}
+
+    def all_tasks(self, name: str) -> tuple[str, ...]:
+        """The tasks that any view of the source called ``name`` supervises, each once, in order."""
+        return tuple(dict.fromkeys(task for view in self.all_views(name).values() for task in view.tasks))
+
+
+@dataclass(frozen=True)
+class EvalSetSettings:
+    """One labelled data set: its type with that type's own keys, and ``tasks``: () = the task of the set's own name."""
+
+    part: Callable[..., Any]
+    tasks: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -104,10 +164,11 @@ class OptimizerSettings:
         clip_norm: global gradient norm; None = no clipping.
         task_clip_norm: norm of each task's own gradient, clipped before the tasks are added up; None = no clipping.
             Costs one copy of the gradients per task.
-        no_decay: parameters whose names start with one of these get no weight decay, e.g. "backbone.norm0".
-        backbone_lr_multiplier: factor on the backbone's learning rate.
+        no_decay: parts of the model by name without weight decay, e.g. "backbone.norm0".
+        multipliers: {part of the model by name: factor on its learning rate}, e.g. {"heads.seg": 10, "backbone": 0.1};
+            the longest name that fits a parameter counts.
         layer_decay: learning rate factor per backbone block, from its last block down to its stem; 1 = off. .8 to .95
-            is usual when a pretrained trunk is fine-tuned.
+            is usual when a pretrained backbone is fine-tuned.
         scale_lr: multiply the learning rate by the number of processes ("linear") or its root ("sqrt"). Never done
             unasked: the paper's rate is stated for its own batch.
     """
@@ -122,7 +183,7 @@ class OptimizerSettings:
     task_clip_norm: Annotated[float, Gt(0)] | None = None
     decay_1d: bool = False
     no_decay: tuple[str, ...] = ()
-    backbone_lr_multiplier: Annotated[float, Gt(0)] = 1.0
+    multipliers: dict[str, Annotated[float, Gt(0)]] = field(default_factory=dict)
     layer_decay: Annotated[float, Interval(gt=0, le=1)] = 1.0
     scale_lr: Literal["none", "linear", "sqrt"] = "none"
 
@@ -202,21 +263,26 @@ class TrainSettings:
 
     @property
     def total_steps(self) -> int:
-        """Returns the number of optimizer steps of the whole schedule."""
+        """The number of optimizer steps of the schedule."""
         return self.epochs * self.steps_per_epoch
 
 
 @dataclass(frozen=True)
 class EvalSettings:
-    """Validation: one labelled data set per task.
+    """Validation.
 
     Attributes:
-        datasets: {task: reader}.
-        batch_size: pictures whose inputs run together.
+        datasets: {name: labelled data set}. One with several tasks is read once; tasks that show an image alike share one
+            run of the backbone.
+        batch_size: images whose inputs run together.
     """
 
-    datasets: dict[str, Dataset] = field(default_factory=dict)
+    datasets: dict[str, Annotated[EvalSetSettings, Part("ppmtl.data.readers")]] = field(default_factory=dict)
     batch_size: Positive = 1
+
+    def tasks(self) -> dict[str, tuple[str, ...]]:
+        """{data set: the tasks that it measures}."""
+        return {name: dataset.tasks or (name,) for name, dataset in self.datasets.items()}
 
 
 @dataclass(frozen=True)
@@ -244,8 +310,7 @@ class Settings:
 
     data_root: str
     save_dir: str
-    classes: dict[str, ClassSettings]
-    tasks: dict[str, TaskPart]
+    tasks: dict[str, Annotated[TaskSettings, Part("ppmtl.tasks")]]
     model: ModelSettings
     sources: dict[str, SourceSettings]
     optimizer: OptimizerSettings = field(default_factory=OptimizerSettings)

@@ -11,6 +11,7 @@ An override ``-o a.b=1`` acts like one more child file; list items are reached b
 
 from __future__ import annotations
 
+import copy
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -37,6 +38,29 @@ class ConfigTree:
     data: dict[str, Any]
     origins: dict[str, str]
     file: str
+
+    def with_values(self, values: Mapping[str, Any], origin: str) -> ConfigTree:
+        """The tree with other values; ``origin`` is who says so."""
+        data, origins = copy.deepcopy(self.data), dict(self.origins)
+        for path, value in values.items():
+            *parents, key = path.split(".")
+            node = data
+            for name in parents:
+                node = node[int(name)] if isinstance(node, list) else node.setdefault(name, {})
+            node[key] = value
+            origins[path] = origin
+        return ConfigTree(data, origins, self.file)
+
+    def without(self, paths: Sequence[str]) -> ConfigTree:
+        """The tree without these keys."""
+        data = copy.deepcopy(self.data)
+        for path in paths:
+            *parents, key = path.split(".")
+            node: Any = data
+            for name in parents:
+                node = node[name]
+            del node[key]
+        return ConfigTree(data, dict(self.origins), self.file)
 
     def dump(self) -> str:
         """Returns the resolved config as YAML without parents; loading it again gives the same data."""

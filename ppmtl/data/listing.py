@@ -1,4 +1,4 @@
-"""Small helpers that readers share: where paths start, text files, and long lists of complaints made short."""
+"""Small helpers that readers share: where paths start, and reading text and JSON files."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from ppmtl.data.findings import shorten
+from ppmtl.data.findings import Finding
 
 
 def under(root: str | Path, path: str) -> Path:
@@ -15,18 +15,9 @@ def under(root: str | Path, path: str) -> Path:
     return Path(root) / path
 
 
-def require_files(files: Iterable[Path], source: str | Path) -> None:
-    """Checks that every file exists.
-
-    Raises:
-        ValueError: listing the first ten missing files and their number; ``source`` is who asks for them.
-    """
-    missing = [file for file in files if not file.is_file()]
-    if missing:
-        raise ValueError(
-            f"{source}: {len(missing)} files are listed but missing; restore them, or remove them from the list:\n"
-            f"{shorten(missing)}"
-        )
+def missing_files(files: Iterable[Path]) -> list[Finding]:
+    """A finding for every file that does not exist."""
+    return [Finding(str(file), "no such file") for file in files if not file.is_file()]
 
 
 def read_text(path: Path) -> str:

@@ -1,8 +1,8 @@
-"""A source: one data set + transforms + sampler = an endless stream of batches that can be entered at any step.
+"""A source: one data set + views + sampler = an endless stream of batches that can be entered at any step.
 
 Nothing is remembered between steps. Which samples a step takes, and every random draw of their augmentation, are a pure
 function of (seed, source name, number of the sample in the run). So the number of workers changes nothing, how samples are
-dealt out to processes and accumulated batches changes nothing either, and a resumed run needs only its step number.
+split over processes and accumulated batches changes nothing either, and a resumed run needs only its step number.
 """
 
 from __future__ import annotations
@@ -13,14 +13,16 @@ import shutil
 import zlib
 from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol
+from typing import Any, Literal
 
 import cv2
 import numpy as np
 
 from ppmtl.data.canvas import Transform, augment
+from ppmtl.data.reader import Reader
 from ppmtl.data.workers import end_with_parent
-from ppmtl.structures import ClassList, Sample
+from ppmtl.structures import Sample
+from ppmtl.tasks.base import Task
 
 log = logging.getLogger(__name__)
 
@@ -33,35 +35,12 @@ _SHUFFLE, _BALANCE, _AUGMENT = range(3)
 _SHARED_MEMORY_BYTES = 2**30
 
 
-class Dataset(Protocol):
-    """What a reader offers (``ppmtl/data/readers``)."""
-
-    classes: ClassList
-
-    def __len__(self) -> int: ...
-
-    def __getitem__(self, index: int, /) -> Sample: ...
-
-    def path(self, index: int) -> str:
-        """Returns the picture file of a sample without reading it."""
-
-    def describe(self) -> str:
-        """Returns one line with counts."""
-
-
-class Collates(Protocol):
-    """The part of a task that a source uses (a task in ``ppmtl/tasks`` has it)."""
-
-    def collate(self, samples: Sequence[Sample]) -> dict[str, np.ndarray]:
-        """Returns the target arrays of a batch; none of them may have zero elements."""
-
-
 @dataclass(frozen=True)
 class Batch:
-    """One training batch.
+    """One training batch of one view.
 
     Attributes:
-        images: (B, H, W, 3) uint8 RGB, or float32 on the same 0..255 scale. numpy from ``Source.batch``, Paddle tensors
+        images: (B, H, W, 3) uint8 RGB, or float32 on the same 0..255 scale. numpy from ``Source.batches``, Paddle tensors
             from ``Source.loader``.
         targets: {task: {target name: array or tensor}}.
     """
@@ -70,14 +49,21 @@ class Batch:
     targets: Mapping[str, Mapping[str, Any]]
 
 
+@dataclass(frozen=True)
+class SourceView:
+    """One way in which a source shows its samples: transforms, and the tasks that the result supervises."""
+
+    transforms: tuple[Transform, ...]
+    tasks: Mapping[str, Task[Any]]
+
+
 class Source:
-    """An endless, stateless stream of batches.
+    """An endless, stateless stream of batches: one data set, one sampler, one or more views of every sample.
 
     Args:
         name: its key in the config; part of every random seed, so sources do not share draws.
-        dataset: the reader.
-        transforms: applied in order to every sample.
-        tasks: {task name: task} whose targets a batch carries.
+        reader: the data set.
+        views: {name: view}. A single view is called "" and takes the sample's own random draws; others add their name.
         batch_size: samples per step and process.
         seed: of the run.
         sampler: "shuffle" = a new permutation per pass, each sample once per pass over all processes together;
@@ -95,9 +81,8 @@ class Source:
     def __init__(
         self,
         name: str,
-        dataset: Dataset,
-        transforms: Sequence[Transform],
-        tasks: Mapping[str, Collates],
+        reader: Reader,
+        views: Mapping[str, SourceView],
         *,
         batch_size: int,
         seed: int,
@@ -106,50 +91,58 @@ class Source:
         world_size: int = 1,
         repeat: int | None = None,
     ) -> None:
-        if len(dataset) == 0:
+        if len(reader) == 0:
             raise ValueError(f"source '{name}': the data set has no samples; check its paths")
-        self.name, self.dataset, self.transforms, self.tasks = name, dataset, tuple(transforms), dict(tasks)
+        self.name, self.reader, self.views = name, reader, dict(views)
         self.batch_size, self.sampler, self.rank, self.world_size = batch_size, sampler, rank, world_size
         self.repeat = repeat
         self._entropy = (seed, zlib.crc32(name.encode()))
         self._passes: dict[int, np.ndarray] = {}
-        self._by_class: list[np.ndarray] = _by_class(name, dataset) if sampler == "class_balanced" else []
+        self._by_class: list[np.ndarray] = _by_class(name, reader) if sampler == "class_balanced" else []
 
     def indices(self, step: int) -> list[int]:
-        """Returns the data set indices of this process's batch at ``step``, in batch order."""
+        """The data set indices of this process's batch at ``step``, in batch order."""
         return [self._index(step, position) for position in range(self.batch_size)]
 
     def files(self, step: int) -> list[str]:
-        """Returns the picture files of this process's batch at ``step``, without reading them."""
-        return [self.dataset.path(index) for index in self.indices(step)]
+        """The image files of this process's batch at ``step``, without reading them."""
+        return [self.reader.path(index) for index in self.indices(step)]
 
-    def sample(self, step: int, position: int) -> Sample:
-        """Returns sample ``position`` of this process's batch at ``step``, read and augmented."""
-        rng = self._rng(_AUGMENT, self._place(step, position))
-        return augment(self.dataset[self._index(step, position)], self.transforms, rng)
+    def samples(self, step: int, position: int) -> dict[str, Sample]:
+        """{view: sample ``position`` of this process's batch at ``step``}; read once, augmented for every view."""
+        sample, place = self.reader[self._index(step, position)], self._place(step, position)
+        found = {}
+        for view, settings in self.views.items():
+            rng = self._rng(_AUGMENT, place, *([zlib.crc32(view.encode())] if view else []))
+            found[view] = augment(sample, settings.transforms, rng, self._draw)
+        return found
 
-    def batch(self, step: int) -> Batch:
-        """Returns the batch of ``step`` as numpy arrays.
+    def batches(self, step: int) -> dict[str, Batch]:
+        """{view: the batch of ``step``} as numpy arrays.
 
         Raises:
-            ValueError: if a file is unreadable or lacks a label, or the transforms leave pictures of several sizes.
+            ValueError: if a file is unreadable or lacks a label, or the transforms leave images of several sizes.
         """
-        samples = [self.sample(step, position) for position in range(self.batch_size)]
+        samples = [self.samples(step, position) for position in range(self.batch_size)]
+        return {view: self._batch(view, [of_views[view] for of_views in samples]) for view in self.views}
+
+    def _batch(self, view: str, samples: Sequence[Sample]) -> Batch:
+        settings = self.views[view]
         if len({sample.size for sample in samples}) > 1:
-            names = ", ".join(type(transform).__name__ for transform in self.transforms) or "(none)"
+            names = ", ".join(type(transform).__name__ for transform in settings.transforms) or "(none)"
             sizes = "; ".join(f"{sample.path} {sample.size}" for sample in samples)
             raise ValueError(
-                f"source '{self.name}': the pictures of a batch need one (height, width), got {sizes}; its transforms "
+                f"source '{self.name}': the images of a batch need one (height, width), got {sizes}; its transforms "
                 f"are {names}: add pad_crop or resize after the last one that changes the size, or set batch_size to 1"
             )
-        targets = {task: self.tasks[task].collate(samples) for task in self.tasks}
+        targets = {name: task.collate(samples) for name, task in settings.tasks.items()}
         for task, arrays in targets.items():
             for key, array in arrays.items():
                 assert array.size, f"{task}.{key}: Paddle's DataLoader cannot carry zero-size arrays; collate must pad"
         return Batch(np.stack([sample.image for sample in samples]), targets)
 
-    def loader(self, start_step: int, num_steps: int, num_workers: int) -> Generator[Batch, None, None]:
-        """Yields the batches of ``num_steps`` steps from ``start_step`` on, as Paddle tensors.
+    def loader(self, start_step: int, num_steps: int, num_workers: int) -> Generator[dict[str, Batch], None, None]:
+        """Yields {view: batch} of ``num_steps`` steps from ``start_step`` on, as Paddle tensors.
 
         The stream is the same for every ``num_workers``; 0 builds batches in this process. Leaving the iterator (also
         by an exception) ends its workers.
@@ -161,8 +154,12 @@ class Source:
         steps = _Steps(self, start_step, num_steps)
         return _from_workers(steps, num_workers) if num_workers else _in_this_process(steps)
 
+    def _draw(self, rng: np.random.Generator) -> Sample:
+        """Another sample for a transform that needs one."""
+        return self.reader[int(rng.integers(len(self.reader)))]
+
     def _place(self, step: int, position: int) -> int:
-        """Returns the number of a sample in the whole run's stream; the processes of a batch take turns.
+        """The number of a sample in the run's stream; the processes of a batch take turns.
 
         Everything random about a sample hangs on it, so two processes with batches of 4, one with 8, and one that
         accumulates two batches of 4 train on the same samples, augmented alike.
@@ -171,7 +168,7 @@ class Source:
         return (step * self.batch_size + position) * self.world_size + self.rank
 
     def _index(self, step: int, position: int) -> int:
-        count = len(self.dataset)
+        count = len(self.reader)
         place = self._place(step, position)
         if self.sampler == "class_balanced":
             rng = self._rng(_BALANCE, place)
@@ -182,30 +179,29 @@ class Source:
         return int(self._permutation(place // count)[place % count])
 
     def _permutation(self, number: int) -> np.ndarray:
-        """Returns the order of pass ``number``; the last two are kept, because a batch may straddle two passes."""
+        """The order of pass ``number``; the last two are kept, because a batch may straddle two passes."""
         if number not in self._passes:
             self._passes = {n: order for n, order in self._passes.items() if n == number - 1}
-            self._passes[number] = self._rng(_SHUFFLE, number).permutation(len(self.dataset))
+            self._passes[number] = self._rng(_SHUFFLE, number).permutation(len(self.reader))
         return self._passes[number]
 
     def _rng(self, *key: int) -> np.random.Generator:
         return np.random.default_rng([*self._entropy, *key])
 
 
-def _by_class(name: str, dataset: Dataset) -> list[np.ndarray]:
-    """Returns the sample indices of every class that has samples."""
-    class_indices = getattr(dataset, "class_indices", None)
-    if class_indices is None:
+def _by_class(name: str, reader: Reader) -> list[np.ndarray]:
+    """The sample indices of every class that has samples."""
+    of_sample = reader.class_indices()
+    if of_sample is None:
         raise ValueError(
-            f"source '{name}': sampler 'class_balanced' needs one class per picture, which {type(dataset).__name__} "
+            f"source '{name}': sampler 'class_balanced' needs one class per image, which {type(reader).__name__} "
             "has not; use sampler: shuffle"
         )
-    of_sample = class_indices()
     return [np.flatnonzero(of_sample == index) for index in np.unique(of_sample)]
 
 
 class _Steps:
-    """The steps of a stream as a map-style data set: item i is the whole batch of step ``start + i``.
+    """The steps of a stream as a map-style data set: item i is everything of step ``start + i``.
 
     Whole batches, because what a batch holds depends on its step: Paddle's batch sampler would have to carry (step,
     position) pairs, and its collate function would run without the tasks.
@@ -218,32 +214,34 @@ class _Steps:
         return self.count
 
     def __getitem__(self, index: int) -> dict[str, Any]:
-        """Returns {"images", "targets"}, or {"error": UTF-8 bytes}.
+        """{"views": {view: {"images", "targets"}}}, or {"error": UTF-8 bytes}.
 
         Paddle answers an exception in a worker with "Blocking queue is killed" in the main process, perhaps steps
         before the one it belongs to; so what a user can cause travels as a value, in order.
         """
         try:
-            batch = self.source.batch(self.start + index)
+            batches = self.source.batches(self.start + index)
         except (ValueError, OSError) as error:
             return {"error": np.frombuffer(f"{error}".encode() or b"unknown", np.uint8)}
-        return {"images": batch.images, "targets": batch.targets}
+        return {"views": {view: {"images": b.images, "targets": b.targets} for view, b in batches.items()}}
 
 
-def _in_this_process(steps: _Steps) -> Generator[Batch, None, None]:
+def _in_this_process(steps: _Steps) -> Generator[dict[str, Batch], None, None]:
     import paddle  # data is read by tools that run without Paddle
 
     for step in range(steps.start, steps.start + steps.count):
-        batch = steps.source.batch(step)
-        targets = {t: {k: paddle.to_tensor(a) for k, a in arrays.items()} for t, arrays in batch.targets.items()}
-        yield Batch(paddle.to_tensor(batch.images), targets)
+        batches = {}
+        for view, batch in steps.source.batches(step).items():
+            targets = {t: {k: paddle.to_tensor(a) for k, a in arrays.items()} for t, arrays in batch.targets.items()}
+            batches[view] = Batch(paddle.to_tensor(batch.images), targets)
+        yield batches
 
 
-def _from_workers(steps: _Steps, num_workers: int) -> Generator[Batch, None, None]:
+def _from_workers(steps: _Steps, num_workers: int) -> Generator[dict[str, Batch], None, None]:
     from paddle.io import DataLoader  # data is read by tools that run without Paddle
 
     name = steps.source.name
-    batches = iter(
+    items = iter(
         DataLoader(
             steps,
             batch_size=None,
@@ -255,7 +253,7 @@ def _from_workers(steps: _Steps, num_workers: int) -> Generator[Batch, None, Non
     try:
         for _ in range(len(steps)):
             try:
-                item = next(batches)
+                item = next(items)
             except SystemError as error:  # Paddle's "Blocking queue is killed"
                 raise RuntimeError(
                     f"source '{name}': a data worker died; its own message is printed above (none: it was killed, "
@@ -263,11 +261,11 @@ def _from_workers(steps: _Steps, num_workers: int) -> Generator[Batch, None, Non
                 ) from error
             if "error" in item:
                 raise ValueError(item["error"].numpy().tobytes().decode())
-            yield Batch(item["images"], item["targets"])
+            yield {view: Batch(**item["views"][view]) for view in steps.source.views}
     finally:
         # Its reader thread refers to the iterator, so dropping it would leave the workers running until the program
-        # ends; Paddle has no public way to say "enough".
-        batches._try_shutdown_all()
+        # ends; Paddle has no public way to stop it.
+        items._try_shutdown_all()
 
 
 def _start_worker(worker_id: int) -> None:  # noqa: ARG001

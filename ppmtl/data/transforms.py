@@ -17,7 +17,8 @@ from annotated_types import Ge, Gt, Interval
 
 from ppmtl.data import _colour
 from ppmtl.data._windows import corner_around, draw_corner, require_order, stretch, whole_pixels
-from ppmtl.data.canvas import Canvas, visible_shares
+from ppmtl.data.canvas import Canvas
+from ppmtl.data.labels import visible_shares
 from ppmtl.ops import affine
 from ppmtl.ops.affine import Interpolation
 from ppmtl.structures import Size

@@ -8,26 +8,33 @@ import numpy as np
 import paddle
 from paddle import nn
 
+from ppmtl.models.base import Backbone, Head
+
 Terms = dict[str, dict[str, paddle.Tensor]]
 
 
 class MultiTaskModel(nn.Layer):
-    """One backbone, one head per task; the backbone runs once however many heads are asked for.
+    """One backbone and its heads; the backbone runs once however many tasks are asked for.
 
     Args:
-        backbone: maps (B, 3, H, W) to a list of feature maps.
-        heads: {task: head}.
+        backbone: maps (B, 3, H, W) to named features.
+        heads: {name: head}.
+        answers: {head: task that it answers}; heads not named answer the task of their own name.
         mean, std: of RGB in 0..1. They live here and nowhere else, so training, export and serving cannot disagree.
 
+    Attributes:
+        head_of: {task: name of the head that answers it}, in the order of the heads.
+
     Raises:
-        ValueError: if there is no head, or mean and std are not three numbers each with std > 0.
+        ValueError: if there is no head, two heads answer one task, or mean and std are not three numbers with std > 0.
     """
 
     def __init__(
         self,
-        backbone: nn.Layer,
-        heads: Mapping[str, nn.Layer],
+        backbone: Backbone,
+        heads: Mapping[str, Head],
         *,
+        answers: Mapping[str, str] | None = None,
         mean: Sequence[float] = (0.485, 0.456, 0.406),
         std: Sequence[float] = (0.229, 0.224, 0.225),
     ) -> None:
@@ -38,14 +45,27 @@ class MultiTaskModel(nn.Layer):
             raise ValueError(f"mean and std must be three numbers each (R, G, B), std > 0; got {mean} and {std}")
         self.backbone = backbone
         self.heads = nn.LayerDict(dict(heads))
+        self.head_of = {(answers or {}).get(name, name): name for name in heads}
+        if len(self.head_of) != len(heads):
+            raise ValueError(f"every head must answer a task of its own, got {answers}")
         self.frozen: frozenset[str] = frozenset()
         shift = np.asarray(mean, np.float32).reshape(1, 3, 1, 1)
         scale = 1 / (255 * np.asarray(std, np.float32).reshape(1, 3, 1, 1))
         self.register_buffer("scale", paddle.to_tensor(scale), persistable=False)
         self.register_buffer("offset", paddle.to_tensor(-shift * 255 * scale), persistable=False)
 
+    def head(self, task: str) -> Head:
+        """The head that answers ``task``.
+
+        Raises:
+            ValueError: if there is none.
+        """
+        if task not in self.head_of:
+            raise ValueError(f"the model has no head for '{task}'; its tasks are {', '.join(self.head_of)}")
+        return self.heads[self.head_of[task]]
+
     def train(self) -> MultiTaskModel:
-        """Puts everything into training mode except the sublayers named in ``frozen`` (engine/freeze.py): no batch
+        """Puts everything into training mode except the sublayers named in ``frozen`` (train/freeze.py): no batch
         statistics, dropout or drop-path there.
 
         Call it on this model, not on what was wrapped around it for several processes: Paddle's ``train`` sets the mode
@@ -63,20 +83,18 @@ class MultiTaskModel(nn.Layer):
         tasks: Sequence[str] | None = None,
         targets: Mapping[str, Mapping[str, paddle.Tensor]] | None = None,
     ) -> Terms:
-        """Returns {task: loss terms} when there are targets, else {task: raw arrays}.
+        """{task: loss terms} when there are targets, else {task: raw arrays}.
 
         Args:
             images: (B, H, W, 3) uint8 or float32 0..255, RGB.
-            tasks: which heads to run; None = all, or with targets the heads that have some. Others are not executed.
-            targets: {task: {name: tensor}}; its keys are the heads to run, whatever ``tasks`` says.
+            tasks: which tasks to answer; None = all, or with targets those that have some. Other heads are not run.
+            targets: {task: {name: tensor}}; its keys are the tasks to answer, whatever ``tasks`` says.
 
         Raises:
             ValueError: if a task has no head, or the images are not (B, H, W, 3) (not checked while exporting).
         """
-        names = list(targets if targets is not None else self.heads if tasks is None else tasks)
-        unknown = [name for name in names if name not in self.heads]
-        if unknown:
-            raise ValueError(f"the model has no head for {unknown}; its tasks are {list(self.heads)}")
+        names = list(targets if targets is not None else self.head_of if tasks is None else tasks)
+        heads = {name: self.head(name) for name in names}
         if paddle.in_dynamic_mode() and (images.ndim != 4 or images.shape[3] != 3):
             raise ValueError(f"the model takes images (B, H, W, 3) RGB, got shape {images.shape}")
         x = self.normalise(images)
@@ -86,10 +104,10 @@ class MultiTaskModel(nn.Layer):
         size = x.shape[2:] if paddle.in_dynamic_mode() else paddle.shape(x)[2:]
         features = self.backbone(x)
         return {
-            name: self.heads[name](features, (size[0], size[1]), None if targets is None else targets[name])
-            for name in names
+            name: head(features, (size[0], size[1]), None if targets is None else targets[name])
+            for name, head in heads.items()
         }
 
     def normalise(self, images: paddle.Tensor) -> paddle.Tensor:
-        """Returns what the backbone sees, (B, 3, H, W) float32, of (B, H, W, 3) RGB images in 0..255."""
+        """What the backbone sees, (B, 3, H, W) float32, of (B, H, W, 3) RGB images in 0..255."""
         return images.astype("float32").transpose([0, 3, 1, 2]) * self.scale + self.offset

@@ -40,6 +40,18 @@ def translation(dx: float, dy: float) -> np.ndarray:
     return np.array([[1.0, 0.0, dx], [0.0, 1.0, dy]], np.float64)
 
 
+def stretch(size: Size, to: Size) -> np.ndarray:
+    """The affine that stretches an image of ``size`` (height, width) to ``to``, the aspect not kept."""
+    return scaling(to[1] / size[1], to[0] / size[0])
+
+
+def letterbox(size: Size, to: Size) -> np.ndarray:
+    """The affine that scales an image of ``size`` (height, width) into ``to``, aspect kept up to whole pixels, centred."""
+    factor = min(to[0] / size[0], to[1] / size[1])
+    height, width = max(1, round(size[0] * factor)), max(1, round(size[1] * factor))
+    return compose(stretch(size, (height, width)), translation((to[1] - width) // 2, (to[0] - height) // 2))
+
+
 def horizontal_flip(width: float) -> np.ndarray:
     """Returns the affine x -> width - x that mirrors a picture ``width`` pixels wide."""
     return np.array([[-1.0, 0.0, width], [0.0, 1.0, 0.0]], np.float64)

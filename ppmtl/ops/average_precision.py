@@ -12,7 +12,8 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from ppmtl.structures import ClassList, Detections, Size
+from ppmtl.ops.boxes import Detections
+from ppmtl.structures import ClassList, Size
 
 MAX_DETECTIONS = 100  # COCO's cut: the 100 best per picture AND class; beyond it nothing counts
 

@@ -1,10 +1,47 @@
-"""Box arithmetic on numpy arrays. Boxes are xyxy, in pixels of whatever picture the caller means."""
+"""Boxes on numpy arrays: xyxy, in pixels of whatever image the caller means."""
 
 from __future__ import annotations
+
+from dataclasses import dataclass
 
 import numpy as np
 
 from ppmtl.structures import Size
+
+
+@dataclass(frozen=True)
+class Detections:
+    """Boxes found in one image, best first.
+
+    Attributes:
+        boxes: (N, 4) float32 xyxy in original-image pixels.
+        scores: (N,) float32 in 0..1.
+        labels: (N,) int64 class indices.
+    """
+
+    boxes: np.ndarray
+    scores: np.ndarray
+    labels: np.ndarray
+
+    def __post_init__(self) -> None:
+        count = len(self.boxes)
+        if self.boxes.shape != (count, 4) or self.scores.shape != (count,) or self.labels.shape != (count,):
+            raise ValueError(
+                "Detections needs boxes (N, 4), scores (N,) and labels (N,), got "
+                f"{self.boxes.shape}, {self.scores.shape} and {self.labels.shape}"
+            )
+
+    def __len__(self) -> int:
+        return len(self.boxes)
+
+    def __getitem__(self, rows: slice | np.ndarray) -> Detections:
+        """Some of the detections: a slice, a mask (N,) bool or indices."""
+        return Detections(self.boxes[rows], self.scores[rows], self.labels[rows])
+
+    @staticmethod
+    def empty() -> Detections:
+        """Zero detections."""
+        return Detections(np.zeros((0, 4), np.float32), np.zeros((0,), np.float32), np.zeros((0,), np.int64))
 
 
 def clip_boxes(boxes: np.ndarray, size: Size) -> np.ndarray:

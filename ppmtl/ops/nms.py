@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from ppmtl.ops.boxes import iou_one_to_many
-from ppmtl.structures import Detections
+from ppmtl.ops.boxes import Detections, iou_one_to_many
 
 MAX_CANDIDATES = 30_000  # reference/model.md section 6: what is kept by score before suppression starts
 

@@ -1,4 +1,4 @@
-"""Turns an evaluation into text, JSON, CSV and pictures."""
+"""Turns an evaluation into text, JSON, CSV and plots."""
 
 from __future__ import annotations
 
@@ -7,37 +7,27 @@ import json
 import math
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 
+from ppmtl.files import atomic_write
+from ppmtl.predict.evaluate import Evaluation
+from ppmtl.tables import columns
 from ppmtl.tasks.base import Metrics
 
 
-class EvaluationLike(Protocol):
-    """An evaluation as the report needs it."""
-
-    @property
-    def metrics(self) -> dict[str, Metrics]: ...
-
-    @property
-    def seconds(self) -> dict[str, float]: ...
-
-    @property
-    def score(self) -> float: ...
-
-
-def one_line(result: EvaluationLike) -> str:
-    """Returns "seg miou 0.5123 | cls top1 0.8000 | det ap50 0.6000 | score 0.6374"."""
+def one_line(result: Evaluation) -> str:
+    """ "seg miou 0.5123 | cls top1 0.8000 | det ap50 0.6000 | score 0.6374"."""
     parts = [f"{task} {m.primary} {m.values[m.primary]:.4f}" for task, m in result.metrics.items()]
     return " | ".join([*parts, f"score {result.score:.4f}"])
 
 
-def text(result: EvaluationLike, *, classwise: bool = True) -> str:
-    """Returns the whole report for a terminal; the challenge's score is its last line."""
+def text(result: Evaluation, *, classwise: bool = True) -> str:
+    """The whole report for a terminal; the challenge's score is its last line."""
     lines: list[str] = []
     for task, metrics in result.metrics.items():
-        lines.append(f"== {task} ({result.seconds[task]:.3f} s per picture)")
+        lines.append(f"== {task} ({result.seconds[task]:.3f} s per image)")
         lines += [f"   {name:<22}{_number(value)}" for name, value in metrics.values.items()]
         if classwise and metrics.per_class:
             lines += [f"   {line}" for line in _table(metrics.per_class)]
@@ -46,7 +36,7 @@ def text(result: EvaluationLike, *, classwise: bool = True) -> str:
     return "\n".join(lines)
 
 
-def write(result: EvaluationLike, folder: Path, extra: Mapping[str, Any]) -> list[Path]:
+def write(result: Evaluation, folder: Path, extra: Mapping[str, Any]) -> list[Path]:
     """Writes metrics.json, per-class CSVs, confusion matrices and precision-recall curves; returns the paths.
 
     Args:
@@ -62,14 +52,15 @@ def write(result: EvaluationLike, folder: Path, extra: Mapping[str, Any]) -> lis
             task: {
                 "primary": m.primary,
                 **m.values,
-                "seconds_per_picture": result.seconds[task],
+                "seconds_per_image": result.seconds[task],
                 "per_class": m.per_class,
             }
             for task, m in result.metrics.items()
         },
     }
     written = [folder / "metrics.json"]
-    written[0].write_text(json.dumps(without_nan(document), indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    with atomic_write(written[0]) as temporary:
+        temporary.write_text(json.dumps(without_nan(document), indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     for task, metrics in result.metrics.items():
         if metrics.per_class:
             written.append(folder / f"{task}_per_class.csv")
@@ -85,7 +76,7 @@ def write(result: EvaluationLike, folder: Path, extra: Mapping[str, Any]) -> lis
 
 
 def without_nan(value: Any) -> Any:
-    """Returns the value with non-finite numbers as None: JSON has no NaN."""
+    """The value with non-finite numbers as None: JSON has no NaN."""
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     if isinstance(value, Mapping):
@@ -99,26 +90,19 @@ def _number(value: float) -> str:
     return "n/a" if math.isnan(value) else f"{value:.4f}"
 
 
-def _table(columns: Mapping[str, list[str] | list[float]]) -> list[str]:
-    cells = {
-        head: [c if isinstance(c, str) else (f"{c:.0f}" if head in _COUNTS else _number(c)) for c in column]
-        for head, column in columns.items()
-    }
-    widths = {head: max([len(head), *map(len, column)]) for head, column in cells.items()}
-    first = next(iter(cells))
-
-    def line(row: Mapping[str, str]) -> str:
-        return "  ".join(row[h].ljust(widths[h]) if h == first else row[h].rjust(widths[h]) for h in cells)
-
-    count = len(cells[first])
-    return [line({h: h for h in cells}), *(line({h: cells[h][i] for h in cells}) for i in range(count))]
+def _table(per_class: Mapping[str, list[str] | list[float]]) -> list[str]:
+    cells = [
+        [c if isinstance(c, str) else (f"{c:.0f}" if head in _COUNTS else _number(c)) for c in column]
+        for head, column in per_class.items()
+    ]
+    return columns(list(per_class), zip(*cells, strict=True)).splitlines()
 
 
-_COUNTS = {"pixels", "boxes", "pictures"}
+_COUNTS = {"pixels", "boxes", "images"}
 
 
 def new_figure(width: float, height: float) -> Any:
-    """Returns an empty matplotlib figure of that many inches."""
+    """An empty matplotlib figure of that many inches."""
     from matplotlib.figure import Figure  # not pyplot: no global state, no display needed; slow to import
 
     return Figure(figsize=(width, height), layout="constrained")

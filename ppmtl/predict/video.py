@@ -21,7 +21,6 @@ from tqdm import tqdm
 
 from ppmtl.predict.drawing import draw
 from ppmtl.predict.pipeline import Pipeline
-from ppmtl.predict.predictions import to_json
 
 _CODEC = "mp4v"
 _FALLBACK_FPS = 25.0  # for files that do not say, or say nonsense
@@ -141,6 +140,6 @@ def _annotated(
     """Yields (drawn frame, line of JSON) for the frames numbered from ``first`` on."""
     found = pipeline.predict(batch, [f"frame {first + i}" for i in range(len(batch))])
     for index, (image, predictions) in enumerate(zip(batch, found, strict=True)):
-        answers = {name: to_json(p, pipeline.tasks[name].classes) for name, p in predictions.items()}
+        answers = {name: pipeline.tasks[name].to_json(p) for name, p in predictions.items()}
         document = {"frame": first + index, "second": round((first + index) / fps, 4), **answers}
         yield draw(image, predictions, pipeline.tasks, threshold), json.dumps(document, ensure_ascii=False)

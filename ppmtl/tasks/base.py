@@ -1,73 +1,27 @@
-"""What a task is: WHAT is asked of a picture, independent of HOW a head answers (numpy only, never imports paddle).
+"""What a task is: WHAT is asked of an image, independent of HOW a head answers (numpy only, never imports paddle).
 
-A task turns samples into target arrays, a head's raw arrays into a prediction in original-image coordinates, merges the
-predictions of several views, and measures. Any head that emits the task's raw arrays works with all of it.
+A task type is one file in this folder: it turns labels into target arrays and a head's raw arrays into a prediction in
+original-image coordinates, merges the predictions of several views, measures, draws and writes JSON. No other room looks
+into a prediction. ``tests/contracts/test_tasks.py`` checks every file of the folder against what is declared here.
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from typing import Annotated, Any, Protocol
+from dataclasses import KW_ONLY, dataclass, field, replace
+from typing import Any, ClassVar, Generic, Protocol, TypeVar
 
 import numpy as np
-from annotated_types import Gt, Interval
 
 from ppmtl.ops.affine import Interpolation
-from ppmtl.ops.tiles import Window
-from ppmtl.structures import ClassList, ImageMeta, Prediction, Sample, Size
+from ppmtl.structures import ClassList, ImageMeta, Label, Sample, Size
+from ppmtl.tasks.views import Slicing, TestTimeAugmentation, View
 
 Raw = Mapping[str, np.ndarray]
-Share = Annotated[float, Interval(ge=0, lt=1)]
-
-
-@dataclass(frozen=True)
-class View:
-    """One way to show a picture to the network: stretched to ``size``, mirrored or not.
-
-    Attributes:
-        window: (x1, y1, x2, y2) whole pixels of the picture: only this part of it is shown; None = all of it.
-    """
-
-    size: Size
-    flip: bool = False
-    interpolation: Interpolation = "linear"
-    window: Window | None = None
-
-
-@dataclass(frozen=True)
-class TestTimeAugmentation:
-    """Several views of one picture instead of one.
-
-    Attributes:
-        scales: factors on the plain input size, e.g. (1.0, 1.2, 1.6).
-        sizes: explicit (height, width) of the views; replaces ``scales`` when given.
-        flip: add the mirrored picture of every view.
-        snap: view sides are rounded to the nearest multiple of this (1 = leave them).
-    """
-
-    __test__ = False  # pytest would collect a class named Test*
-
-    scales: tuple[Annotated[float, Gt(0)], ...] = (1.0,)
-    sizes: tuple[tuple[Annotated[int, Gt(0)], Annotated[int, Gt(0)]], ...] = ()
-    flip: bool = True
-    snap: Annotated[int, Gt(0)] = 1
-
-
-@dataclass(frozen=True)
-class Slicing:
-    """Show large pictures in overlapping tiles too, to the tasks that can put tiles together.
-
-    Attributes:
-        size: (height, width) of a tile in pixels of the picture; None = the task's own input size, so that a tile is
-            shown pixel by pixel. Best is the size of the pictures that the model was trained on.
-        overlap: (vertical, horizontal) share of a tile that the next one shows again. An object that is not well
-            smaller than the overlap may be seen whole by no tile; it is left to the view of the whole picture.
-    """
-
-    size: tuple[Annotated[int, Gt(0)], Annotated[int, Gt(0)]] | None = None
-    overlap: tuple[Share, Share] = (0.25, 0.25)
+P = TypeVar("P")  # the task's prediction of one image
+P_in = TypeVar("P_in", contravariant=True)
+L = TypeVar("L", bound=Label)
 
 
 @dataclass(frozen=True)
@@ -89,73 +43,81 @@ class Metrics:
     curves: dict[str, tuple[np.ndarray, np.ndarray]] = field(default_factory=dict)
 
 
-class Meter(Protocol):
+class Meter(Protocol[P_in]):
     """Collects predictions of a validation set and measures them at the end."""
 
-    def add(self, sample: Sample, prediction: Prediction) -> None:
-        """Takes one picture's labels and the prediction for it."""
+    def add(self, sample: Sample, prediction: P_in) -> None:
+        """Takes one image's labels and the prediction for it."""
 
     def state(self) -> Any:
-        """Returns everything added so far as plain arrays and lists, small enough to be sent to another process."""
+        """Everything added so far as plain arrays and lists, small enough to be sent to another process."""
 
     def merge(self, states: Sequence[Any], order: np.ndarray) -> None:
         """Replaces what was added by the states of several meters, so that the result has the bits of one meter's.
 
         Args:
             states: what :meth:`state` returned, one per process.
-            order: permutation that brings the pictures of all states, one state after the other, into the data set's
+            order: permutation that brings the images of all states, one state after the other, into the data set's
                 order. Sums of integers need not look at it; sums of floats and matchings of boxes do.
         """
 
     def result(self) -> Metrics:
-        """Returns the metrics of everything added so far."""
+        """The metrics of everything added so far."""
 
 
-class Merge(Protocol):
-    """Collects the views of ONE picture; memory stays at one view's plus one running sum."""
+class Merge(Protocol[P]):
+    """Collects the views of ONE image; memory stays at one view's plus one running sum."""
 
-    def add(self, prediction: Prediction) -> None:
+    def add(self, prediction: P) -> None:
         """Takes the prediction of one view, already in original-image coordinates."""
 
-    def result(self) -> Prediction:
-        """Returns the merged prediction. One view comes back unchanged, bit for bit."""
+    def result(self) -> P:
+        """The merged prediction. One view comes back unchanged, bit for bit."""
 
 
-class Task(ABC):
-    """One question asked of a picture. Subclasses are listed under ``ppmtl/tasks`` and chosen by ``type:``.
+@dataclass(eq=False)
+class Task(ABC, Generic[P]):
+    """One question asked of an image. Subclasses are chosen by ``type:``; their keyword-only fields are config keys.
 
     Args:
         name: the task's key in the config, e.g. "seg".
         classes: its classes.
-        input_size: (height, width) the picture is stretched to; None = the original size.
+        input_size: (height, width) the image is shown at; None = the original size.
+        letterbox: with ``input_size``: keep the aspect and pad, instead of stretching.
         long_side: instead of ``input_size``: the longer side in pixels, aspect kept.
-        interpolation: how the picture is resampled.
+        interpolation: how the image is resampled.
         tta: the views used when test-time augmentation is on.
     """
 
-    task_type: str
+    task_type: ClassVar[str]  # heads say by it which tasks they can answer
+    label_type: ClassVar[type[Label]]  # what a data set must have for an image
+    json_type: ClassVar[Any]  # the type of what to_json returns, for the service's documentation
+    tolerances: ClassVar[Mapping[str, float]]  # {raw array: largest absolute difference of an exported graph}
+    layer: ClassVar[int] = 1  # drawing order: masks 0, objects 1, text 2
+    section: ClassVar[str | None] = None  # of the challenge's submission; None = it does not ask for this
 
-    def __init__(
-        self,
-        name: str,
-        classes: ClassList,
-        *,
-        input_size: tuple[int, int] | None = None,
-        long_side: int | None = None,
-        interpolation: Interpolation = "linear",
-        tta: TestTimeAugmentation | None = None,
-    ) -> None:
-        if input_size is not None and long_side is not None:
+    name: str
+    classes: ClassList
+    _: KW_ONLY
+    input_size: tuple[int, int] | None = None
+    letterbox: bool = False
+    long_side: int | None = None
+    interpolation: Interpolation = "linear"
+    tta: TestTimeAugmentation = field(default_factory=TestTimeAugmentation)
+
+    def __post_init__(self) -> None:
+        if self.input_size is not None and self.long_side is not None:
             raise ValueError(
-                f"tasks.{name}: give input_size (stretch) or long_side (aspect kept), not both; "
-                f"got input_size={list(input_size)} and long_side={long_side}"
+                f"tasks.{self.name}: give input_size (stretch) or long_side (aspect kept), not both; "
+                f"got input_size={list(self.input_size)} and long_side={self.long_side}"
             )
-        self.name, self.classes = name, classes
-        self.input_size, self.long_side, self.interpolation = input_size, long_side, interpolation
-        self.tta = tta or TestTimeAugmentation()
+        if self.letterbox and self.input_size is None:
+            raise ValueError(f"tasks.{self.name}: letterbox pads to input_size; set it too")
+
+    # How the image is shown
 
     def plain_size(self, original: Size) -> Size:
-        """Returns the (height, width) at which a picture of ``original`` size is shown without augmentation."""
+        """The (height, width) at which an image of size ``original`` is shown without augmentation."""
         if self.input_size is not None:
             return self.input_size
         if self.long_side is None:
@@ -164,31 +126,25 @@ class Task(ABC):
         return max(1, round(original[0] * factor)), max(1, round(original[1] * factor))
 
     def views(self, original: Size, *, augment: bool) -> list[View]:
-        """Returns the views of a picture of ``original`` size; exactly one when ``augment`` is off."""
+        """The views of an image of size ``original``; exactly one when ``augment`` is off."""
         plain = self.plain_size(original)
         if not augment:
-            return [View(plain, interpolation=self.interpolation)]
-        snap = self.tta.snap
-        sizes: Sequence[Size] = self.tta.sizes or [
-            # int(x + .5): reference/model.md section 7, PaddleSeg's rounding of scaled sizes
-            (int(plain[0] * s + 0.5), int(plain[1] * s + 0.5))
-            for s in self.tta.scales
-        ]
-        snapped = [(max(snap, round(h / snap) * snap), max(snap, round(w / snap) * snap)) for h, w in sizes]
+            return [View(plain, interpolation=self.interpolation, letterbox=self.letterbox)]
         flips = (False, True) if self.tta.flip else (False,)
-        return [View(size, flip, self.interpolation) for size in snapped for flip in flips]
+        sizes = self.tta.sizes_for(plain)
+        return [View(size, flip, self.interpolation, letterbox=self.letterbox) for size in sizes for flip in flips]
 
     def tiles(self, original: Size, slicing: Slicing) -> list[View]:  # noqa: ARG002
-        """Returns views of parts of a large picture; none for tasks that cannot put them together."""
+        """Views of parts of a large image; none for tasks that cannot put them together."""
         return []
 
-    def join_tiles(self, whole: Prediction, tiles: Sequence[tuple[View, Prediction]], original: Size) -> Prediction:
-        """Returns the prediction for a picture that was also seen in ``tiles``.
+    def join_tiles(self, full: P, tiles: Sequence[tuple[View, P]], original: Size) -> P:
+        """The prediction for an image that was also seen in ``tiles``.
 
         Args:
-            whole: from the views of the whole picture, merged.
+            full: from the views of the full image, merged.
             tiles: (view, prediction in original coordinates) of what :meth:`tiles` returned.
-            original: (height, width) of the picture.
+            original: (height, width) of the image.
         """
         raise NotImplementedError(f"{type(self).__name__} makes no tiles")
 
@@ -196,25 +152,85 @@ class Task(ABC):
         """Replaces these fields of the task's test-time augmentation, e.g. by what the command line says."""
         self.tta = replace(self.tta, **given)
 
+    # Labels and targets
+
+    def label(self, sample: Sample, kind: type[L]) -> L:
+        """The sample's label for this task.
+
+        Raises:
+            ValueError: naming the sample, if it has none or one of another kind than ``kind``.
+        """
+        found = sample.labels.get(self.name)
+        if not isinstance(found, kind):
+            got = "none" if found is None else type(found).__name__
+            raise ValueError(
+                f"{sample.path}: task '{self.name}' needs a label of kind {kind.__name__}, this image has {got}; check the "
+                "tasks of its source or evaluation set"
+            )
+        return found
+
     @abstractmethod
     def collate(self, samples: Sequence[Sample]) -> dict[str, np.ndarray]:
-        """Returns the target arrays of a batch; raises ValueError naming a sample that lacks this task's label."""
+        """The target arrays of a batch, none of them empty; raises ValueError naming a sample without this label."""
 
     @abstractmethod
-    def decode(self, raw: Raw, index: int, meta: ImageMeta, *, single: bool) -> Prediction:
-        """Returns the prediction of picture ``index`` of a batch, in original-image coordinates.
+    def example(self, size: Size) -> Label:
+        """A small deterministic label for an image of ``size`` pixels (at least 16 x 16), for tests and cost studies."""
+
+    def example_targets(self, batch: int, size: Size) -> dict[str, np.ndarray]:
+        """What :meth:`collate` makes of ``batch`` images of ``size`` that carry the example label."""
+        sample = Sample("example", np.zeros((*size, 3), np.uint8), {self.name: self.example(size)})
+        return self.collate([sample] * batch)
+
+    # Raw arrays and predictions
+
+    @abstractmethod
+    def raw_shapes(self, batch: int, size: Size) -> dict[str, tuple[int | None, ...]]:
+        """The raw contract: {array: shape} that a head must give for inputs of ``size``; None = any. All are float32."""
+
+    @abstractmethod
+    def perfect_raw(self, label: Label, size: Size) -> dict[str, np.ndarray]:
+        """The raw arrays, batch axis included, of a head that is right about one input of ``size`` with this label."""
+
+    @abstractmethod
+    def decode(self, raw: Raw, index: int, meta: ImageMeta, *, single: bool) -> P:
+        """The prediction for image ``index`` of a batch, in original-image coordinates.
 
         Args:
-            raw: the head's arrays for the whole batch (the raw contract is in the task's module).
+            raw: the head's arrays for the whole batch.
             index: row of the batch.
-            meta: how that input came from its picture.
+            meta: how that input came from its image.
             single: no other view follows, so nothing needs to be kept for a merge.
         """
 
     @abstractmethod
-    def new_merge(self) -> Merge:
-        """Returns an empty merge for one picture."""
+    def truth(self, label: Label) -> P:
+        """The label as a prediction that is certain of it; for drawing and for tests."""
 
     @abstractmethod
-    def new_meter(self) -> Meter:
-        """Returns an empty meter for one validation set."""
+    def new_merge(self) -> Merge[P]:
+        """An empty merge for one image."""
+
+    @abstractmethod
+    def new_meter(self) -> Meter[P]:
+        """An empty meter for one validation set."""
+
+    # Predictions for people and programs
+
+    @abstractmethod
+    def to_json(self, prediction: P, *, threshold: float = 0.0) -> dict[str, Any]:
+        """What was found in one image as JSON values; parts that score below ``threshold`` are left out."""
+
+    def mask(self, prediction: P) -> np.ndarray | None:  # noqa: ARG002
+        """An (H, W) uint8 map that goes with the JSON as a PNG; None where the task has none."""
+        return None
+
+    @abstractmethod
+    def draw(self, canvas: np.ndarray, prediction: P, threshold: float) -> np.ndarray:
+        """The (H, W, 3) uint8 RGB image with the prediction drawn on it; ``canvas`` may be written into.
+
+        Args:
+            canvas: an image of the prediction's size.
+            prediction: in this image's coordinates.
+            threshold: parts that score below it are not drawn.
+        """

@@ -1,71 +1,121 @@
-"""One class for the whole picture.
+"""One class for the whole image.
 
 Raw contract: ``probs`` (B, C) float32, rows sum to 1.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
 
 import numpy as np
+from typing_extensions import TypedDict
 
-from ppmtl.structures import ClassList, ClassProbs, ImageMeta, Prediction, Sample
+from ppmtl.data.labels import ClassIndex
+from ppmtl.ops.drawing import write_text
+from ppmtl.structures import ClassList, ImageMeta, Label, Sample, Size
 from ppmtl.tasks.base import Merge, Meter, Metrics, Raw, Task
 
+_TOP = 5
+ClassScore = TypedDict("ClassScore", {"class": str, "class_index": int, "score": float})
 
-class Classification(Task):
+
+class TopClasses(TypedDict):
+    """The five most probable classes, best first."""
+
+    top: list[ClassScore]
+
+
+@dataclass(frozen=True)
+class ClassProbs:
+    """Class probabilities of one image: ``probs`` (C,) float32."""
+
+    probs: np.ndarray
+
+    def __post_init__(self) -> None:
+        if self.probs.ndim != 1:
+            raise ValueError(f"ClassProbs needs probs (C,), got shape {self.probs.shape}")
+
+
+@dataclass(eq=False)
+class Classification(Task[ClassProbs]):
     """What kind of vehicle is this? Top-1 is the challenge's measure."""
 
-    task_type = "classification"
+    task_type: ClassVar[str] = "classification"
+    label_type: ClassVar[type[Label]] = ClassIndex
+    json_type: ClassVar[Any] = TopClasses
+    tolerances: ClassVar[Mapping[str, float]] = {"probs": 1e-4}
+    layer: ClassVar[int] = 2
 
     def collate(self, samples: Sequence[Sample]) -> dict[str, np.ndarray]:
-        """Returns {"class_index": (B,) int64}."""
-        for sample in samples:
-            if sample.class_index is None:
-                raise ValueError(
-                    f"{sample.path}: task '{self.name}' needs a class for every picture, this one has none"
-                )
-        return {"class_index": np.asarray([sample.class_index for sample in samples], np.int64)}
+        """{"class_index": (B,) int64}."""
+        return {"class_index": np.asarray([self.label(sample, ClassIndex).index for sample in samples], np.int64)}
 
-    def decode(self, raw: Raw, index: int, meta: ImageMeta, *, single: bool) -> Prediction:  # noqa: ARG002
-        """Returns the class probabilities of one picture."""
+    def example(self, size: Size) -> ClassIndex:  # noqa: ARG002
+        """The last class."""
+        return ClassIndex(len(self.classes) - 1)
+
+    def raw_shapes(self, batch: int, size: Size) -> dict[str, tuple[int | None, ...]]:  # noqa: ARG002
+        """{"probs": (B, C)}."""
+        return {"probs": (batch, len(self.classes))}
+
+    def perfect_raw(self, label: Label, size: Size) -> dict[str, np.ndarray]:  # noqa: ARG002
+        """Probability 1 for the label's class."""
+        return {"probs": self.truth(label).probs[None]}
+
+    def decode(self, raw: Raw, index: int, meta: ImageMeta, *, single: bool) -> ClassProbs:  # noqa: ARG002
+        """The class probabilities of one image."""
         return ClassProbs(np.asarray(raw["probs"][index], np.float32))
 
-    def new_merge(self) -> Merge:
-        """Returns a merge that averages probabilities (reference/model.md section 7)."""
+    def truth(self, label: Label) -> ClassProbs:
+        """Probability 1 for the label's class."""
+        assert isinstance(label, ClassIndex)
+        return ClassProbs(np.eye(len(self.classes), dtype=np.float32)[label.index])
+
+    def new_merge(self) -> Merge[ClassProbs]:
+        """A merge that averages probabilities (reference/model.md section 7)."""
         return _MeanProbs()
 
-    def new_meter(self) -> Meter:
-        """Returns a meter of Top-1 and Top-5."""
-        return _TopK(self.classes)
+    def new_meter(self) -> Meter[ClassProbs]:
+        """A meter of Top-1 and Top-5."""
+        return _TopK(self)
+
+    def to_json(self, prediction: ClassProbs, *, threshold: float = 0.0) -> dict[str, Any]:  # noqa: ARG002
+        """{"top": [{"class", "class_index", "score"}]}, the five best; a threshold does not apply."""
+        best = np.argsort(-prediction.probs, kind="stable")[:_TOP].tolist()
+        probs = prediction.probs.tolist()
+        return {"top": [{"class": self.classes.names[i], "class_index": i, "score": round(probs[i], 5)} for i in best]}
+
+    def draw(self, canvas: np.ndarray, prediction: ClassProbs, threshold: float) -> np.ndarray:  # noqa: ARG002
+        """The best class in the corner."""
+        best = int(prediction.probs.argmax())
+        write_text(canvas, f"{self.classes.names[best]} {prediction.probs[best]:.2f}", (4, 4), (32, 32, 32))
+        return canvas
 
 
 class _MeanProbs:
     def __init__(self) -> None:
         self._views: list[np.ndarray] = []
 
-    def add(self, prediction: Prediction) -> None:
-        assert isinstance(prediction, ClassProbs)
+    def add(self, prediction: ClassProbs) -> None:
         self._views.append(prediction.probs)
 
-    def result(self) -> Prediction:
+    def result(self) -> ClassProbs:
         return ClassProbs(
             self._views[0] if len(self._views) == 1 else np.stack(self._views).mean(axis=0, dtype=np.float32)
         )
 
 
 class _TopK:
-    def __init__(self, classes: ClassList) -> None:
-        self._classes = classes
+    def __init__(self, task: Classification) -> None:
+        self._task = task
         self._truth: list[int] = []
         self._ranked: list[np.ndarray] = []
 
-    def add(self, sample: Sample, prediction: Prediction) -> None:
-        assert isinstance(prediction, ClassProbs)
-        assert sample.class_index is not None
-        self._truth.append(sample.class_index)
-        self._ranked.append(np.argsort(-prediction.probs, kind="stable")[:5])
+    def add(self, sample: Sample, prediction: ClassProbs) -> None:
+        self._truth.append(self._task.label(sample, ClassIndex).index)
+        self._ranked.append(np.argsort(-prediction.probs, kind="stable")[:_TOP])
 
     def state(self) -> Any:
         return self._truth, self._ranked
@@ -78,10 +128,10 @@ class _TopK:
     def result(self) -> Metrics:
         if not self._truth:
             return Metrics("top1", {"top1": float("nan"), "top5": float("nan")})
+        classes: ClassList = self._task.classes
         truth, ranked = np.asarray(self._truth), np.stack(self._ranked)
         hits = ranked == truth[:, None]
-        count = len(self._classes)
-        matrix = np.zeros((count, count), np.int64)
+        matrix = np.zeros((len(classes), len(classes)), np.int64)
         np.add.at(matrix, (truth, ranked[:, 0]), 1)
         with np.errstate(invalid="ignore"):
             recall = np.diag(matrix) / matrix.sum(axis=1)
@@ -90,10 +140,10 @@ class _TopK:
             primary="top1",
             values={"top1": float(hits[:, 0].mean()), "top5": float(hits.any(axis=1).mean())},
             per_class={
-                "class": list(self._classes.names),
+                "class": list(classes.names),
                 "recall": recall.tolist(),
                 "precision": precision.tolist(),
-                "pictures": matrix.sum(axis=1).astype(float).tolist(),
+                "images": matrix.sum(axis=1).astype(float).tolist(),
             },
             confusion=matrix,
         )

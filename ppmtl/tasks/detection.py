@@ -6,136 +6,178 @@ the task, not of the head: ``nms_iou: null`` serves a head that needs none.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Annotated, Any, Literal
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Annotated, Any, ClassVar, Literal
 
+import cv2
 import numpy as np
 from annotated_types import Ge, Interval
+from typing_extensions import TypedDict
 
-from ppmtl.ops.affine import Interpolation, apply_to_boxes
+from ppmtl.data.labels import Boxes
+from ppmtl.ops.affine import apply_to_boxes
 from ppmtl.ops.average_precision import coco_average_precision
-from ppmtl.ops.boxes import box_areas, clip_boxes
+from ppmtl.ops.boxes import Detections, box_areas, clip_boxes
+from ppmtl.ops.drawing import class_colors, write_text
 from ppmtl.ops.nms import candidates, nms
 from ppmtl.ops.tiles import cut_by, tile_windows
 from ppmtl.ops.wbf import ConfidenceType, weighted_boxes_fusion
-from ppmtl.structures import ClassList, Detections, ImageMeta, Prediction, Sample, Size
-from ppmtl.tasks.base import Merge, Meter, Metrics, Raw, Slicing, Task, TestTimeAugmentation, View
+from ppmtl.structures import ImageMeta, Label, Sample, Size
+from ppmtl.tasks.base import Merge, Meter, Metrics, Raw, Task
+from ppmtl.tasks.views import Slicing, View
 
 # Of the network input: a box that ends this close to a tile's inner border counts as cut. Measured on demo signs, 1 to 16 px
 # give the same recall, and fewer wrong boxes than keeping them.
 _BORDER_PX = 2.0
 
 Fraction = Annotated[float, Interval(ge=0.0, le=1.0)]
+FoundBox = TypedDict(
+    "FoundBox", {"bbox": list[float], "score": float, "class": str, "class_index": int, "category_id": int}
+)
 
 
-class Detection(Task):
+class FoundBoxes(TypedDict):
+    """Boxes, best first; ``bbox`` is xyxy in pixels of the original image, ``category_id`` the user's own number."""
+
+    boxes: list[FoundBox]
+
+
+@dataclass(eq=False, kw_only=True)
+class Detection(Task[Detections]):
     """Where are the signs and which are they? COCO's AP at IoU 0.50 is the challenge's measure.
 
     Args:
         score_threshold: (box, class) pairs at or below it are dropped before suppression.
         nms_iou: suppress within a class above this IoU; None = no suppression.
-        max_detections: kept per view. COCO's measure looks at the 100 best of a picture only.
+        max_detections: kept per view. COCO's measure looks at the 100 best of an image only.
         merge: how the boxes of several views become one set.
         merge_iou: boxes of one class closer than this are one object in the merge (ensemble-boxes' default .55).
     """
 
-    task_type = "detection"
+    task_type: ClassVar[str] = "detection"
+    label_type: ClassVar[type[Label]] = Boxes
+    json_type: ClassVar[Any] = FoundBoxes
+    tolerances: ClassVar[Mapping[str, float]] = {"scores": 1e-4, "boxes": 0.05}  # boxes: pixels of the network input
 
-    def __init__(
-        self,
-        name: str,
-        classes: ClassList,
-        *,
-        input_size: tuple[int, int] | None = None,
-        long_side: int | None = None,
-        interpolation: Interpolation = "linear",
-        tta: TestTimeAugmentation | None = None,
-        score_threshold: Fraction = 0.001,
-        nms_iou: Fraction | None = 0.65,
-        max_detections: Annotated[int, Ge(1)] = 300,
-        merge: Literal["wbf", "nms"] = "wbf",
-        merge_iou: Fraction = 0.55,
-    ) -> None:
-        super().__init__(
-            name, classes, input_size=input_size, long_side=long_side, interpolation=interpolation, tta=tta
-        )
-        self.score_threshold, self.nms_iou, self.max_detections = score_threshold, nms_iou, max_detections
-        self.merge, self.merge_iou = merge, merge_iou
+    score_threshold: Fraction = 0.001
+    nms_iou: Fraction | None = 0.65
+    max_detections: Annotated[int, Ge(1)] = 300
+    merge: Literal["wbf", "nms"] = "wbf"
+    merge_iou: Fraction = 0.55
 
     def collate(self, samples: Sequence[Sample]) -> dict[str, np.ndarray]:
-        """Returns {"boxes": (M, 6) float32}, rows [picture, class, cx, cy, w, h] normalised to the input size.
+        """{"boxes": (M, 6) float32}, rows [image, class, cx, cy, w, h] normalised to the input size.
 
-        A batch without any box carries one row with picture -1: Paddle's DataLoader cannot move zero-size arrays
+        A batch without any box carries one row with image -1: Paddle's DataLoader cannot move zero-size arrays
         (reference/paddle.md, trap T3).
         """
         rows = [np.full((1, 6), -1, np.float32)]
         for index, sample in enumerate(samples):
-            if sample.boxes is None or sample.box_labels is None:
-                raise ValueError(
-                    f"{sample.path}: task '{self.name}' needs boxes (possibly none), this picture has no list"
-                )
+            label = self.label(sample, Boxes)
             height, width = sample.size
-            boxes = sample.boxes / np.asarray([width, height, width, height], np.float32)
+            boxes = label.boxes / np.asarray([width, height, width, height], np.float32)
             row = np.empty((len(boxes), 6), np.float32)
-            row[:, 0], row[:, 1] = index, sample.box_labels
+            row[:, 0], row[:, 1] = index, label.classes
             row[:, 2:4], row[:, 4:6] = (boxes[:, :2] + boxes[:, 2:]) / 2, boxes[:, 2:] - boxes[:, :2]
             rows.append(row)
         return {"boxes": np.concatenate(rows[1:] if any(map(len, rows[1:])) else rows[:1])}
 
-    def decode(self, raw: Raw, index: int, meta: ImageMeta, *, single: bool) -> Prediction:  # noqa: ARG002
-        """Returns the detections of one picture: above the threshold, un-scaled, clipped, suppressed."""
+    def example(self, size: Size) -> Boxes:
+        """Two boxes that do not touch, of the first and the last class."""
+        height, width = size
+        corners = np.array([[0.125, 0.25, 0.375, 0.75], [0.5, 0.125, 0.875, 0.5]], np.float32)
+        boxes = (corners * np.array([width, height, width, height], np.float32)).round().astype(np.float32)
+        return Boxes(boxes, np.array([0, len(self.classes) - 1], np.int64))
+
+    def raw_shapes(self, batch: int, size: Size) -> dict[str, tuple[int | None, ...]]:  # noqa: ARG002
+        """{"boxes": (B, N, 4), "scores": (B, N, C)}, any N."""
+        return {"boxes": (batch, None, 4), "scores": (batch, None, len(self.classes))}
+
+    def perfect_raw(self, label: Label, size: Size) -> dict[str, np.ndarray]:  # noqa: ARG002
+        """The label's boxes, each with score 1 for its class."""
+        assert isinstance(label, Boxes)
+        scores = np.eye(len(self.classes), dtype=np.float32)[label.classes]
+        return {"boxes": label.boxes[None], "scores": scores[None]}
+
+    def decode(self, raw: Raw, index: int, meta: ImageMeta, *, single: bool) -> Detections:  # noqa: ARG002
+        """The detections of one image: above the threshold, un-scaled, clipped, suppressed."""
         found = candidates(
             np.asarray(raw["boxes"][index], np.float32), np.asarray(raw["scores"][index]), self.score_threshold
         )
         boxes = clip_boxes(apply_to_boxes(meta.to_original, found.boxes), meta.original_size)
-        inside = box_areas(boxes) > 0
-        found = Detections(boxes[inside], found.scores[inside], found.labels[inside])
-        if self.nms_iou is not None:
-            return nms(found, self.nms_iou, self.max_detections)
-        top = slice(0, self.max_detections)
-        return Detections(found.boxes[top], found.scores[top], found.labels[top])
+        found = Detections(boxes, found.scores, found.labels)[box_areas(boxes) > 0]
+        return found[: self.max_detections] if self.nms_iou is None else nms(found, self.nms_iou, self.max_detections)
 
     def tiles(self, original: Size, slicing: Slicing) -> list[View]:
-        """Returns the tiles of a picture larger than one of them, each shown at the task's own size.
+        """The tiles of an image larger than one of them, each shown at the task's own size.
 
         Raises:
             ValueError: if neither the task nor ``slicing`` says how large a tile is.
         """
         size = slicing.size or self.input_size or (self.long_side and (self.long_side, self.long_side))
         if not size:
-            raise ValueError(f"tasks.{self.name} shows pictures at their own size: give the tiles' size (--slice_size)")
+            raise ValueError(f"tasks.{self.name} shows images at their own size: give the tiles' size (--slice_size)")
         windows = tile_windows(original, size, slicing.overlap)
         return [
-            View(self.plain_size((y2 - y1, x2 - x1)), False, self.interpolation, (x1, y1, x2, y2))
+            View(self.plain_size((y2 - y1, x2 - x1)), False, self.interpolation, (x1, y1, x2, y2), self.letterbox)
             for x1, y1, x2, y2 in windows
         ]
 
-    def join_tiles(self, whole: Prediction, tiles: Sequence[tuple[View, Prediction]], original: Size) -> Prediction:
-        """Returns the fusion of the whole picture's boxes and those of its tiles.
+    def join_tiles(self, full: Detections, tiles: Sequence[tuple[View, Detections]], original: Size) -> Detections:
+        """The fusion of the full image's boxes and those of its tiles.
 
         Boxes that a tile's inner border cuts are dropped first. A fused box keeps the best score among its members: a
         small sign is seen by one tile only, and averaging over all views, as for augmentation, would bury it (measured:
-        114 of 157 demo signs above score .3 in pictures of 2048x2048; with the average none; without tiles none).
+        114 of 157 demo signs above score .3 in images of 2048x2048; with the average none; without tiles none).
         """
-        assert isinstance(whole, Detections)
-        views = [whole]
+        views = [full]
         for view, found in tiles:
-            assert isinstance(found, Detections)
             assert view.window is not None
             margin = _BORDER_PX * (view.window[2] - view.window[0]) / view.size[1]
-            kept = ~cut_by(view.window, original, found.boxes, margin)
-            views.append(Detections(found.boxes[kept], found.scores[kept], found.labels[kept]))
-        fused = fuse(views, self.merge_iou, "max")
-        top = slice(0, self.max_detections)
-        return Detections(fused.boxes[top], fused.scores[top], fused.labels[top])
+            views.append(found[~cut_by(view.window, original, found.boxes, margin)])
+        return fuse(views, self.merge_iou, "max")[: self.max_detections]
 
-    def new_merge(self) -> Merge:
-        """Returns a merge by weighted boxes fusion, or by one suppression over all views."""
+    def truth(self, label: Label) -> Detections:
+        """The label's boxes with score 1."""
+        assert isinstance(label, Boxes)
+        return Detections(label.boxes, np.ones(len(label.boxes), np.float32), label.classes)
+
+    def new_merge(self) -> Merge[Detections]:
+        """A merge by weighted boxes fusion, or by one suppression over all views."""
         return _MergeBoxes(self)
 
-    def new_meter(self) -> Meter:
-        """Returns a meter of COCO average precision."""
-        return _AveragePrecision(self.classes)
+    def new_meter(self) -> Meter[Detections]:
+        """A meter of COCO average precision."""
+        return _AveragePrecision(self)
+
+    def to_json(self, prediction: Detections, *, threshold: float = 0.0) -> dict[str, Any]:
+        """{"boxes": [{"bbox" xyxy original pixels, "score", "class", "class_index", "category_id"}]}, best first."""
+        found = prediction[prediction.scores >= threshold]
+        rows = zip(found.boxes.tolist(), found.scores.tolist(), found.labels.tolist(), strict=True)
+        return {
+            "boxes": [
+                {
+                    "bbox": [round(v, 2) for v in box],
+                    "score": round(score, 5),
+                    "class": self.classes.names[label],
+                    "class_index": label,
+                    "category_id": self.classes.ids[label],
+                }
+                for box, score, label in rows
+            ]
+        }
+
+    def draw(self, canvas: np.ndarray, prediction: Detections, threshold: float) -> np.ndarray:
+        """A rectangle with class and score for every box, the best on top."""
+        colors = class_colors(self.classes)
+        found = prediction[prediction.scores >= threshold][::-1]
+        for box, score, label in zip(found.boxes, found.scores, found.labels, strict=True):
+            x1, y1, x2, y2 = (round(float(v)) for v in box)
+            color = tuple(int(v) for v in colors[label])
+            cv2.rectangle(canvas, (x1, y1), (x2, y2), color, max(1, round(max(canvas.shape) / 500)), cv2.LINE_AA)
+            write_text(canvas, f"{self.classes.names[label]} {score:.2f}", (x1, y1), color, above=True)
+        return canvas
 
 
 class _MergeBoxes:
@@ -143,11 +185,10 @@ class _MergeBoxes:
         self._task = task
         self._views: list[Detections] = []
 
-    def add(self, prediction: Prediction) -> None:
-        assert isinstance(prediction, Detections)
+    def add(self, prediction: Detections) -> None:
         self._views.append(prediction)
 
-    def result(self) -> Prediction:
+    def result(self) -> Detections:
         if len(self._views) == 1:
             return self._views[0]
         if self._task.merge == "wbf":
@@ -162,7 +203,7 @@ class _MergeBoxes:
 
 
 def fuse(views: Sequence[Detections], iou_threshold: float, confidence: ConfidenceType = "avg") -> Detections:
-    """Returns the weighted boxes fusion of several detections of one picture, best first.
+    """The weighted boxes fusion of several detections of one image, best first.
 
     Fusion wants coordinates in 0..1; they are divided by the largest coordinate seen, which changes no IoU.
     """
@@ -177,41 +218,42 @@ def fuse(views: Sequence[Detections], iou_threshold: float, confidence: Confiden
     return Detections((boxes * extent).astype(np.float32), scores.astype(np.float32), labels.astype(np.int64))
 
 
+@dataclass(frozen=True)
 class _Truth:
-    """One picture's boxes in the form that the average-precision code reads; it drops the picture itself."""
+    """One image's boxes in the form that the average-precision code reads; without the image itself."""
 
-    def __init__(self, sample: Sample) -> None:
-        assert sample.boxes is not None
-        assert sample.box_labels is not None
-        self.boxes, self.labels = sample.boxes, sample.box_labels
-        self.ignored_boxes, self.ignored_labels = sample.ignored_boxes, sample.ignored_labels
-        self.size: Size = sample.size
+    boxes: np.ndarray
+    labels: np.ndarray
+    ignored_boxes: np.ndarray
+    ignored_labels: np.ndarray
+    size: Size
 
 
 class _AveragePrecision:
-    def __init__(self, classes: ClassList) -> None:
-        self._classes = classes
+    def __init__(self, task: Detection) -> None:
+        self._task = task
         self._truth: list[_Truth] = []
         self._found: list[Detections] = []
 
-    def add(self, sample: Sample, prediction: Prediction) -> None:
-        assert isinstance(prediction, Detections)
-        self._truth.append(_Truth(sample))
+    def add(self, sample: Sample, prediction: Detections) -> None:
+        label = self._task.label(sample, Boxes)
+        self._truth.append(_Truth(label.boxes, label.classes, label.ignored, label.ignored_classes, sample.size))
         self._found.append(prediction)
 
     def state(self) -> Any:
         return self._truth, self._found
 
     def merge(self, states: Sequence[Any], order: np.ndarray) -> None:
-        # boxes of equal score are ranked in the order of their pictures, so the order is part of the result
-        truth = [picture for pictures, _ in states for picture in pictures]
-        found = [boxes for _, pictures in states for boxes in pictures]
+        # boxes of equal score are ranked in the order of their images, so the order is part of the result
+        truth = [image for images, _ in states for image in images]
+        found = [boxes for _, images in states for boxes in images]
         self._truth, self._found = [truth[i] for i in order], [found[i] for i in order]
 
     def result(self) -> Metrics:
-        ap = coco_average_precision(self._truth, self._found, self._classes)
+        classes = self._task.classes
+        ap = coco_average_precision(self._truth, self._found, classes)
         labels = [truth.labels for truth in self._truth]
-        counts = np.bincount(np.concatenate(labels) if labels else [], minlength=len(self._classes))
+        counts = np.bincount(np.concatenate(labels) if labels else [], minlength=len(classes))
         return Metrics(
             primary="ap50",
             values={
@@ -222,14 +264,14 @@ class _AveragePrecision:
                 "ap_large": ap.ap_large,
             },
             per_class={
-                "class": list(self._classes.names),
+                "class": list(classes.names),
                 "ap50": ap.ap50_per_class.tolist(),
                 "ap50_95": ap.ap50_95_per_class.tolist(),
                 "boxes": counts.astype(float).tolist(),
             },
             curves={
                 name: (ap.recall, curve)
-                for name, curve in zip(self._classes.names, ap.precision, strict=True)
+                for name, curve in zip(classes.names, ap.precision, strict=True)
                 if not np.isnan(curve).any()
             },
         )

@@ -6,98 +6,170 @@ smaller than the input; they cover the same field of view).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any, Literal, cast
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal, cast
 
 import cv2
 import numpy as np
+from typing_extensions import TypedDict
 
-from ppmtl.ops.affine import Interpolation
+from ppmtl.data.labels import LabelMap
+from ppmtl.ops import affine
 from ppmtl.ops.confusion import class_iou, confusion_matrix, mean_iou
-from ppmtl.structures import IGNORE_LABEL, ClassList, ImageMeta, Prediction, Sample, SegMap, Size
-from ppmtl.tasks.base import Merge, Meter, Metrics, Raw, Task, TestTimeAugmentation
+from ppmtl.ops.drawing import class_colors
+from ppmtl.structures import IGNORE_LABEL, ImageMeta, Label, Sample, Size
+from ppmtl.tasks.base import Merge, Meter, Metrics, Raw, Task
 
 AbsentClass = Literal["skip", "zero", "one"]
 
 
-class Segmentation(Task):
+class ClassShares(TypedDict):
+    """Share of the image's pixels for every class that occurs, largest first."""
+
+    classes: dict[str, float]
+
+
+@dataclass(frozen=True)
+class SegMap:
+    """A label for every pixel of one image.
+
+    Attributes:
+        labels: (H, W) uint8 class indices at original size; 255 = not seen by any view.
+        probs: (C, H, W) float32 class probabilities at original size, kept while views are still to be merged; else None.
+    """
+
+    labels: np.ndarray
+    probs: np.ndarray | None = None
+
+    def __post_init__(self) -> None:
+        if self.labels.ndim != 2:
+            raise ValueError(f"SegMap needs labels (H, W), got shape {self.labels.shape}")
+
+
+@dataclass(eq=False, kw_only=True)
+class Segmentation(Task[SegMap]):
     """Which of the classes does each pixel show? mIoU over the whole set, at original size, is the challenge's measure.
 
     Args:
         absent: how a class that neither truth nor prediction contains enters the mean: "skip" leaves it out, "zero" is
             what the challenge's scorer does (paddleseg 2.7.0), "one" is later PaddleSeg. All three are always reported.
-        average: what the views of one picture are averaged as. "logits" averages log-probabilities, which has the same
+        average: what the views of one image are averaged as. "logits" averages log-probabilities, which has the same
             argmax as averaging logits, because they differ by a constant per pixel.
     """
 
-    task_type = "segmentation"
+    task_type: ClassVar[str] = "segmentation"
+    label_type: ClassVar[type[Label]] = LabelMap
+    json_type: ClassVar[Any] = ClassShares
+    tolerances: ClassVar[Mapping[str, float]] = {"probs": 1e-4}
+    layer: ClassVar[int] = 0
 
-    def __init__(
-        self,
-        name: str,
-        classes: ClassList,
-        *,
-        input_size: tuple[int, int] | None = None,
-        long_side: int | None = None,
-        interpolation: Interpolation = "linear",
-        tta: TestTimeAugmentation | None = None,
-        absent: AbsentClass = "skip",
-        average: Literal["probs", "logits"] = "probs",
-    ) -> None:
-        super().__init__(
-            name, classes, input_size=input_size, long_side=long_side, interpolation=interpolation, tta=tta
-        )
-        if len(classes) > IGNORE_LABEL:
+    absent: AbsentClass = "skip"
+    average: Literal["probs", "logits"] = "probs"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if len(self.classes) > IGNORE_LABEL:
             raise ValueError(
-                f"classes.{name}: 8-bit label maps hold at most {IGNORE_LABEL} classes, got {len(classes)}"
+                f"tasks.{self.name}.classes: 8-bit label maps hold at most {IGNORE_LABEL} classes, got {len(self.classes)}"
             )
-        self.absent: AbsentClass = absent
-        self.average = average
 
     def collate(self, samples: Sequence[Sample]) -> dict[str, np.ndarray]:
-        """Returns {"label_map": (B, H, W) int64}, 255 = not labelled."""
-        maps = []
-        for sample in samples:
-            if sample.label_map is None:
-                raise ValueError(
-                    f"{sample.path}: task '{self.name}' needs a label map for every picture, this one has none"
-                )
-            maps.append(sample.label_map)
-        return {"label_map": np.stack(maps).astype(np.int64)}
+        """{"label_map": (B, H, W) int64}, 255 = not labelled."""
+        return {"label_map": np.stack([self.label(sample, LabelMap).labels for sample in samples]).astype(np.int64)}
 
-    def decode(self, raw: Raw, index: int, meta: ImageMeta, *, single: bool) -> Prediction:
-        """Returns the label map of one picture at original size."""
-        probs = _unmirrored(np.asarray(raw["probs"][index], np.float32), meta)
+    def example(self, size: Size) -> LabelMap:
+        """Blocks of an eighth of the image that run through all classes, and one that is not labelled."""
+        height, width = size
+        blocks = np.arange(64).reshape(8, 8) % len(self.classes)
+        blocks[0, 0] = IGNORE_LABEL
+        return LabelMap(
+            blocks.astype(np.uint8)[np.arange(height)[:, None] * 8 // height, np.arange(width) * 8 // width]
+        )
+
+    def raw_shapes(self, batch: int, size: Size) -> dict[str, tuple[int | None, ...]]:  # noqa: ARG002
+        """{"probs": (B, C, h, w)}, any h and w."""
+        return {"probs": (batch, len(self.classes), None, None)}
+
+    def perfect_raw(self, label: Label, size: Size) -> dict[str, np.ndarray]:  # noqa: ARG002
+        """Probability 1 for the label of every pixel; class 0 where there is none."""
+        assert isinstance(label, LabelMap)
+        known = np.where(label.labels == IGNORE_LABEL, 0, label.labels)
+        return {"probs": np.eye(len(self.classes), dtype=np.float32)[known].transpose(2, 0, 1)[None]}
+
+    def decode(self, raw: Raw, index: int, meta: ImageMeta, *, single: bool) -> SegMap:
+        """The label map of one image at original size."""
+        probs, a = _upright(np.asarray(raw["probs"][index], np.float32), meta)
+        size = meta.original_size
+        if not _covers(a, probs.shape[1:], size):  # letterboxed, or a part of the image: only some pixels are seen
+            probs = np.stack([affine.warp(np.ascontiguousarray(layer), a, size, "linear", 0) for layer in probs])
+        elif single:
+            return SegMap(_labels_at(probs, size))
+        else:
+            probs = _resized(probs, size)
+        labels = _argmax(probs)
         if single:
-            return SegMap(_labels_at(probs, meta.original_size))
-        probs = _resized(probs, meta.original_size)
-        return SegMap(_argmax(probs), probs if self.average == "probs" else np.log(probs + np.finfo(np.float32).tiny))
+            return SegMap(labels)
+        return SegMap(labels, probs if self.average == "probs" else np.log(probs + np.finfo(np.float32).tiny))
 
-    def new_merge(self) -> Merge:
-        """Returns a merge that keeps one running sum of probabilities."""
+    def truth(self, label: Label) -> SegMap:
+        """The label map itself."""
+        assert isinstance(label, LabelMap)
+        return SegMap(label.labels)
+
+    def new_merge(self) -> Merge[SegMap]:
+        """A merge that keeps one running sum of probabilities."""
         return _MeanMap()
 
-    def new_meter(self) -> Meter:
-        """Returns a meter of mean IoU and pixel accuracy."""
-        return _IoU(self.classes, self.absent)
+    def new_meter(self) -> Meter[SegMap]:
+        """A meter of mean IoU and pixel accuracy."""
+        return _IoU(self)
+
+    def to_json(self, prediction: SegMap, *, threshold: float = 0.0) -> dict[str, Any]:  # noqa: ARG002
+        """{"classes": {name: share of the image}} for classes that occur; the map itself is :meth:`mask`."""
+        labels, names = prediction.labels, self.classes.names
+        counts = np.bincount(labels.ravel(), minlength=len(names))[: len(names)]
+        shares = {names[i]: round(float(counts[i]) / labels.size, 5) for i in np.argsort(-counts) if counts[i]}
+        return {"classes": shares}
+
+    def mask(self, prediction: SegMap) -> np.ndarray:
+        """The label map."""
+        return prediction.labels
+
+    def draw(self, canvas: np.ndarray, prediction: SegMap, threshold: float) -> np.ndarray:  # noqa: ARG002
+        """The image blended half and half with the classes' colours; pixels without a label stay as they are."""
+        palette = np.zeros((256, 3), np.uint8)
+        palette[: len(self.classes)] = class_colors(self.classes)
+        blended = cv2.addWeighted(canvas, 0.5, palette[prediction.labels], 0.5, 0)
+        return np.where((prediction.labels == IGNORE_LABEL)[..., None], canvas, blended)
+
+
+def _upright(probs: np.ndarray, meta: ImageMeta) -> tuple[np.ndarray, np.ndarray]:
+    """(C, h, w) with a mirroring undone, and the affine from its cells to the original image."""
+    a = meta.to_original
+    if a[0, 0] < 0:
+        probs = probs[:, :, ::-1]
+        a = affine.compose(affine.horizontal_flip(meta.input_size[1]), a)
+    return probs, affine.compose(affine.stretch(probs.shape[1:], meta.input_size), a)
+
+
+def _covers(a: np.ndarray, cells: tuple[int, ...], size: Size) -> bool:
+    """Whether ``a`` brings the rectangle of all cells exactly onto the image, so that resizing is enough."""
+    return bool(np.abs(a - affine.stretch((cells[0], cells[1]), size)).max() < 1e-6)
 
 
 def _argmax(probs: np.ndarray) -> np.ndarray:
-    return cast(np.ndarray, np.argmax(probs, axis=0).astype(np.uint8))
-
-
-def _unmirrored(probs: np.ndarray, meta: ImageMeta) -> np.ndarray:
-    """Returns (C, h, w) with the view's mirroring undone. A view is a scale and perhaps a mirror; the scale remains."""
-    shear = meta.to_original[[0, 1], [1, 0]]
-    if np.abs(shear).max() > 1e-9 or meta.to_original[1, 1] <= 0:
-        raise ValueError(
-            f"{meta.path}: segmentation views may scale and mirror, got the affine {meta.to_original.tolist()}"
-        )
-    return probs[:, :, ::-1] if meta.to_original[0, 0] < 0 else probs
+    """(H, W) uint8 of (C, H, W); 255 where no class has any probability, because no view shows the pixel."""
+    labels = np.argmax(probs, axis=0).astype(np.uint8)
+    unseen = probs[0] == 0
+    if unseen.any():
+        unseen &= (probs == 0).all(axis=0)
+        labels[unseen] = IGNORE_LABEL
+    return cast(np.ndarray, labels)
 
 
 def _resized(probs: np.ndarray, size: Size) -> np.ndarray:
-    """Returns (C, H, W) at ``size``."""
+    """(C, H, W) at ``size``."""
     height, width = size
     if probs.shape[1:] == size:
         return np.ascontiguousarray(probs)
@@ -108,13 +180,13 @@ def _resized(probs: np.ndarray, size: Size) -> np.ndarray:
 
 
 def _labels_at(probs: np.ndarray, size: Size) -> np.ndarray:
-    """Returns the (H, W) uint8 argmax of :func:`_resized`, made class by class.
+    """The (H, W) uint8 argmax of :func:`_resized`, made class by class.
 
     With 19 classes that takes a sixth of the time and, for a 12-megapixel photo, 0.2 GB instead of 1.9 GB. The resized
     numbers differ in the last bit, so exact ties may fall to another class: 3 pixels of a million, on random numbers.
     """
     if probs.shape[1:] == size:
-        return _argmax(probs)
+        return cast(np.ndarray, np.argmax(probs, axis=0).astype(np.uint8))
     labels = np.zeros(size, np.uint8)
     best = cv2.resize(np.ascontiguousarray(probs[0]), size[::-1], interpolation=cv2.INTER_LINEAR)
     for index in range(1, len(probs)):
@@ -129,8 +201,7 @@ class _MeanMap:
         self._first: SegMap | None = None
         self._sum: np.ndarray | None = None
 
-    def add(self, prediction: Prediction) -> None:
-        assert isinstance(prediction, SegMap)
+    def add(self, prediction: SegMap) -> None:
         if self._first is None:
             self._first = prediction
             return
@@ -140,24 +211,23 @@ class _MeanMap:
             self._sum = self._first.probs.copy()
         self._sum += prediction.probs
 
-    def result(self) -> Prediction:
+    def result(self) -> SegMap:
         assert self._first is not None
-        if self._sum is None:
-            return SegMap(self._first.labels)
-        return SegMap(_argmax(self._sum))
+        return SegMap(self._first.labels if self._sum is None else _argmax(self._sum))
 
 
 class _IoU:
-    def __init__(self, classes: ClassList, absent: AbsentClass) -> None:
-        self._classes, self._absent = classes, absent
-        self._matrix = np.zeros((len(classes), len(classes)), np.int64)
+    def __init__(self, task: Segmentation) -> None:
+        self._task = task
+        self._matrix = np.zeros((len(task.classes), len(task.classes)), np.int64)
 
-    def add(self, sample: Sample, prediction: Prediction) -> None:
-        assert isinstance(prediction, SegMap)
-        if sample.label_map is None or sample.label_map.shape != prediction.labels.shape:
-            got = None if sample.label_map is None else sample.label_map.shape
-            raise ValueError(f"{sample.path}: prediction has shape {prediction.labels.shape}, label map has {got}")
-        self._matrix += confusion_matrix(prediction.labels, sample.label_map, len(self._classes), IGNORE_LABEL)
+    def add(self, sample: Sample, prediction: SegMap) -> None:
+        truth = self._task.label(sample, LabelMap).labels
+        if truth.shape != prediction.labels.shape:
+            raise ValueError(
+                f"{sample.path}: prediction has shape {prediction.labels.shape}, label map has {truth.shape}"
+            )
+        self._matrix += confusion_matrix(prediction.labels, truth, len(self._matrix), IGNORE_LABEL)
 
     def state(self) -> Any:
         return self._matrix
@@ -167,7 +237,6 @@ class _IoU:
 
     def result(self) -> Metrics:
         matrix = self._matrix
-        iou = class_iou(matrix)
         truth = matrix.sum(axis=1)
         with np.errstate(invalid="ignore", divide="ignore"):
             recall = np.diag(matrix) / truth
@@ -175,15 +244,15 @@ class _IoU:
         return Metrics(
             primary="miou",
             values={
-                "miou": mean_iou(matrix, self._absent),
+                "miou": mean_iou(matrix, self._task.absent),
                 "pixel_accuracy": accuracy,
                 "miou_absent_skipped": mean_iou(matrix, "skip"),
                 "miou_absent_zero": mean_iou(matrix, "zero"),
                 "miou_absent_one": mean_iou(matrix, "one"),
             },
             per_class={
-                "class": list(self._classes.names),
-                "iou": iou.tolist(),
+                "class": list(self._task.classes.names),
+                "iou": class_iou(matrix).tolist(),
                 "recall": recall.tolist(),
                 "pixels": truth.astype(float).tolist(),
             },

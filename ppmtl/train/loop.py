@@ -4,22 +4,20 @@ from __future__ import annotations
 
 import math
 import signal
-import sys
-import time
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack, closing
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import paddle
 from paddle import nn
-from tqdm import tqdm
 
 from ppmtl.config.settings import Settings, to_steps
+from ppmtl.data.source import Source
 from ppmtl.models.backend import PaddleBackend
 from ppmtl.predict.drawing import draw_sample
-from ppmtl.predict.evaluate import Dataset, Evaluation, evaluate
+from ppmtl.predict.evaluate import EvalSet, Evaluation, evaluate
 from ppmtl.predict.report import one_line
 from ppmtl.tasks.base import Task
 from ppmtl.train import checkpoint, distributed
@@ -27,39 +25,20 @@ from ppmtl.train.diagnose import Diagnosis
 from ppmtl.train.ema import ExponentialMovingAverage
 from ppmtl.train.freeze import freeze
 from ppmtl.train.gradients import TaskGradients
-from ppmtl.train.log import LOGGER, VisualLog, Window, train_line
+from ppmtl.train.log import LOGGER, Reporter, VisualLog
+from ppmtl.train.losses import StepLosses
 from ppmtl.train.optim import build_optimizer, clip_gradients, learning_rate_at
 from ppmtl.train.precision import Precision
 from ppmtl.train.state import Progress, TrainingState, balance_parameters
 from ppmtl.train.stopping import StopSignal
 
 
-class Batch(Protocol):
-    """One training batch as tensors: images (B, H, W, 3) and {task: {target name: tensor}}."""
-
-    @property
-    def images(self) -> paddle.Tensor: ...
-
-    @property
-    def targets(self) -> Mapping[str, Mapping[str, paddle.Tensor]]: ...
-
-
-class Source(Protocol):
-    """An endless, restartable stream of batches."""
-
-    batch_size: int
-
-    def loader(self, start_step: int, num_steps: int, num_workers: int) -> Generator[Batch, None, None]: ...
-
-    def files(self, step: int) -> list[str]: ...
-
-
 def fit(
     settings: Settings,
     model: nn.Layer,
-    tasks: Mapping[str, Task],
+    tasks: Mapping[str, Task[Any]],
     sources: Mapping[str, Source],
-    val_datasets: Mapping[str, Dataset],
+    eval_sets: Mapping[str, EvalSet],
     *,
     description: Mapping[str, Any],
     resume: Path | None = None,
@@ -69,27 +48,27 @@ def fit(
 ) -> Progress:
     """Trains ``model`` to the end of the schedule and returns where it ended.
 
-    Each step: for every source in order take its batches, run forward and backward (gradients add up); then one
-    all-reduce, one clip, one optimizer step. Memory is one task's, not the sum.
+    Each step: for every source in order take its batches, for every view run forward and backward (gradients add up);
+    then one all-reduce, one clip, one optimizer step. Memory is one view's, not the sum.
 
     Args:
         settings: the run.
         model: as built; wrapped for several processes here.
         tasks: {name: task}, for evaluation.
         sources: {name: stream}, in the order in which they are run.
-        val_datasets: {task: labelled data set}; empty = no evaluation during training.
+        eval_sets: {name: labelled data set}; empty = no evaluation during training.
         description: what every checkpoint's state.json carries besides progress (config, classes, versions).
         resume: checkpoint folder to continue from.
         vdl_dir: VisualDL folder; None = off.
         diagnose_every: steps between measurements of every task's gradient; None = off.
-        eval_limit: only the first so many pictures of each validation set; None = all.
+        eval_limit: only the first so many images of each evaluation set; None = all.
 
     Raises:
         FloatingPointError: if a loss is not finite; the message names task, term, step and the batch's files.
         OSError: if the disk is too full for one more checkpoint; raised before the first step where it can be known.
     """
     schedule, total, save_dir = settings.train, settings.train.total_steps, Path(settings.save_dir)
-    log_every, eval_every, save_every = _intervals(settings, evaluates=bool(val_datasets))
+    log_every, eval_every, save_every = _intervals(settings, evaluates=bool(eval_sets))
     state = _training_state(settings, model, list(tasks))
     optimizer, precision, balance, ema = state.optimizer, state.precision, state.balance, state.ema
     if resume:
@@ -98,24 +77,21 @@ def fit(
     network = distributed.wrap(model)
     trainable = [p for p in model.parameters() if not p.stop_gradient]
     learned = list(balance_parameters(balance).values())
-    apart = TaskGradients(model)
-    images_per_step = sum(s.batch_size for s in sources.values()) * paddle.distributed.get_world_size() * accumulate
+    by_task = TaskGradients(model)
     is_main = paddle.distributed.get_rank() == 0
-    keeps_apart = settings.optimizer.task_clip_norm is not None or (balance is not None and balance.separate)
-    window, started = Window(), time.perf_counter()
+    keeps_tasks = settings.optimizer.task_clip_norm is not None or (balance is not None and balance.separate)
     if is_main and (save_every or eval_every):
         checkpoint.check_room(save_dir, state.bytes_needed())
 
     with ExitStack() as stack:
         visual = stack.enter_context(VisualLog(vdl_dir if is_main else None))
+        reporter = stack.enter_context(Reporter(settings, sources, first_step, visual))
         signals = stack.enter_context(StopSignal())
         diagnosis = None
         if diagnose_every and is_main:
             diagnosis = stack.enter_context(
-                Diagnosis(save_dir, apart.shared_names, start_step=first_step, visual=visual, balance=balance)
+                Diagnosis(save_dir, by_task.shared_names, start_step=first_step, visual=visual, balance=balance)
             )
-        bar = stack.enter_context(tqdm(total=total, initial=first_step, unit="step", leave=False,
-                                       disable=not (is_main and sys.stderr.isatty())))  # fmt: skip
         streams = {
             name: stack.enter_context(
                 closing(s.loader(first_step * accumulate, (total - first_step) * accumulate, schedule.num_workers))
@@ -124,34 +100,32 @@ def fit(
         }
         model.train()  # not network.train(): that would reach past the model and wake up its frozen parts
         for step in range(first_step, total):
-            step_started = time.perf_counter()
+            reporter.start_step()
             learning_rate = learning_rate_at(step, settings.optimizer, total)
             optimizer.set_lr(learning_rate)
             _seed_step(settings.seed, step)  # drop-path and dropout too are functions of the step: exact resume
             diagnosed = diagnose_every is not None and (step + 1) % diagnose_every == 0
-            data_cost, losses = 0.0, dict.fromkeys(tasks, 0.0)
+            losses = StepLosses(schedule.loss_weights)
             for name, stream in streams.items():
                 for micro in range(accumulate):
-                    waiting = time.perf_counter()
-                    batch = next(stream)
-                    data_cost += time.perf_counter() - waiting
-                    with distributed.no_sync(network):
-                        with precision.autocast():
-                            terms = network(batch.images, targets=batch.targets)
-                        window.add(**_check_finite(terms, step, sources[name], step * accumulate + micro))
-                        weighted = _weighted_sums(terms, schedule.loss_weights)
-                        for task, loss in weighted.items():
-                            losses[task] += float(loss) / accumulate
-                        objectives = {
-                            task: (loss if balance is None else balance.weigh(task, loss)) / accumulate
-                            for task, loss in weighted.items()
-                        }
-                        _backward(objectives, precision, apart if keeps_apart or diagnosed else None)
-            if keeps_apart or diagnosed:
-                apart.average()
+                    with reporter.waiting_for_data():
+                        batches = next(stream)
+                    for batch in batches.values():
+                        with distributed.no_sync(network):
+                            with precision.autocast():
+                                terms = network(batch.images, targets=batch.targets)
+                            weighted = losses.add(terms, sources[name], step * accumulate + micro)
+                            objectives = {
+                                task: (loss if balance is None else balance.weigh(task, loss)) / accumulate
+                                for task, loss in weighted.items()
+                            }
+                            _backward(objectives, precision, by_task if keeps_tasks or diagnosed else None)
+            losses.to_host(step)  # raises if one is not finite, before any weight changes
+            if keeps_tasks or diagnosed:
+                by_task.average()
                 if diagnosis is not None and diagnosed:
-                    diagnosis.record(step + 1, apart.shared(precision.scale))
-                apart.put_back(balance, (settings.seed, step), settings.optimizer.task_clip_norm, precision.scale)
+                    diagnosis.record(step + 1, by_task.shared(precision.scale))
+                by_task.put_back(balance, (settings.seed, step), settings.optimizer.task_clip_norm, precision.scale)
                 distributed.average_gradients(learned)
             else:
                 distributed.average_gradients(trainable + learned)
@@ -159,36 +133,28 @@ def fit(
                 _report_gradients(model)
             precision.unscale()
             gradient_norm = clip_gradients(trainable, settings.optimizer.clip_norm)
-            if precision.found_nonfinite:
-                window.add(skipped=1)  # float16: the step is left out and the scale halved
-            else:
+            if not precision.found_nonfinite:  # float16: else the step is left out and the scale halved
                 _check_gradient(gradient_norm, step)
-                window.add(grad_norm=gradient_norm)
             precision.step()
             optimizer.clear_grad(set_to_zero=False)
+            of_tasks = {task: losses.of_tasks.get(task, 0.0) / accumulate for task in tasks}
             if balance is not None:
-                balance.after_step(distributed.average_numbers(losses), step, schedule.steps_per_epoch)
+                balance.after_step(distributed.average_numbers(of_tasks), step, schedule.steps_per_epoch)
             if ema is not None:
                 ema.update(step)
             progress.step = done = step + 1
-            bar.update()
-            window.add(loss=sum(losses.values()), learning_rate=learning_rate)
-            window.add(data_cost=data_cost, batch_cost=time.perf_counter() - step_started)
+            reporter.end_step(losses, sum(of_tasks.values()), learning_rate,
+                              None if precision.found_nonfinite else gradient_norm)  # fmt: skip
 
             if _every(done, log_every, total):
-                means = distributed.average_numbers(window.take())
-                if balance is not None:
-                    means |= {f"weight_{task}": factor for task, factor in balance.factors().items()}
-                eta = (time.perf_counter() - started) / (done - first_step) * (total - done)
-                LOGGER.info(train_line(done, total, schedule.steps_per_epoch, means, images_per_step, eta))
-                visual.scalars(means, done, "train")
+                reporter.log(done, balance.factors() if balance is not None else {})
             signal_number = distributed.agree(signals.number)
             is_due, is_evaluated = _every(done, save_every, total), _every(done, eval_every, total)
             if is_due or is_evaluated or signal_number:
                 distributed.average_buffers(model, *([ema.average] if ema is not None else []))
             is_best = False
             if is_evaluated:
-                is_best = _evaluate(settings, state, tasks, val_datasets, eval_limit, visual)
+                is_best = _evaluate(settings, state, tasks, eval_sets, eval_limit, visual)
             progress.stopped = _reason_to_stop(settings, progress, signal_number, is_evaluated)
             if is_main and (is_due or is_best or progress.stopped):
                 state.save(save_dir, description, schedule.keep_last, is_best=is_best)
@@ -198,7 +164,7 @@ def fit(
 
 
 def _intervals(settings: Settings, *, evaluates: bool) -> tuple[int, int | None, int | None]:
-    """Returns the steps between log lines, evaluations and checkpoints; None = never."""
+    """The steps between log lines, evaluations and checkpoints; None = never."""
     schedule = settings.train
     log_every, eval_every, save_every = (
         None if value is None else to_steps(value, schedule.steps_per_epoch)
@@ -209,7 +175,7 @@ def _intervals(settings: Settings, *, evaluates: bool) -> tuple[int, int | None,
 
 
 def _training_state(settings: Settings, model: nn.Layer, tasks: Sequence[str]) -> TrainingState:
-    """Returns everything a fresh run carries besides its data, freezing what the settings freeze."""
+    """Everything a new run carries besides its data, freezing what the settings freeze."""
     if settings.train.freeze:
         freeze(model, settings.train.freeze)
     balance = settings.train.balance(tasks) if settings.train.balance is not None else None
@@ -223,15 +189,15 @@ def _training_state(settings: Settings, model: nn.Layer, tasks: Sequence[str]) -
 def _evaluate(
     settings: Settings,
     state: TrainingState,
-    tasks: Mapping[str, Task],
-    datasets: Mapping[str, Dataset],
+    tasks: Mapping[str, Task[Any]],
+    eval_sets: Mapping[str, EvalSet],
     limit: int | None,
     visual: VisualLog,
 ) -> bool:
-    """Evaluates the weights that would be saved, logs and shows the result; returns whether it is the best so far."""
+    """Evaluates the weights that would be saved, logs and draws the result; returns whether it is the best so far."""
     schedule, progress = settings.train, state.progress
     with state.evaluated_weights():
-        result = evaluate(tasks, datasets, PaddleBackend(state.model), batch_size=settings.eval.batch_size,
+        result = evaluate(tasks, eval_sets, PaddleBackend(state.model), batch_size=settings.eval.batch_size,
                           num_examples=2, limit=limit, processes=distributed.processes())  # fmt: skip
     is_best = progress.note(result, schedule.best_metric, schedule.early_stop)
     LOGGER.info("step %d: %s (best %s so far: %.4f at step %d)",
@@ -241,7 +207,7 @@ def _evaluate(
 
 
 def _reason_to_stop(settings: Settings, progress: Progress, signal_number: int, is_evaluated: bool) -> str:
-    """Returns why the run ends here, or ""."""
+    """Why the run ends here, or ""."""
     early_stop = settings.train.early_stop
     if signal_number:
         return signal.Signals(signal_number).name
@@ -254,12 +220,12 @@ def _reason_to_stop(settings: Settings, progress: Progress, signal_number: int, 
 
 
 def _every(done: int, interval: int | None, total: int) -> bool:
-    """Returns whether something that happens every ``interval`` steps is due; the last step always is."""
+    """Whether something that happens every ``interval`` steps is due; the last step always is."""
     return interval is not None and (done % interval == 0 or done == total)
 
 
 def _report_gradients(model: nn.Layer) -> None:
-    """Says once whether every trainable parameter is reached; a part that is built and never used shows up here."""
+    """Warns once about parameters without gradient: a part that is built and never used."""
     trainable = [(name, p) for name, p in model.named_parameters() if not p.stop_gradient]
     dead = [name for name, p in trainable if p.grad is None]
     if dead:
@@ -273,43 +239,14 @@ def _seed_step(seed: int, step: int) -> None:
     paddle.seed(int(np.random.SeedSequence([seed, rank, step]).generate_state(1)[0]))
 
 
-def _weighted_sums(
-    terms: Mapping[str, Mapping[str, paddle.Tensor]], weights: Mapping[str, float]
-) -> dict[str, paddle.Tensor]:
-    """Returns {task: its loss}, the weighted sum of its terms."""
-    return {
-        task: paddle.add_n([value * weights.get(task, 1.0) for value in of_task.values()])
-        for task, of_task in terms.items()
-    }
-
-
-def _backward(objectives: Mapping[str, paddle.Tensor], precision: Precision, apart: TaskGradients | None) -> None:
-    """Differentiates one batch's objectives: together, or one task after the other where gradients are kept apart."""
-    if apart is None:
+def _backward(objectives: Mapping[str, paddle.Tensor], precision: Precision, by_task: TaskGradients | None) -> None:
+    """Differentiates one batch's objectives: together, or task by task where their gradients are kept separately."""
+    if by_task is None:
         precision.backward(paddle.add_n(list(objectives.values())))
         return
     for number, (task, objective) in enumerate(objectives.items(), 1):
         precision.backward(objective, retain_graph=number < len(objectives))
-        apart.take(task)
-
-
-def _check_finite(
-    terms: Mapping[str, Mapping[str, paddle.Tensor]], step: int, source: Source, batch_number: int
-) -> dict[str, float]:
-    """Returns {"loss_<task>": sum, "<task>.<term>": value} for the log; stops the run on a non-finite term."""
-    numbers: dict[str, float] = {}
-    for task, of_task in terms.items():
-        values = {term: float(value) for term, value in of_task.items()}
-        for term, value in values.items():
-            if not math.isfinite(value):
-                raise FloatingPointError(
-                    f"task '{task}', term '{term}' is {value} at step {step + 1}; the batch was "
-                    f"{', '.join(source.files(batch_number))}. Lower optimizer.learning_rate or set "
-                    "optimizer.clip_norm, and look at these files; the last checkpoint is untouched"
-                )
-            numbers[f"{task}.{term}"] = value
-        numbers[f"loss_{task}"] = sum(values.values())
-    return numbers
+        by_task.take(task)
 
 
 def _check_gradient(norm: float, step: int) -> None:
@@ -322,9 +259,9 @@ def _check_gradient(norm: float, step: int) -> None:
         )
 
 
-def _show(visual: VisualLog, tasks: Mapping[str, Task], result: Evaluation, step: int) -> None:
+def _show(visual: VisualLog, tasks: Mapping[str, Task[Any]], result: Evaluation, step: int) -> None:
     for name, metrics in result.metrics.items():
         visual.scalars(metrics.values, step, f"val_{name}")
-        for index, (sample, prediction) in enumerate(result.examples[name]):
-            picture = draw_sample(sample, {name: prediction}, tasks, threshold=0.3)
-            visual.image(f"val_{name}/{index}", picture, step)
+    for name, examples in result.examples.items():
+        for index, (sample, predictions) in enumerate(examples):
+            visual.image(f"val_{name}/{index}", draw_sample(sample, predictions, tasks, threshold=0.3), step)

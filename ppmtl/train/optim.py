@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import dataclasses
 import math
 import re
 from collections.abc import Iterable, Mapping
+from typing import Any
 
 import numpy as np
 import paddle
@@ -15,7 +15,7 @@ from paddle.base.framework import default_main_program
 from ppmtl.config import ConfigError
 from ppmtl.config.settings import OptimizerSettings
 from ppmtl.train.log import announce
-from ppmtl.train.parameters import under
+from ppmtl.train.parameters import inside, under
 
 _UNTOUCHED = (
     "untouched"  # a parameter that never got a gradient has no moments: the output norms of levels no head reads
@@ -27,7 +27,7 @@ Named = Mapping[str, paddle.Tensor]
 
 
 def learning_rate_at(step: int, settings: OptimizerSettings, total_steps: int) -> float:
-    """Returns the learning rate of 0-based optimizer step ``step``: linear from 0, then cosine.
+    """The learning rate of 0-based optimizer step ``step``: linear from 0, then cosine.
 
     A pure function of the step, so resuming needs no scheduler state. The cosine's period is the whole run, not the run
     less its warm-up, as in the challenge's baseline.
@@ -40,13 +40,13 @@ def learning_rate_at(step: int, settings: OptimizerSettings, total_steps: int) -
     return floor + (peak - floor) * (1 + math.cos(math.pi * (step - warmup) / total_steps)) / 2
 
 
-def scaled_learning_rate(settings: OptimizerSettings, world_size: int) -> OptimizerSettings:
-    """Returns the settings with the peak learning rate for ``world_size`` processes, as ``scale_lr`` asks, and says so.
+def scaled_learning_rate(settings: OptimizerSettings, world_size: int) -> dict[str, Any]:
+    """The config values that ``scale_lr`` asks for with ``world_size`` processes, announced; {} for scale_lr: none.
 
-    The floor stays. With ``scale_lr: none`` the settings come back as they are.
+    The peak changes, the floor stays, and ``scale_lr`` becomes "none", so that the saved config says what was used.
     """
     if settings.scale_lr == "none":
-        return settings
+        return {}
     factor = float(world_size) if settings.scale_lr == "linear" else math.sqrt(world_size)
     peak = settings.learning_rate * factor
     announce(
@@ -54,11 +54,11 @@ def scaled_learning_rate(settings: OptimizerSettings, world_size: int) -> Optimi
         "process's",
         settings.scale_lr, world_size, settings.learning_rate, factor, peak, world_size,
     )  # fmt: skip
-    return dataclasses.replace(settings, learning_rate=peak, scale_lr="none")
+    return {"optimizer.learning_rate": peak, "optimizer.scale_lr": "none"}
 
 
 def build_optimizer(model: nn.Layer, settings: OptimizerSettings, extra: Named | None = None) -> paddle.optimizer.AdamW:
-    """Returns AdamW over the trainable parameters, grouped by learning rate multiplier and decay.
+    """AdamW over the trainable parameters, grouped by learning rate multiplier and decay.
 
     A group's ``learning_rate`` is a multiplier in Paddle; ``lr_ratio`` would do the same but is missing on CPU.
 
@@ -68,14 +68,18 @@ def build_optimizer(model: nn.Layer, settings: OptimizerSettings, extra: Named |
         extra: {name: parameter} beside the model's, e.g. what a balance method learns: multiplier 1, never decayed.
 
     Raises:
-        ConfigError: if a ``no_decay`` entry is no part of the model, or ``layer_decay`` meets a backbone without depths.
+        ConfigError: if an entry of ``no_decay`` or ``multipliers`` is no part of the model, or ``layer_decay`` meets a
+            backbone without depths.
     """
-    spared = set(under(dict(model.named_parameters()), settings.no_decay, "optimizer.no_decay"))
+    names = [name for name, _ in model.named_parameters()]
+    spared = set(under(names, settings.no_decay, "optimizer.no_decay"))
+    under(names, tuple(settings.multipliers), "optimizer.multipliers")
     groups: dict[tuple[float, bool], list[paddle.Tensor]] = {}
     for name, parameter in model.named_parameters():
         if parameter.stop_gradient:
             continue
-        decayed = name not in spared and (settings.decay_1d or parameter.ndim > 1)
+        is_vector = sum(length > 1 for length in parameter.shape) <= 1  # (C,), and also (1, C, 1, 1)
+        decayed = name not in spared and (settings.decay_1d or not is_vector)
         groups.setdefault((_multiplier(model, name, settings), decayed), []).append(parameter)
     if extra:
         groups.setdefault((1.0, False), []).extend(p for p in extra.values() if not p.stop_gradient)
@@ -98,31 +102,31 @@ def build_optimizer(model: nn.Layer, settings: OptimizerSettings, extra: Named |
 
 
 def _multiplier(model: nn.Layer, name: str, settings: OptimizerSettings) -> float:
-    """Returns the factor on the learning rate: 1 outside the backbone; layer_decay for its last block, and so on down."""
-    if not name.startswith(_BACKBONE):
-        return 1.0
-    if settings.layer_decay == 1.0:
-        return settings.backbone_lr_multiplier
+    """The factor on the learning rate: that of the longest part named, times layer_decay per block from the last down."""
+    named = [part for part in settings.multipliers if inside(name, part)]
+    factor = settings.multipliers[max(named, key=len)] if named else 1.0
+    if settings.layer_decay == 1.0 or not name.startswith(_BACKBONE):
+        return factor
     backbone = model.backbone
-    if not hasattr(backbone, "depth_of"):
+    if backbone.num_depths is None:
         raise ConfigError(
             [
-                f"optimizer.layer_decay: {type(backbone).__name__} does not say how deep its parameters lie (it has no "
-                "depth_of and num_depths); set layer_decay: 1.0 and use backbone_lr_multiplier"
+                f"optimizer.layer_decay: {type(backbone).__name__} does not say how deep its parameters lie (num_depths, "
+                "depth_of); set layer_decay: 1.0 and use optimizer.multipliers"
             ]
         )
     above = backbone.num_depths - backbone.depth_of(name.removeprefix(_BACKBONE))
-    return float(settings.backbone_lr_multiplier * settings.layer_decay**above)
+    return float(factor * settings.layer_decay**above)
 
 
 def clip_gradients(parameters: Iterable[paddle.Tensor], max_norm: float | None) -> float:
-    """Returns the global L2 norm of all gradients, after scaling them in place to at most ``max_norm``."""
+    """The global L2 norm of all gradients, after scaling them in place to at most ``max_norm``."""
     return clip_task([p.grad for p in parameters], max_norm)
 
 
 @paddle.no_grad()
 def clip_task(gradients: Iterable[paddle.Tensor | None], max_norm: float | None) -> float:
-    """Returns the L2 norm of these gradients together, after scaling them in place to at most ``max_norm``.
+    """The L2 norm of these gradients together, after scaling them in place to at most ``max_norm``.
 
     Args:
         gradients: any shapes; None (a parameter that the task does not reach) is skipped.
@@ -141,7 +145,7 @@ def clip_task(gradients: Iterable[paddle.Tensor | None], max_norm: float | None)
 
 
 def optimizer_state(named: Named, optimizer: paddle.optimizer.Optimizer) -> dict[str, np.ndarray]:
-    """Returns AdamW's moments (and master weights, if any) keyed "<structured parameter name>|<moment>".
+    """AdamW's moments (and master weights, if any) keyed "<structured parameter name>|<moment>".
 
     Args:
         named: {structured name: parameter} of the model and of whatever else the optimizer trains; frozen ones are

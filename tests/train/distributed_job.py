@@ -15,7 +15,7 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "predict"))
 
-from ppmtl.flags import run
+from ppmtl.cli import run
 
 
 def main(argv):

@@ -2,99 +2,106 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from ppmtl.data.findings import shorten
-from ppmtl.data.images import read_image
-from ppmtl.data.listing import read_text, require_files, under
-from ppmtl.structures import ClassList, Sample
+from ppmtl.data.findings import DataError, Finding
+from ppmtl.data.labels import ClassIndex
+from ppmtl.data.listing import missing_files, read_text, under
+from ppmtl.data.reader import Reader
+from ppmtl.structures import ClassList, Label
 
 
-class ImageList:
-    """Pictures that a list file names, each with one class.
+class ImageList(Reader):
+    """Images that a list file names, each with one class.
 
     Args:
         root: where relative paths start.
-        classes: the classes; the list holds their ids.
+        tasks: the one task and its classes; the list holds their ids.
         images: folder that the names in the list start from.
         list_file: lines ``name id``. Names may contain blanks: the id is what follows the last one.
 
     Raises:
-        ValueError: listing every bad line with its number, or the missing files.
+        DataError: with every bad line and every missing file.
     """
 
-    def __init__(self, root: str | Path, classes: ClassList, *, images: str, list_file: str) -> None:
-        self.classes = classes
+    def __init__(self, root: str | Path, tasks: Mapping[str, ClassList], *, images: str, list_file: str) -> None:
+        super().__init__(root, tasks)
+        self._task, classes = self.only_task()
         self._list_file = under(root, list_file)
         entries = _parse(self._list_file, classes)
         folder = under(root, images)
         self._paths = [folder / name for name in entries]
         self._class_indices = np.array(list(entries.values()), np.int64)
-        require_files(self._paths, self._list_file)
+        if missing := missing_files(self._paths):
+            raise DataError(
+                f"{self._list_file}: lists files that are missing; restore them, or remove their lines", missing
+            )
 
     @staticmethod
-    def required_paths(root: str | Path, *, images: str, list_file: str, **_: object) -> list[Path]:
-        """Returns the paths that must exist before the data set can be built."""
-        return [under(root, images), under(root, list_file)]
+    def required_paths(root: str | Path, **settings: Any) -> list[Path]:
+        """The folder and the list."""
+        return [under(root, settings["images"]), under(root, settings["list_file"])]
 
     def __len__(self) -> int:
         return len(self._paths)
 
     def path(self, index: int) -> str:
-        """Returns the picture file of sample ``index``."""
+        """The image file of sample ``index``."""
         return str(self._paths[index])
 
-    def __getitem__(self, index: int) -> Sample:
-        """Returns the picture with ``class_index``.
-
-        Raises:
-            ValueError: if the file cannot be read.
-        """
-        path = self._paths[index]
-        return Sample(path=str(path), image=read_image(path), class_index=int(self._class_indices[index]))
+    def labels(self, index: int, image: np.ndarray) -> dict[str, Label]:  # noqa: ARG002
+        """The image's class."""
+        return {self._task: ClassIndex(int(self._class_indices[index]))}
 
     def class_indices(self) -> np.ndarray:
-        """Returns the class index of every sample, (N,) int64, without reading pictures; for balanced sampling."""
+        """The class index of every sample, for balanced sampling."""
         return self._class_indices
 
     def describe(self) -> str:
-        """Returns one line: how many pictures, and how they spread over the classes."""
-        counts = np.bincount(self._class_indices, minlength=len(self.classes))
+        """One line: how many images, and how they spread over the classes."""
+        classes = self.tasks[self._task]
+        counts = np.bincount(self._class_indices, minlength=len(classes))
         absent = int((counts == 0).sum())
         return (
-            f"{self._list_file.name}: {len(self)} pictures of {len(self.classes)} classes, "
-            f"{counts.min()} to {counts.max()} per class" + (f", {absent} classes without a picture" if absent else "")
+            f"{self._list_file.name}: {len(self)} images of {len(classes)} classes, "
+            f"{counts.min()} to {counts.max()} per class" + (f", {absent} classes without an image" if absent else "")
         )
 
 
 def _parse(list_file: Path, classes: ClassList) -> dict[str, int]:
-    """Returns {image name: class index} in file order."""
+    """{image name: class index} in file order."""
     index_of = classes.index_of()
     entries: dict[str, int] = {}
     line_of: dict[str, int] = {}
-    bad: list[str] = []
+    bad: list[Finding] = []
+
+    def note(number: int, problem: str) -> None:
+        bad.append(Finding(f"line {number}", problem))
+
     for number, line in enumerate(read_text(list_file).splitlines(), start=1):
         if not line.strip():
             continue
         parts = line.strip().rsplit(maxsplit=1)
         if len(parts) != 2 or not parts[1].isdecimal():
-            bad.append(f"line {number}: expected '<image name> <class id>', got {line!r}")
+            note(number, f"expected '<image name> <class id>', got {line!r}")
             continue
         name, class_id = parts
         if int(class_id) not in index_of:
-            bad.append(f"line {number}: class id {class_id} of {name!r} is not in the class list")
+            note(number, f"class id {class_id} of {name!r} is not in the class list")
         elif name in entries:
-            bad.append(f"line {number}: {name!r} is already on line {line_of[name]}")
+            note(number, f"{name!r} is already on line {line_of[name]}")
         else:
             entries[name], line_of[name] = index_of[int(class_id)], number
     if bad:
-        raise ValueError(
+        raise DataError(
             f"{list_file}: {len(bad)} bad lines; ids go from {min(classes.ids)} to {max(classes.ids)} "
-            f"({len(classes)} classes), each picture is listed once. Correct the lines, or the class "
-            f"list:\n{shorten(bad)}"
+            f"({len(classes)} classes), each image is listed once. Correct the lines, or the class list",
+            bad,
         )
     if not entries:
-        raise ValueError(f"{list_file}: lists no pictures; write lines '<image name> <class id>'")
+        raise ValueError(f"{list_file}: lists no images; write lines '<image name> <class id>'")
     return entries

@@ -1,83 +1,88 @@
-"""Semantic segmentation: one picture file and one PNG with class numbers per sample (BDD100K, Cityscapes train ids)."""
+"""Semantic segmentation: one image file and one PNG with class numbers per sample (BDD100K, Cityscapes train ids)."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from ppmtl.data.findings import shorten
-from ppmtl.data.images import read_image
+from ppmtl.data.findings import DataError, Finding
 from ppmtl.data.label_maps import read_label_map
+from ppmtl.data.labels import LabelMap
 from ppmtl.data.listing import under
-from ppmtl.structures import IGNORE_LABEL, ClassList, Sample
+from ppmtl.data.reader import Reader
+from ppmtl.structures import IGNORE_LABEL, ClassList, Label
 
 
-class LabelPNG:
-    """Pictures and label maps of two folders, paired by name.
+class LabelPNG(Reader):
+    """Images and label maps of two folders, paired by name.
 
     ``images/a/b.jpg`` belongs to ``labels/a/b<label_suffix>.png``. Pairing by name, because pairing by sorted position
     shifts every later pair when one file is missing.
 
     Args:
         root: where relative paths start.
-        classes: the classes; label maps hold their indices 0..n-1, and 255 for "not labelled".
-        images: folder of pictures, searched with its sub-folders.
+        tasks: the one task and its classes; label maps hold their indices 0..n-1, and 255 for "not labelled".
+        images: folder of images, searched with its sub-folders.
         labels: folder of label maps.
-        image_suffixes: which files of ``images`` are pictures (any letter case).
-        label_suffix: what a label's name has after the picture's, e.g. "_train_id".
+        image_suffixes: which files of ``images`` are taken (any letter case).
+        label_suffix: what a label's name has after the image's, e.g. "_train_id".
 
     Raises:
-        ValueError: if ids are not 0..n-1, or files have no partner (all are counted, ten are named).
+        ValueError: if ids are not 0..n-1.
+        DataError: with every file that has no partner.
     """
 
     def __init__(
         self,
         root: str | Path,
-        classes: ClassList,
+        tasks: Mapping[str, ClassList],
         *,
         images: str,
         labels: str,
         image_suffixes: tuple[str, ...] = (".jpg", ".jpeg", ".png"),
         label_suffix: str = "",
     ) -> None:
+        super().__init__(root, tasks)
+        self._task, classes = self.only_task()
         if classes.ids != tuple(range(len(classes))):
             raise ValueError(
                 f"label maps need classes numbered 0..{len(classes) - 1}, got ids {list(classes.ids)}; renumber the "
                 "class file and the label maps"
             )
-        self.classes = classes
         self._name = labels
         suffixes = tuple(suffix.lower() for suffix in image_suffixes)
         self._pairs = _pair(under(root, images), under(root, labels), suffixes, label_suffix + ".png")
 
     @staticmethod
-    def required_paths(root: str | Path, *, images: str, labels: str, **_: object) -> list[Path]:
-        """Returns the paths that must exist before the data set can be built."""
-        return [under(root, images), under(root, labels)]
+    def required_paths(root: str | Path, **settings: Any) -> list[Path]:
+        """The two folders."""
+        return [under(root, settings["images"]), under(root, settings["labels"])]
 
     def __len__(self) -> int:
         return len(self._pairs)
 
     def path(self, index: int) -> str:
-        """Returns the picture file of sample ``index``."""
+        """The image file of sample ``index``."""
         return str(self._pairs[index][0])
 
-    def __getitem__(self, index: int) -> Sample:
-        """Returns the picture with ``label_map``.
+    def labels(self, index: int, image: np.ndarray) -> dict[str, Label]:
+        """The label map.
 
         Raises:
-            ValueError: if a file cannot be read, their sizes differ, or a label is neither a class nor 255.
+            ValueError: if it cannot be read, its size is not the image's, or a label is neither a class nor 255.
         """
         image_path, label_path = self._pairs[index]
-        image, label_map = read_image(image_path), read_label_map(label_path)
+        label_map = read_label_map(label_path)
         if image.shape[:2] != label_map.shape:
             raise ValueError(
-                f"{label_path}: label map of (height, width) {label_map.shape} for the picture {image_path} of "
-                f"{image.shape[:2]} (after its EXIF turn, if it has one); export the two at the same size and "
+                f"{label_path}: label map of (height, width) {label_map.shape} for the image {image_path} of "
+                f"{image.shape[:2]} (after its EXIF rotation, if it has one); export the two at the same size and "
                 "orientation"
             )
-        count = len(self.classes)
+        count = len(self.tasks[self._task])
         if ((label_map >= count) & (label_map != IGNORE_LABEL)).any():
             wrong = [int(v) for v in np.unique(label_map) if v >= count and v != IGNORE_LABEL]
             raise ValueError(
@@ -85,35 +90,36 @@ class LabelPNG:
                 "labelled; convert the labels (BDD100K and Cityscapes ship 'train id' files), or "
                 "add the classes to the class list"
             )
-        return Sample(path=str(image_path), image=image, label_map=label_map)
+        return {self._task: LabelMap(label_map)}
 
     def describe(self) -> str:
-        """Returns one line: how many pictures and classes."""
-        return f"{self._name}: {len(self)} pictures with label maps, {len(self.classes)} classes"
+        """One line: how many images and classes."""
+        return f"{self._name}: {len(self)} images with label maps, {len(self.tasks[self._task])} classes"
 
 
 def _pair(images: Path, labels: Path, suffixes: tuple[str, ...], label_end: str) -> list[tuple[Path, Path]]:
     image_of = _by_key(images, suffixes, "")
     label_of = _by_key(labels, (".png",), label_end)
     if not image_of:
-        raise ValueError(
-            f"{images}: no pictures ({', '.join(suffixes)}) found; check the folder, or set image_suffixes"
-        )
-    complaints = [f"{image_of[key]}: no label {labels / key}{label_end}" for key in sorted(image_of.keys() - label_of)]
-    complaints += [f"{label_of[key]}: no picture {images / key}.*" for key in sorted(label_of.keys() - image_of)]
-    if complaints:
-        raise ValueError(
-            f"{images} and {labels}: {len(complaints)} files have no partner of the same name; add or remove them, or "
-            f"set label_suffix if label names have an ending:\n{shorten(complaints)}"
+        raise ValueError(f"{images}: no images ({', '.join(suffixes)}) found; check the folder, or set image_suffixes")
+    alone = [
+        Finding(f"{image_of[key]}", f"no label {labels / key}{label_end}") for key in sorted(image_of.keys() - label_of)
+    ]
+    alone += [Finding(f"{label_of[key]}", f"no image {images / key}.*") for key in sorted(label_of.keys() - image_of)]
+    if alone:
+        raise DataError(
+            f"{images} and {labels}: {len(alone)} files have no partner of the same name; add or remove them, or set "
+            "label_suffix if label names have an ending",
+            alone,
         )
     return [(image_of[key], label_of[key]) for key in sorted(image_of)]
 
 
 def _by_key(folder: Path, suffixes: tuple[str, ...], ending: str) -> dict[str, Path]:
-    """Returns {path below ``folder`` without its ending: file}."""
+    """{path below ``folder`` without its ending: file}."""
     found: dict[str, Path] = {}
     for file in sorted(folder.rglob("*")):
-        if file.suffix.lower() not in suffixes or file.name.startswith("."):  # "._a.jpg" are not pictures (macOS)
+        if file.suffix.lower() not in suffixes or file.name.startswith("."):  # "._a.jpg" are not images (macOS)
             continue
         name = file.relative_to(folder).as_posix()
         if ending and not name.endswith(ending):

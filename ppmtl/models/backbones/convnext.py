@@ -15,6 +15,7 @@ from annotated_types import Gt, Interval
 from paddle import nn
 from paddle.distributed.fleet.utils import recompute
 
+from ppmtl.models.base import Backbone
 from ppmtl.models.layers import ChannelLayerNorm, DropPath
 from ppmtl.structures import FeatureSpec
 
@@ -32,7 +33,7 @@ _ARCHS: dict[str, tuple[Four, Four]] = {  # depths, dims; atto to nano as in tim
     "large": ((3, 3, 27, 3), (192, 384, 768, 1536)),
     "xlarge": ((3, 3, 27, 3), (256, 512, 1024, 2048)),
 }
-_STRIDES = (4, 8, 16, 32)
+_LEVELS, _STRIDES = ("c2", "c3", "c4", "c5"), (4, 8, 16, 32)
 _OUTPUT_NORM = re.compile(r"norm[0-3]\Z")
 
 
@@ -93,8 +94,8 @@ def _as_convolution(linear: nn.Linear) -> nn.Conv2D:
     )
 
 
-class ConvNeXt(nn.Layer):
-    """Four feature maps at strides 4, 8, 16 and 32.
+class ConvNeXt(Backbone):
+    """Four feature maps, "c2" to "c5", at strides 4, 8, 16 and 32.
 
     Args:
         arch: depths and widths by name.
@@ -109,7 +110,7 @@ class ConvNeXt(nn.Layer):
             far below it at widths of 32. On the demo data 150 steps of the classifier reached a loss of 2.57 with it
             and 2.74 without, from 3.0.
         output_norm: one LayerNorm per returned level; without it a pretrained net's levels differ widely in scale.
-        pretrained: a file or URL that the training tool fills the trunk from on a fresh start (models/pretrained.py).
+        pretrained: a file or URL that training fills the backbone from on a fresh start (weights/pretrained.py).
             Only kept here: evaluation, export and resuming have their weights from a checkpoint and must not need it.
         recompute: compute every block again in backward instead of keeping what is inside it. Same gradients to the last
             bit; in training only. Measured on CPU (tiny, 256 px, batch 4, one thread): 1061 instead of 1734 MB for 24 %
@@ -149,13 +150,15 @@ class ConvNeXt(nn.Layer):
         if output_norm:
             for index, channels in enumerate(dims):
                 self.add_sublayer(f"norm{index}", ChannelLayerNorm(channels))
-        self.out_specs = tuple(FeatureSpec(c, s) for c, s in zip(dims, _STRIDES, strict=True))
+        self.out_specs = {
+            name: FeatureSpec(channels, stride) for name, channels, stride in zip(_LEVELS, dims, _STRIDES, strict=True)
+        }
         self.depths = depths
         self.num_depths = 1 + sum(depths)
         self.apply(_trunc_normal if init == "trunc_normal" else _fan_in)
 
-    def forward(self, x: paddle.Tensor) -> list[paddle.Tensor]:
-        """Returns four maps, (B, C_i, H_i, W_i), finest first.
+    def forward(self, x: paddle.Tensor) -> dict[str, paddle.Tensor]:
+        """Four maps (B, C_i, H_i, W_i), finest first.
 
         Args:
             x: (B, 3, H, W) normalised float32. A size that is no multiple of 32 loses its last rows and columns level
@@ -169,11 +172,11 @@ class ConvNeXt(nn.Layer):
                 f"ConvNeXt halves its input five times: both sides must be at least {_STRIDES[-1]} px, got "
                 f"{x.shape[2]} x {x.shape[3]} (H x W); enlarge or pad the image"
             )
-        features = []
+        features = {}
         # Indices, not zip(strict=True): Paddle's exporter rewrites zip and does not know the keyword.
         for index in range(len(self.stages)):
             x = self._stage(index, self.downsample_layers[index](x))
-            features.append(getattr(self, f"norm{index}")(x) if self.output_norm else x)
+            features[_LEVELS[index]] = getattr(self, f"norm{index}")(x) if self.output_norm else x
         return features
 
     def _stage(self, index: int, x: paddle.Tensor) -> paddle.Tensor:
@@ -187,7 +190,7 @@ class ConvNeXt(nn.Layer):
     def use_pointwise_convolutions(self) -> None:
         """Replaces the blocks' linears by 1x1 convolutions with the same numbers, in place; for export only.
 
-        Paddle Inference with oneDNN gains from bfloat16 only in convolutions (measured on ConvNeXt-L at 224 px on one core
+        Why: Paddle Inference with oneDNN gains from bfloat16 only in convolutions (measured on ConvNeXt-L at 224 px on one core
         with AMX: 3.0 times faster than float32; with linears no gain at all), and eager Paddle runs them slowly.
         """
         for stage in self.stages:
@@ -195,7 +198,7 @@ class ConvNeXt(nn.Layer):
                 stage[index] = _ConvolutionBlock(block)
 
     def depth_of(self, name: str) -> int:
-        """Returns how many blocks deep a parameter lies: 0 for the stem, 1 for the first block, num_depths - 1 for the last.
+        """How many blocks deep a parameter lies: 0 for the stem, 1 for the first block, num_depths - 1 for the last.
 
         A downsampling layer counts with the block after it, a level's output norm with the block before it.
 

@@ -6,7 +6,7 @@ al., ECCV 2018.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping
 from typing import Annotated
 
 import paddle
@@ -14,6 +14,7 @@ import paddle.nn.functional as F
 from annotated_types import Ge, Interval
 from paddle import nn
 
+from ppmtl.models.base import Head, Side
 from ppmtl.models.layers import ConvBNReLU, sigmoid
 from ppmtl.structures import FeatureSpec
 
@@ -38,13 +39,14 @@ class _CBAM(nn.Layer):
         return x * sigmoid(self.conv_after_concat(where))
 
 
-class CBAMFC(nn.Layer):
-    """One class per picture from the backbone's coarsest level.
+class CBAMFC(Head):
+    """One class per image from one feature map.
 
     Args:
-        in_specs: the backbone's levels, finest first.
+        in_specs: {name: spec} of the backbone's features.
         num_classes: number of classes.
-        channels: width after the convolution; None = the level's own (1536 for ConvNeXt-L).
+        reads: the feature it reads; None = the coarsest.
+        channels: width after the convolution; None = the feature's own (1536 for ConvNeXt-L).
         kernel_size: of the convolution; odd, so that the map keeps its size.
         reduction: of CBAM's channel bottleneck.
         label_smoothing: 0 in the paper; the baseline had .1, spread over the other classes only.
@@ -58,9 +60,10 @@ class CBAMFC(nn.Layer):
 
     def __init__(
         self,
-        in_specs: Sequence[FeatureSpec],
+        in_specs: Mapping[str, FeatureSpec],
         num_classes: int,
         *,
+        reads: str | None = None,
         channels: Annotated[int, Ge(1)] | None = None,
         kernel_size: Annotated[int, Ge(1)] = 3,
         reduction: Annotated[int, Ge(1)] = 16,
@@ -70,8 +73,10 @@ class CBAMFC(nn.Layer):
         super().__init__()
         if kernel_size % 2 == 0:
             raise ValueError(f"CBAMFC: kernel_size must be odd to keep the map's size, got {kernel_size}; try 1 or 3")
-        width = channels or in_specs[-1].channels
-        self.conv = ConvBNReLU(in_specs[-1].channels, width, kernel_size, bias=False)
+        self.reads = self.choose(in_specs, None if reads is None else (reads,), default=tuple(in_specs)[-1:])
+        (spec,) = (in_specs[name] for name in self.reads)
+        width = channels or spec.channels
+        self.conv = ConvBNReLU(spec.channels, width, kernel_size, bias=False)
         self.cbam = _CBAM(width, reduction)
         self.dropout = nn.Dropout(dropout)
         self.fc = nn.Linear(width, num_classes)
@@ -79,12 +84,12 @@ class CBAMFC(nn.Layer):
 
     def forward(
         self,
-        features: list[paddle.Tensor],
-        image_size: Sequence[int | paddle.Tensor],  # noqa: ARG002
-        targets: dict[str, paddle.Tensor] | None = None,
+        features: Mapping[str, paddle.Tensor],
+        image_size: tuple[Side, Side],  # noqa: ARG002
+        targets: Mapping[str, paddle.Tensor] | None = None,
     ) -> dict[str, paddle.Tensor]:
-        """Returns {"probs": (B, C)}, or the loss terms when there are targets ({"class_index": (B,) int64})."""
-        x = self.cbam(self.conv(features[-1])).mean([2, 3])
+        """{"probs": (B, C)}, or the loss terms when there are targets ({"class_index": (B,) int64})."""
+        x = self.cbam(self.conv(features[self.reads[0]])).mean([2, 3])
         logits = self.fc(self.dropout(x)).astype("float32")
         if targets is None:
             return {"probs": F.softmax(logits, axis=1)}

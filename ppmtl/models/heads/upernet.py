@@ -6,7 +6,7 @@ outputs equal PaddleSeg's on golden upernet_forward.json.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping
 from typing import Annotated
 
 import paddle
@@ -14,18 +14,20 @@ import paddle.nn.functional as F
 from annotated_types import Ge, Interval
 from paddle import nn
 
+from ppmtl.models.base import Head, Side
 from ppmtl.models.layers import ConvBNReLU
 from ppmtl.structures import IGNORE_LABEL, FeatureSpec
 
 Channels = Annotated[int, Ge(1)]
 
 
-class UPerNet(nn.Layer):
+class UPerNet(Head):
     """Pyramid pooling on the coarsest level, a top-down pyramid, one classifier on the finest.
 
     Args:
-        in_specs: the backbone's levels, finest first.
+        in_specs: {name: spec} of the backbone's features, finest first.
         num_classes: of the label maps; 255 is never a class.
+        reads: the features it reads, finest first; None = all.
         channels: width of the pyramid.
         ppm_channels: width of each pooling branch; None = a quarter of the coarsest level's, as in PaddleSeg.
         bins: output sizes of the pooling branches.
@@ -42,9 +44,10 @@ class UPerNet(nn.Layer):
 
     def __init__(
         self,
-        in_specs: Sequence[FeatureSpec],
+        in_specs: Mapping[str, FeatureSpec],
         num_classes: int,
         *,
+        reads: tuple[str, ...] | None = None,
         channels: Channels = 512,
         ppm_channels: Channels | None = None,
         bins: tuple[Channels, ...] = (1, 2, 3, 6),
@@ -54,51 +57,55 @@ class UPerNet(nn.Layer):
         dropout: Annotated[float, Interval(ge=0, lt=1)] = 0.1,
     ) -> None:
         super().__init__()
-        if len(in_specs) < 2 or not bins:
-            raise ValueError(f"UPerNet needs at least two levels and one bin, got {len(in_specs)} levels, bins {bins}")
-        finer, last = [spec.channels for spec in in_specs[:-1]], in_specs[-1].channels
+        self.reads = self.choose(in_specs, reads, default=tuple(in_specs))
+        if len(self.reads) < 2 or not bins:
+            raise ValueError(
+                f"UPerNet needs at least two levels and one bin, got {len(self.reads)} levels, bins {bins}"
+            )
+        *finer, last = [in_specs[name].channels for name in self.reads]
         branch = ppm_channels or max(1, last // len(bins))
         self.bins, self.align_corners, self.aux_weight = bins, align_corners, aux_weight
         self.ppm = nn.LayerList([ConvBNReLU(last, branch, 1, bias=True) for _ in bins])
         self.ppm_bottleneck = ConvBNReLU(last + branch * len(bins), channels, 3, bias=True)
         self.laterals = nn.LayerList([ConvBNReLU(c, channels, 1, bias=True) for c in finer])
         self.fpn_convs = nn.LayerList([ConvBNReLU(channels, channels, 3, bias=False) for _ in finer])
-        self.fpn_bottleneck = ConvBNReLU(channels * len(in_specs), channels, 3, bias=True)
+        self.fpn_bottleneck = ConvBNReLU(channels * len(self.reads), channels, 3, bias=True)
         self.classifier = nn.Conv2D(channels, num_classes, 1)
         self.aux = None
         if aux_weight > 0:
-            width = aux_channels or in_specs[-2].channels
+            width = aux_channels or finer[-1]
             self.aux = nn.Sequential(
-                ConvBNReLU(in_specs[-2].channels, width, 3, bias=True),
+                ConvBNReLU(finer[-1], width, 3, bias=True),
                 nn.Dropout(dropout),
                 nn.Conv2D(width, num_classes, 1),
             )
 
     def forward(
         self,
-        features: list[paddle.Tensor],
-        image_size: Sequence[int | paddle.Tensor],
-        targets: dict[str, paddle.Tensor] | None = None,
+        features: Mapping[str, paddle.Tensor],
+        image_size: tuple[Side, Side],
+        targets: Mapping[str, paddle.Tensor] | None = None,
     ) -> dict[str, paddle.Tensor]:
-        """Returns {"probs": (B, C, H, W)}, or the loss terms when there are targets.
+        """{"probs": (B, C, H, W)}, or the loss terms when there are targets.
 
         Args:
-            features: the backbone's levels; any sizes, odd ones as they are.
+            features: the backbone's, any sizes, odd ones as they are.
             image_size: (H, W) of the network input.
             targets: {"label_map": (B, H, W) int64}.
         """
         size = list(image_size)
-        logits = self.logits(features)
+        levels = [features[name] for name in self.reads]
+        logits = self.logits(levels)
         if targets is None:
             return {"probs": F.softmax(_resize(logits.astype("float32"), size, align_corners=False), axis=1)}
         terms = {"loss_ce": pixel_cross_entropy(logits, targets["label_map"])}
         if self.aux is not None:
-            auxiliary = pixel_cross_entropy(self.aux(features[-2]), targets["label_map"])
+            auxiliary = pixel_cross_entropy(self.aux(levels[-2]), targets["label_map"])
             terms["loss_aux"] = self.aux_weight * auxiliary
         return terms
 
     def logits(self, features: list[paddle.Tensor]) -> paddle.Tensor:
-        """Returns (B, C, h, w) at the finest level's size."""
+        """(B, C, h, w) at the finest level's size; ``features`` are those that the head reads, in order."""
         # Indices, not zip(strict=True): Paddle's exporter rewrites zip and does not know the keyword.
         levels = [lateral(features[i]) for i, lateral in enumerate(self.laterals)]
         levels.append(self._pyramid_pooling(features[-1]))

@@ -6,9 +6,9 @@ Written from the formulas in the project reference "model.md" sections 4 and 5.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import Annotated, Literal, TypeAlias
+from typing import Annotated, Literal
 
 import numpy as np
 import paddle
@@ -17,6 +17,7 @@ from annotated_types import Ge, Gt, Interval
 from paddle import nn
 
 from ppmtl.config import Part
+from ppmtl.models.base import Head, Side
 from ppmtl.models.heads._yolov5_loss import Anchors, YOLOv5LossSettings, yolov5_loss
 from ppmtl.models.layers import sigmoid
 from ppmtl.models.necks.yolocsppan import YOLOCSPPAN
@@ -32,18 +33,17 @@ COCO_ANCHORS: Anchors = (
 PRIOR_OBJECTS, PRIOR_PIXELS, PRIOR_CLASS = 8, 640, 0.6
 DEFAULT_NECK: Callable[..., nn.Layer] = partial(YOLOCSPPAN)
 
-InputSide: TypeAlias = int | paddle.Tensor
 
-
-class YOLOv5(nn.Layer):
+class YOLOv5(Head):
     """Anchor-based detector on strides 8, 16 and 32; any input size works.
 
     Levels that do not nest (1280 x 720 gives 90, 45 and 22 rows) are padded with zeros at the right and bottom. Cells
     that lie entirely outside the image take no part in the loss and get score 0.
 
     Args:
-        in_specs: the backbone's levels; those of stride 8, 16 and 32 are used.
+        in_specs: {name: spec} of the backbone's features.
         num_classes: C.
+        reads: the features of stride 8, 16 and 32, in this order; None = the backbone's only ones of these strides.
         neck: built with the three chosen specs; must keep sizes and offer ``out_specs``.
         anchors: per level, (w, h) in input pixels; the default is COCO's.
         loss_gain: multiplies all three terms; None = the images in the batch, as when the paper was written (one
@@ -65,9 +65,10 @@ class YOLOv5(nn.Layer):
 
     def __init__(
         self,
-        in_specs: Sequence[FeatureSpec],
+        in_specs: Mapping[str, FeatureSpec],
         num_classes: int,
         *,
+        reads: tuple[str, str, str] | None = None,
         neck: Annotated[Callable[..., nn.Layer], Part("ppmtl.models.necks")] = DEFAULT_NECK,
         anchors: tuple[tuple[tuple[float, float], ...], ...] = COCO_ANCHORS,
         loss_gain: Annotated[float, Gt(0)] | None = None,
@@ -81,7 +82,12 @@ class YOLOv5(nn.Layer):
     ) -> None:
         super().__init__()
         _check_anchors(anchors, balance)
-        self.level_indices = _levels_of_strides(in_specs)
+        self.reads = self.choose(in_specs, reads, default=lambda: _of_strides(in_specs))
+        levels = [in_specs[name] for name in self.reads]
+        if tuple(spec.stride for spec in levels) != STRIDES:
+            raise ValueError(
+                f"YOLOv5 reads features of stride {STRIDES}, got {[spec.stride for spec in levels]} ({self.reads})"
+            )
         self.num_classes = num_classes
         self.loss_settings = YOLOv5LossSettings(
             num_classes=num_classes,
@@ -96,7 +102,7 @@ class YOLOv5(nn.Layer):
             anchor_threshold=anchor_threshold,
             label_smoothing=label_smoothing,
         )
-        self.neck = neck([in_specs[index] for index in self.level_indices])
+        self.neck = neck(levels)
         self.outputs = nn.LayerList(
             [
                 _output_conv(spec.channels, num_classes, len(level_anchors), stride)
@@ -106,14 +112,14 @@ class YOLOv5(nn.Layer):
 
     def forward(
         self,
-        features: Sequence[paddle.Tensor],
-        image_size: tuple[InputSide, InputSide],
-        targets: dict[str, paddle.Tensor] | None = None,
+        features: Mapping[str, paddle.Tensor],
+        image_size: tuple[Side, Side],
+        targets: Mapping[str, paddle.Tensor] | None = None,
     ) -> dict[str, paddle.Tensor]:
         """Returns the loss terms when targets are given, else {"boxes", "scores"} of every anchor of every cell.
 
         Args:
-            features: the backbone's levels (B, C_i, H_i, W_i), in the order of ``in_specs``.
+            features: the backbone's, (B, C_i, H_i, W_i).
             image_size: (H, W) of the network input in pixels; may be tensors while a graph is exported.
             targets: {"boxes": (M, 6) float32 [image, class, cx, cy, w, h]}, see ``yolov5_loss``.
 
@@ -122,7 +128,7 @@ class YOLOv5(nn.Layer):
             "boxes" (B, N, 4) float32 xyxy in input pixels, not clipped, and "scores" (B, N, C) float32 = objectness x
             class, N running over level, anchor, row, column.
         """
-        levels = self.neck(_pad_to_nested([features[index] for index in self.level_indices]))
+        levels = self.neck(_pad_to_nested([features[name] for name in self.reads]))
         # Indices, not zip(strict=True): Paddle's exporter rewrites zip and does not know the keyword.
         maps = [self.outputs[index](level) for index, level in enumerate(levels)]
         if targets is not None:
@@ -137,14 +143,13 @@ class YOLOv5(nn.Layer):
         return {"boxes": paddle.concat(boxes, axis=1), "scores": paddle.concat(scores, axis=1)}
 
 
-def _levels_of_strides(in_specs: Sequence[FeatureSpec]) -> list[int]:
-    strides = [spec.stride for spec in in_specs]
-    missing = [stride for stride in STRIDES if stride not in strides]
-    if missing:
+def _of_strides(in_specs: Mapping[str, FeatureSpec]) -> tuple[str, ...]:
+    found = {stride: [name for name, spec in in_specs.items() if spec.stride == stride] for stride in STRIDES}
+    if any(len(names) != 1 for names in found.values()):
         raise ValueError(
-            f"YOLOv5 needs backbone levels of stride 8, 16 and 32, got strides {strides}: {missing} missing"
+            f"YOLOv5 needs one feature each of stride 8, 16 and 32, the backbone has {found}; name three with reads: [...]"
         )
-    return [strides.index(stride) for stride in STRIDES]
+    return tuple(names[0] for names in found.values())
 
 
 def _check_anchors(anchors: Anchors, balance: Sequence[float]) -> None:
@@ -199,7 +204,7 @@ def _decode(
     cells: paddle.Tensor,
     anchors: Sequence[tuple[float, float]],
     stride: int,
-    image_size: tuple[InputSide, InputSide],
+    image_size: tuple[Side, Side],
     num_classes: int,
 ) -> tuple[paddle.Tensor, paddle.Tensor]:
     """Returns boxes (B, A * H * W, 4) xyxy px and scores (B, A * H * W, C) of one level; anchor, row, column order.
@@ -226,5 +231,5 @@ def _decode(
     return boxes.reshape([0, -1, 4]), scores.transpose([0, 1, 3, 2]).reshape([0, -1, num_classes])
 
 
-def _as_float(side: InputSide) -> float | paddle.Tensor:
+def _as_float(side: Side) -> float | paddle.Tensor:
     return float(side) if isinstance(side, int) else paddle.cast(side, "float32")

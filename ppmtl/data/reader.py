@@ -1,0 +1,93 @@
+"""What a reader is: a data set on disk, as images with labels. The readers are in ``ppmtl/data/readers``."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ppmtl.data.findings import Finding
+from ppmtl.data.images import read_image
+from ppmtl.structures import ClassList, Label, Sample
+
+
+class Reader(ABC):
+    """A labelled data set. Its keyword-only constructor arguments are its config keys.
+
+    Args:
+        root: where relative paths start.
+        tasks: {task: its classes} of the tasks that the data set is to have labels for.
+
+    Raises:
+        DataError: if its lists or annotations are wrong; the error holds every finding.
+    """
+
+    def __init__(self, root: str | Path, tasks: Mapping[str, ClassList]) -> None:
+        self.root, self.tasks = Path(root), dict(tasks)
+
+    @staticmethod
+    @abstractmethod
+    def required_paths(root: str | Path, **settings: Any) -> list[Path]:
+        """The paths that must exist before the data set can be built; ``settings`` are the constructor's."""
+
+    @abstractmethod
+    def __len__(self) -> int:
+        """The number of images."""
+
+    @abstractmethod
+    def path(self, index: int) -> str:
+        """The image file of a sample, without reading it."""
+
+    @abstractmethod
+    def labels(self, index: int, image: np.ndarray) -> dict[str, Label]:
+        """{task: label} of a sample.
+
+        Args:
+            index: of the sample.
+            image: (H, W, 3) uint8 as read; labels that do not fit its size are an error.
+
+        Raises:
+            ValueError: if a label file cannot be read or holds what is not allowed; the message names it.
+        """
+
+    @abstractmethod
+    def describe(self) -> str:
+        """One line with counts."""
+
+    def __getitem__(self, index: int) -> Sample:
+        """The image with its labels.
+
+        Raises:
+            ValueError: if a file is unreadable or a label wrong; the message names the file and how to fix it.
+        """
+        path = self.path(index)
+        image = read_image(path)
+        return Sample(path, image, self.labels(index, image))
+
+    def class_indices(self) -> np.ndarray | None:
+        """The class index of every sample, (N,) int64, without reading images; None where there is no single class."""
+        return None
+
+    def scan(self) -> Iterator[Finding]:
+        """Reads every sample and yields what is wrong; the constructor has checked lists and annotations already."""
+        for index in range(len(self)):
+            try:
+                self[index]
+            except ValueError as error:
+                yield Finding(self.path(index), str(error))
+
+    def only_task(self) -> tuple[str, ClassList]:
+        """The one task of a reader that has labels for one, and its classes.
+
+        Raises:
+            ValueError: if it was given several.
+        """
+        if len(self.tasks) != 1:
+            raise ValueError(
+                f"{type(self).__name__} has labels for one task, got {', '.join(self.tasks) or 'none'}; give every task "
+                "a data set of its own, or join several with type: joined"
+            )
+        return next(iter(self.tasks.items()))

@@ -1,0 +1,100 @@
+"""What a backbone and a head are: the parts in ``backbones/`` and ``heads/`` subclass these."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Callable, Mapping
+from typing import ClassVar, TypeAlias
+
+import paddle
+from paddle import nn
+
+from ppmtl.config import ConfigError, suggestion
+from ppmtl.structures import FeatureSpec
+
+Side: TypeAlias = int | paddle.Tensor  # of the network input in pixels; a tensor while a graph is exported
+
+
+class Backbone(nn.Layer):
+    """Images -> named features.
+
+    Attributes:
+        out_specs: {name: channels and stride} of every feature that ``forward`` returns, finest first.
+        pretrained: file or URL that training fills the backbone from on a fresh start; None = initialised here.
+        num_depths: 1 + the number of blocks, for layer-wise decay of the learning rate; None = depths are not known.
+    """
+
+    out_specs: dict[str, FeatureSpec]
+    pretrained: str | None = None
+    num_depths: int | None = None
+
+    @abstractmethod
+    def forward(self, x: paddle.Tensor) -> dict[str, paddle.Tensor]:
+        """{name: feature} with the names of ``out_specs``; ``x`` is (B, 3, H, W) float32, normalised."""
+
+    def depth_of(self, name: str) -> int:
+        """How many blocks deep a parameter of this backbone lies, from 0 (stem) to ``num_depths`` - 1."""
+        raise NotImplementedError(f"{type(self).__name__} has num_depths, so it needs depth_of")
+
+    def use_pointwise_convolutions(self) -> None:
+        """Turns pointwise linears into 1x1 convolutions in place, for bfloat16 on CPU; export only.
+
+        Raises:
+            ConfigError: if this backbone has none.
+        """
+        raise ConfigError(
+            [
+                f"--pointwise conv: {type(self).__name__} has no linears that can become 1x1 convolutions; leave the "
+                "flag out (the default is linear)"
+            ]
+        )
+
+
+class Head(nn.Layer):
+    """Named features -> loss terms in training, raw arrays in evaluation. One head answers one task.
+
+    A constructor takes ``in_specs`` and ``num_classes`` from the builder; its keyword-only arguments are its config keys.
+
+    Attributes:
+        task_type: of the tasks that it can answer; their class in ``ppmtl/tasks`` states the targets and raw arrays.
+        reads: names of the features that ``forward`` looks at; no others are computed in an exported bundle.
+    """
+
+    task_type: ClassVar[str]
+    reads: tuple[str, ...]
+
+    @abstractmethod
+    def forward(
+        self,
+        features: Mapping[str, paddle.Tensor],
+        image_size: tuple[Side, Side],
+        targets: Mapping[str, paddle.Tensor] | None = None,
+    ) -> dict[str, paddle.Tensor]:
+        """{"loss_<term>": 0-D float32} when there are targets, else {raw array: tensor}.
+
+        Args:
+            features: {name: feature}; at least those that it reads.
+            image_size: (H, W) of the network input in pixels.
+            targets: {name: tensor} as the task's ``collate`` makes them.
+        """
+
+    def choose(
+        self,
+        in_specs: Mapping[str, FeatureSpec],
+        reads: tuple[str, ...] | None,
+        *,
+        default: tuple[str, ...] | Callable[[], tuple[str, ...]],
+    ) -> tuple[str, ...]:
+        """The features to read: those named by the config, else the default.
+
+        Raises:
+            ValueError: if the backbone has no feature of that name.
+        """
+        if reads is None:
+            return default() if callable(default) else default
+        for name in reads:
+            if name not in in_specs:
+                raise ValueError(
+                    f"{type(self).__name__}: reads {name!r}, the backbone has no such feature{suggestion(name, in_specs)}"
+                )
+        return reads
