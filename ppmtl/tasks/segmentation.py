@@ -227,7 +227,8 @@ class _IoU:
             raise ValueError(
                 f"{sample.path}: prediction has shape {prediction.labels.shape}, label map has {truth.shape}"
             )
-        self._matrix += confusion_matrix(prediction.labels, truth, len(self._matrix), IGNORE_LABEL)
+        found = np.where(truth == IGNORE_LABEL, 0, prediction.labels)  # whatever is predicted there does not count
+        self._matrix += confusion_matrix(found, truth, len(self._matrix), IGNORE_LABEL)
 
     def state(self) -> Any:
         return self._matrix

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import importlib
 import inspect
+import json
 import pkgutil
+from typing import Any
 
 import numpy as np
 import paddle
@@ -12,11 +14,17 @@ import pytest
 from paddle.static import InputSpec
 
 import ppmtl.models.heads
-from ppmtl.structures import FeatureSpec
+from ppmtl.config import resolve_part
+from ppmtl.config.parts import part_names
+from ppmtl.models.base import Head
+from ppmtl.structures import ClassList, FeatureSpec
+from ppmtl.tasks.base import Task
+from ppmtl.tasks.views import View
 
 MODULES = sorted(m.name for m in pkgutil.iter_modules(ppmtl.models.heads.__path__) if not m.name.startswith("_"))
-CHANNELS, STRIDES, CLASSES = (4, 6, 8, 10), (4, 8, 16, 32), 5
-SPECS = tuple(FeatureSpec(c, s) for c, s in zip(CHANNELS, STRIDES, strict=True))
+CHANNELS, STRIDES, CLASSES = (4, 6, 8, 10), (4, 8, 16, 32), ClassList(tuple("abcde"))
+NAMES = ("c2", "c3", "c4", "c5")
+SPECS = {name: FeatureSpec(c, s) for name, c, s in zip(NAMES, CHANNELS, STRIDES, strict=True)}
 # Settings that keep the default widths of the paper out of a test
 SMALL = {"upernet": {"channels": 8}, "cbam_fc": {"channels": 16}}
 
@@ -32,43 +40,34 @@ def class_of(module_name: str) -> type:
     return classes[0]
 
 
-def build(name: str) -> paddle.nn.Layer:
+def build(name: str) -> Head:
     paddle.seed(0)
-    return class_of(name)(SPECS, CLASSES, **SMALL.get(name, {}))
+    head = class_of(name)(SPECS, len(CLASSES), **SMALL.get(name, {}))
+    assert isinstance(head, Head)
+    return head
 
 
-def features(size: tuple[int, int], batch: int = 2) -> list[paddle.Tensor]:
+def task_of(head: Head) -> Task[Any]:
+    """A task that the head can answer; its class says what the targets and the raw arrays are."""
+    classes = {kind.task_type: kind for kind in (resolve_part("ppmtl.tasks", n) for n in part_names("ppmtl.tasks"))}
+    task = classes[head.task_type]("asked", CLASSES)
+    assert isinstance(task, Task)
+    return task
+
+
+def features(size: tuple[int, int], batch: int = 2) -> dict[str, paddle.Tensor]:
     random = np.random.RandomState(0)
-    shapes = [(batch, spec.channels, size[0] // spec.stride, size[1] // spec.stride) for spec in SPECS]
-    return [paddle.to_tensor(random.randn(*shape).astype(np.float32)) for shape in shapes]
+    shapes = {n: (batch, spec.channels, size[0] // spec.stride, size[1] // spec.stride) for n, spec in SPECS.items()}
+    return {name: paddle.to_tensor(random.randn(*shape).astype(np.float32)) for name, shape in shapes.items()}
 
 
-def targets(task_type: str, size: tuple[int, int], batch: int = 2) -> dict[str, paddle.Tensor]:
-    """Returns what ``Task.collate`` makes for two pictures."""
-    random = np.random.RandomState(1)
-    if task_type == "segmentation":
-        label_map = random.randint(0, CLASSES, (batch, *size))
-        label_map[:, :5] = 255
-        return {"label_map": paddle.to_tensor(label_map)}
-    if task_type == "classification":
-        return {"class_index": paddle.to_tensor(random.randint(0, CLASSES, batch))}
-    rows = [[0, 1, 0.5, 0.5, 0.3, 0.3], [1, 4, 0.3, 0.6, 0.1, 0.2], [-1, 0, 0, 0, 0, 0]]
-    return {"boxes": paddle.to_tensor(np.array(rows, np.float32))}
-
-
-def expected_shapes(task_type: str, size: tuple[int, int], batch: int) -> dict[str, list[int | None]]:
-    """Returns the raw contract; None = any."""
-    return {
-        "segmentation": {"probs": [batch, CLASSES, *size]},
-        "classification": {"probs": [batch, CLASSES]},
-        "detection": {"boxes": [batch, None, 4], "scores": [batch, None, CLASSES]},
-    }[task_type]
+def targets(head: Head, size: tuple[int, int], batch: int = 2) -> dict[str, paddle.Tensor]:
+    return {name: paddle.to_tensor(array) for name, array in task_of(head).example_targets(batch, size).items()}
 
 
 def test_the_listing_found_the_heads() -> None:
-    assert len(MODULES) == 3
-    assert MODULES == ["cbam_fc", "upernet", "yolov5"]
-    assert sorted(class_of(name).task_type for name in MODULES) == ["classification", "detection", "segmentation"]
+    assert len(MODULES) >= 3
+    assert {"cbam_fc", "upernet", "yolov5"} <= set(MODULES)
 
 
 @pytest.mark.parametrize("name", MODULES)
@@ -85,29 +84,37 @@ def test_a_head_takes_specs_and_class_count_and_annotated_keyword_settings(name:
 
 
 @pytest.mark.parametrize("name", MODULES)
+def test_a_head_looks_at_the_features_that_it_says_it_reads_and_at_no_others(name: str) -> None:
+    head = build(name)
+    head.eval()
+    assert head.reads
+    assert set(head.reads) <= set(SPECS)
+    head({feature: value for feature, value in features((64, 64)).items() if feature in head.reads}, (64, 64))
+
+
+@pytest.mark.parametrize("name", MODULES)
 @pytest.mark.parametrize("training", [False, True])
 @pytest.mark.parametrize("size", [(64, 96), (90, 45)])
 def test_raw_arrays_have_the_shapes_of_the_contract(name: str, training: bool, size: tuple[int, int]) -> None:
     head = build(name)
     head.train() if training else head.eval()
     raw = head(features(size), size)
-    expected = expected_shapes(head.task_type, size, 2)
+    expected = task_of(head).raw_shapes(2, size)
     assert sorted(raw) == sorted(expected)
     for key, shape in expected.items():
         assert raw[key].dtype == paddle.float32
-        assert [None if want is None else have for have, want in zip(raw[key].shape, shape, strict=True)] == shape
+        assert [None if want is None else have for have, want in zip(raw[key].shape, shape, strict=True)] == list(shape)
         assert np.isfinite(raw[key].numpy()).all()
-    if "probs" in raw:
-        np.testing.assert_allclose(raw["probs"].numpy().sum(axis=1), 1, atol=1e-5)
-    else:
-        assert raw["boxes"].shape[1] == raw["scores"].shape[1] > 0
-        assert ((raw["scores"].numpy() >= 0) & (raw["scores"].numpy() <= 1)).all()
+    assert all(raw[key].numpy().min() >= 0 and raw[key].numpy().max() <= 1 for key in ("probs", "scores") if key in raw)
+    task = task_of(head)
+    found = task.decode({key: value.numpy() for key, value in raw.items()}, 1, View(size).meta(size, "x"), single=True)
+    json.dumps(task.to_json(found))
 
 
 @pytest.mark.parametrize("name", MODULES)
 def test_loss_terms_are_named_finite_positive_float32_scalars(name: str) -> None:
     head = build(name)
-    terms = head(features((64, 96)), (64, 96), targets(head.task_type, (64, 96)))
+    terms = head(features((64, 96)), (64, 96), targets(head, (64, 96)))
     assert terms
     for key, term in terms.items():
         assert key.startswith("loss_")
@@ -120,13 +127,13 @@ def test_loss_terms_are_named_finite_positive_float32_scalars(name: str) -> None
 def test_every_trained_parameter_and_every_used_feature_gets_a_gradient(name: str) -> None:
     head, inputs = build(name), features((64, 96))
     head.train()
-    for level in inputs:
+    for level in inputs.values():
         level.stop_gradient = False
-    sum(head(inputs, (64, 96), targets(head.task_type, (64, 96))).values()).backward()
+    sum(head(inputs, (64, 96), targets(head, (64, 96))).values()).backward()
     parameters = {key: p for key, p in head.named_parameters() if not p.stop_gradient}
     assert len(parameters) > 5
     assert [key for key, p in parameters.items() if p.grad is None or not np.isfinite(p.grad.numpy()).all()] == []
-    assert inputs[-1].grad is not None  # so that the whole backbone is trained
+    assert all(inputs[feature].grad is not None for feature in head.reads)
 
 
 @pytest.mark.parametrize("name", MODULES)
@@ -135,7 +142,7 @@ def test_evaluation_repeats_and_does_not_depend_on_the_rest_of_the_batch(name: s
     head.eval()
     both = features((64, 64))
     first, again = head(both, (64, 64)), head(both, (64, 64))
-    alone = head([level[1:] for level in both], (64, 64))
+    alone = head({feature: level[1:] for feature, level in both.items()}, (64, 64))
     for key in first:
         np.testing.assert_array_equal(first[key].numpy(), again[key].numpy())
         np.testing.assert_allclose(first[key].numpy()[1:], alone[key].numpy(), rtol=1e-4, atol=1e-5)
@@ -150,7 +157,7 @@ class Exportable(paddle.nn.Layer):
 
     def forward(self, image, s4, s8, s16, s32):
         size = paddle.shape(image)
-        raw = self.head([s4, s8, s16, s32], (size[2], size[3]))
+        raw = self.head({"c2": s4, "c3": s8, "c4": s16, "c5": s32}, (size[2], size[3]))
         used = image.sum() + s4.sum() + s8.sum() + s16.sum() + s32.sum()  # the exporter refuses inputs without a use
         return [used, *[raw[key] for key in sorted(raw)]]
 
@@ -166,7 +173,7 @@ def test_the_exported_graph_equals_eager_at_sizes_it_was_not_traced_with(name: s
     loaded = paddle.jit.load(str(tmp_path / "net"))
     for size, batch in (((64, 96), 1), ((90, 45), 2)):
         inputs = features(size, batch)
-        outputs = loaded(paddle.zeros([batch, 3, *size]), *inputs)[1:]
+        outputs = loaded(paddle.zeros([batch, 3, *size]), *inputs.values())[1:]
         raw = head(inputs, size)
         for key, output in zip(sorted(raw), outputs, strict=True):
             np.testing.assert_allclose(output.numpy(), raw[key].numpy(), rtol=1e-4, atol=1e-5)

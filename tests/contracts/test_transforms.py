@@ -6,9 +6,11 @@ import inspect
 
 import numpy as np
 import pytest
+from samples import boxes_of, make_sample, map_of
 
 from ppmtl.data import transforms
 from ppmtl.data.canvas import augment
+from ppmtl.data.labels import ClassIndex
 from ppmtl.structures import Sample
 
 TRANSFORMS = sorted(
@@ -28,14 +30,8 @@ def build(name: str):  # type: ignore[no-untyped-def]
 def sample() -> Sample:
     rng = np.random.default_rng(0)
     boxes = np.array([[5, 5, 25, 20], [30, 10, 50, 40], [0, 0, 10, 8]], np.float32)
-    return Sample(
-        "a.jpg",
-        rng.integers(0, 256, (48, 64, 3), np.uint8),
-        rng.integers(0, 5, (48, 64), np.uint8),
-        boxes,
-        np.arange(3),
-        2,
-    )
+    image, labels = rng.integers(0, 256, (48, 64, 3), np.uint8), rng.integers(0, 5, (48, 64), np.uint8)
+    return make_sample(image, labels, boxes, class_index=2)
 
 
 def test_the_listing_found_the_transforms() -> None:
@@ -58,7 +54,7 @@ def test_the_same_generator_gives_the_same_sample_and_global_chance_is_not_used(
     state = np.random.get_state()[1].copy()  # type: ignore[index, union-attr]
     first, second = (augment(sample(), [build(name)], np.random.default_rng(seed)) for _ in range(2))
     np.testing.assert_array_equal(first.image, second.image)
-    np.testing.assert_array_equal(first.boxes, second.boxes)  # type: ignore[arg-type]
+    np.testing.assert_array_equal(boxes_of(first).boxes, boxes_of(second).boxes)
     np.testing.assert_array_equal(np.random.get_state()[1], state)  # type: ignore[index]
 
 
@@ -66,22 +62,20 @@ def test_the_same_generator_gives_the_same_sample_and_global_chance_is_not_used(
 @pytest.mark.parametrize("seed", range(10))
 def test_labels_stay_consistent(name: str, seed: int) -> None:
     out = augment(sample(), [build(name)], np.random.default_rng(seed))
-    assert out.label_map is not None
-    assert out.boxes is not None
-    assert out.box_labels is not None
-    assert out.label_map.shape == out.size
-    assert set(np.unique(out.label_map)) <= {0, 1, 2, 3, 4, 255}
-    assert len(out.boxes) == len(out.box_labels)
-    assert (out.boxes[:, 2:] > out.boxes[:, :2]).all()
-    assert (out.boxes >= 0).all()
-    assert (out.boxes <= np.array(out.size[::-1] * 2)).all()
-    assert out.class_index == 2
+    label_map, label = map_of(out), boxes_of(out)
+    assert label_map.shape == out.size
+    assert set(np.unique(label_map)) <= {0, 1, 2, 3, 4, 255}
+    assert len(label.boxes) == len(label.classes)
+    assert (label.boxes[:, 2:] > label.boxes[:, :2]).all()
+    assert (label.boxes >= 0).all()
+    assert (label.boxes <= np.array(out.size[::-1] * 2)).all()
+    assert out.labels["cls"] == ClassIndex(2)
     assert out.image.flags.c_contiguous
 
 
 @pytest.mark.parametrize("name", TRANSFORMS)
-def test_pictures_with_and_without_labels_are_taken(name: str) -> None:
+def test_images_with_and_without_labels_are_taken(name: str) -> None:
     bare = augment(Sample("a", sample().image), [build(name)], np.random.default_rng(0))
-    assert (bare.boxes, bare.label_map) == (None, None)
+    assert bare.labels == {}
     one_pixel = augment(Sample("a", sample().image[:1, :1]), [build(name)], np.random.default_rng(0))
     assert min(one_pixel.size) >= 1

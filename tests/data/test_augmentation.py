@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass, replace
 
 import cv2
 import numpy as np
 import pytest
 from PIL import Image, ImageEnhance
+from samples import boxes_of, make_sample, map_of
 
 from ppmtl.data import transforms as T
 from ppmtl.data.canvas import Canvas, Transform, augment
+from ppmtl.data.labels import ClassIndex
 from ppmtl.ops import affine
-from ppmtl.structures import Sample
+from ppmtl.structures import Label, Sample
 
 NO_BOXES = np.zeros((0, 4), np.float32)
 
@@ -29,7 +32,7 @@ def boxed(height: int, width: int, boxes: list[list[float]]) -> Sample:
         label_map[y1:y2, x1:x2] = 1
     array = np.array(boxes, np.float32).reshape(-1, 4)
     image = np.repeat(label_map[:, :, None] * np.uint8(255), 3, 2)
-    return Sample("a.jpg", image, label_map, array, np.arange(len(array)))
+    return make_sample(image, label_map, array)
 
 
 def run(sample: Sample, *transforms: Transform, seed: int = 0) -> Sample:
@@ -37,8 +40,7 @@ def run(sample: Sample, *transforms: Transform, seed: int = 0) -> Sample:
 
 
 def labels_of(sample: Sample) -> list[int]:
-    assert sample.box_labels is not None
-    return sample.box_labels.tolist()
+    return boxes_of(sample).classes.tolist()
 
 
 SEG = [T.RandomScale(min=0.5, max=2.0), T.RandomRotate(degrees=15), T.PadCrop(size=(32, 40)), T.HorizontalFlip()]
@@ -64,32 +66,28 @@ def test_a_geometric_chain_moves_the_pixels_once(monkeypatch: pytest.MonkeyPatch
 def test_picture_label_map_and_boxes_move_together(seed: int) -> None:
     out = run(boxed(60, 90, [[30, 20, 70, 45]]), T.RandomScale(min=0.6, max=1.6), T.PadCrop(size=(150, 150)),
               T.HorizontalFlip(), seed=seed)  # fmt: skip
-    assert out.label_map is not None
-    assert out.boxes is not None
-    inside = out.label_map == 1
+    inside = map_of(out) == 1
     ys, xs = np.nonzero(inside)
-    np.testing.assert_allclose(out.boxes[0], [xs.min(), ys.min(), xs.max() + 1, ys.max() + 1], atol=1.01)
-    known = out.label_map != 255
+    np.testing.assert_allclose(boxes_of(out).boxes[0], [xs.min(), ys.min(), xs.max() + 1, ys.max() + 1], atol=1.01)
+    known = map_of(out) != 255
     assert ((out.image[..., 0] > 127) == inside)[known].mean() > 0.99
 
 
 @pytest.mark.parametrize("seed", range(10))
 def test_labels_are_never_invented(seed: int) -> None:
     sample = boxed(48, 64, [[5, 5, 40, 30]])
-    sample.label_map = np.where(sample.label_map == 1, 18, 3).astype(np.uint8)
+    sample = make_sample(sample.image, np.where(map_of(sample) == 1, 18, 3).astype(np.uint8))
     out = run(sample, *SEG, seed=seed)
-    assert set(np.unique(out.label_map)) <= {3, 18, 255}
-    assert out.label_map is not None
-    assert out.label_map.dtype == np.uint8
+    assert set(np.unique(map_of(out))) <= {3, 18, 255}
+    assert map_of(out).dtype == np.uint8
 
 
 def test_the_outside_is_grey_and_not_labelled() -> None:
     out = run(boxed(20, 30, []), T.PadCrop(size=(40, 50)))
-    assert out.label_map is not None
     np.testing.assert_array_equal(
-        out.label_map == 255, np.pad(np.zeros((20, 30), bool), ((0, 20), (0, 20)), constant_values=True)
+        map_of(out) == 255, np.pad(np.zeros((20, 30), bool), ((0, 20), (0, 20)), constant_values=True)
     )
-    assert (out.image[out.label_map == 255] == 127).all()
+    assert (out.image[map_of(out) == 255] == 127).all()
 
 
 def test_what_a_crop_hid_does_not_come_back() -> None:
@@ -102,16 +100,17 @@ def test_what_a_crop_hid_does_not_come_back() -> None:
 
 def test_boxes_are_clipped_and_slivers_dropped() -> None:
     sample = boxed(100, 100, [[30, 30, 60, 60], [39, 0, 49, 10], [70, 70, 90, 90]])
-    sample.ignored_boxes, sample.ignored_labels = np.array([[0, 0, 80, 80]], np.float32), np.array([1])
+    crowd = {"ignored": np.array([[0, 0, 80, 80]], np.float32), "ignored_classes": np.array([1])}
+    sample = replace(sample, labels={"det": replace(boxes_of(sample), **crowd)})
     canvas = Canvas(sample)
     canvas.move(affine.identity(), (40, 40))
-    out = canvas.finish()
-    np.testing.assert_array_equal(out.boxes, NO_BOXES)  # 1/9 and 1/10 visible, and one outside
-    np.testing.assert_array_equal(out.ignored_boxes, [[0, 0, 40, 40]])
+    out = canvas.sample
+    np.testing.assert_array_equal(boxes_of(out).boxes, NO_BOXES)  # 1/9 and 1/10 visible, and one outside
+    np.testing.assert_array_equal(boxes_of(out).ignored, [[0, 0, 40, 40]])
     canvas = Canvas(sample)
     canvas.move(affine.identity(), (45, 45))
-    out = canvas.finish()
-    np.testing.assert_array_equal(out.boxes, [[30, 30, 45, 45], [39, 0, 45, 10]])
+    out = canvas.sample
+    np.testing.assert_array_equal(boxes_of(out).boxes, [[30, 30, 45, 45], [39, 0, 45, 10]])
     assert labels_of(out) == [0, 1]
 
 
@@ -123,8 +122,46 @@ def test_the_readers_arrays_are_not_written_into() -> None:
 
 
 def test_identity_numbers_travel_along() -> None:
-    out = run(Sample("b.jpg", smooth(), class_index=3, image_id=9), T.Resize(size=(10, 10)))
-    assert (out.path, out.class_index, out.image_id, out.boxes, out.label_map) == ("b.jpg", 3, 9, None, None)
+    out = run(make_sample(smooth(), class_index=3, path="b.jpg"), T.Resize(size=(10, 10)))
+    assert (out.path, out.labels) == ("b.jpg", {"cls": ClassIndex(3)})
+
+
+def test_a_label_of_an_unknown_kind_moves_with_the_image() -> None:
+    @dataclass(frozen=True)
+    class Point(Label):
+        xy: tuple[float, float]
+
+        def moved(self, a: np.ndarray, size: tuple[int, int], min_visible: float) -> Point:  # noqa: ARG002
+            return Point(tuple((a[:, :2] @ self.xy + a[:, 2]).tolist()))
+
+    sample = Sample("a", smooth(20, 40), {"corner": Point((10.0, 5.0)), **boxed(20, 40, [[10, 5, 30, 15]]).labels})
+    out = run(sample, T.Resize(size=(40, 20)), T.HorizontalFlip(p=1.0))
+    assert out.labels["corner"] == Point((15.0, 10.0))
+    assert boxes_of(out).boxes.tolist() == [[5, 10, 15, 30]]
+
+
+def test_dropping_boxes_reaches_every_label_that_has_some() -> None:
+    sample = boxed(20, 40, [[0, 0, 5, 5], [10, 5, 30, 15]])
+    sample = replace(sample, labels={"a": sample.labels["det"], "seg": sample.labels["seg"], "b": sample.labels["det"]})
+    canvas = Canvas(sample)
+    assert len(canvas.boxes) == 4
+    canvas.keep_boxes(np.array([True, False, False, True]))
+    assert [canvas.sample.labels[name].objects().tolist() for name in "ab"] == [[[0, 0, 5, 5]], [[10, 5, 30, 15]]]
+
+
+def test_a_transform_can_ask_for_another_sample_and_replace_the_present_one() -> None:
+    def side_by_side(canvas: Canvas, rng: np.random.Generator) -> None:
+        right = canvas.another(rng)
+        canvas.sample = make_sample(
+            np.hstack([canvas.image, right.image]), np.hstack([map_of(canvas.sample), map_of(right)])
+        )
+
+    left, right = boxed(10, 20, [[0, 0, 5, 5]]), boxed(10, 20, [[15, 0, 20, 5]])
+    out = augment(left, [side_by_side], np.random.default_rng(0), lambda rng: right)
+    assert out.size == (10, 40)
+    assert map_of(out)[0].tolist() == [1] * 5 + [0] * 30 + [1] * 5
+    with pytest.raises(ValueError, match=r"a\.jpg: a transform asks for another sample"):
+        run(left, side_by_side)
 
 
 # ---- geometry -------------------------------------------------------------------------------------------------------
@@ -138,13 +175,12 @@ def test_random_scale_draws_the_steps_it_is_given() -> None:
 
 
 def test_random_rotate_keeps_every_corner_in_an_expanded_window() -> None:
-    sample = Sample("a", np.full((100, 200, 3), 255, np.uint8), np.zeros((100, 200), np.uint8))
+    sample = make_sample(np.full((100, 200, 3), 255, np.uint8), np.zeros((100, 200), np.uint8))
     out = run(sample, T.RandomRotate(degrees=30), seed=3)
     assert out.size[0] > 100
     assert out.size[1] > 170
-    assert out.label_map is not None
-    assert (out.label_map == 0).sum() == pytest.approx(100 * 200, rel=0.01)
-    assert out.label_map[0, 0] == 255
+    assert (map_of(out) == 0).sum() == pytest.approx(100 * 200, rel=0.01)
+    assert map_of(out)[0, 0] == 255
 
 
 def test_pad_crop_reaches_every_offset_and_pads_only_right_and_bottom() -> None:
@@ -155,9 +191,8 @@ def test_pad_crop_reaches_every_offset_and_pads_only_right_and_bottom() -> None:
 
 def test_flip_mirrors_boxes_at_the_width() -> None:
     out = run(boxed(20, 30, [[2, 3, 12, 8]]), T.HorizontalFlip(p=1.0))
-    np.testing.assert_array_equal(out.boxes, [[18, 3, 28, 8]])
-    assert out.label_map is not None
-    assert (out.label_map[3:8, 18:28] == 1).all()
+    np.testing.assert_array_equal(boxes_of(out).boxes, [[18, 3, 28, 8]])
+    assert (map_of(out)[3:8, 18:28] == 1).all()
     assert run(boxed(20, 30, []), T.HorizontalFlip(p=0.0)).size == (20, 30)
 
 
@@ -182,7 +217,7 @@ def test_random_resized_crop_covers_its_area_and_shape_range() -> None:
         (height, width), last = canvas.windows
         shares.append(height * width / 40000)
         shapes.append(width / height)
-        assert last == canvas.finish().size == (32, 48)
+        assert last == canvas.sample.size == (32, 48)
     assert 0.29 <= min(shares) < 0.4 < 0.6 < max(shares) <= 0.71
     assert 0.79 <= min(shapes) < 0.9 < 1.1 < max(shapes) <= 1.27
 
@@ -198,7 +233,7 @@ def test_random_box_crop_has_an_object_and_sides_in_range(seed: int) -> None:
     assert 300 <= height <= 600
     assert 300 <= width <= 600
     assert 0.5 <= height / width <= 2
-    assert len(canvas.finish().boxes) >= 1  # type: ignore[arg-type]
+    assert len(boxes_of(canvas.sample).boxes) >= 1
 
 
 def test_random_box_crop_finds_a_sign_in_the_corner() -> None:
@@ -210,8 +245,7 @@ def test_random_box_crop_finds_a_sign_in_the_corner() -> None:
 def test_random_box_crop_also_crops_pictures_without_boxes() -> None:
     out = run(boxed(100, 100, []), T.RandomBoxCrop())
     assert max(out.size) <= 60
-    assert out.boxes is not None
-    assert out.boxes.shape == (0, 4)
+    assert boxes_of(out).boxes.shape == (0, 4)
 
 
 def test_random_box_crop_keeps_centred_visible_boxes_only() -> None:
@@ -227,10 +261,9 @@ def test_random_box_crop_forgets_boxes_whose_centre_is_outside(seed: int) -> Non
     # Boxes of 40 % of the picture all over it: every window cuts some of them well above the visibility limit.
     grid = [[x, y, x + 160, y + 160] for x in range(0, 241, 60) for y in range(0, 241, 60)]
     out = run(boxed(400, 400, grid), T.RandomBoxCrop(), seed=seed)
-    assert out.boxes is not None
-    assert len(out.boxes) > 0
-    sides = out.boxes[:, 2:] - out.boxes[:, :2]
-    touches = np.stack([out.boxes[:, :2] <= 0, out.boxes[:, 2:] >= np.array(out.size[::-1])]).any(0)
+    assert len(boxes_of(out).boxes) > 0
+    sides = boxes_of(out).boxes[:, 2:] - boxes_of(out).boxes[:, :2]
+    touches = np.stack([boxes_of(out).boxes[:, :2] <= 0, boxes_of(out).boxes[:, 2:] >= np.array(out.size[::-1])]).any(0)
     assert (
         sides[touches] >= 79
     ).all()  # a centre inside leaves at least half of the side, unless the window is smaller
@@ -241,17 +274,15 @@ def test_crop_around_box_shows_whole_signs_at_about_their_size(seed: int) -> Non
     sample = boxed(480, 816, [[100, 100, 130, 130], [780, 440, 800, 470]])
     out = run(sample, T.CropAroundBox(size=(208, 208), p_background=0.0, scale=(1.0, 1.0)), seed=seed)
     assert out.size == (208, 208)
-    assert out.boxes is not None
-    assert len(out.boxes) == 1
-    assert set(out.boxes[0, 2:] - out.boxes[0, :2]) <= {20, 30}
+    assert len(boxes_of(out).boxes) == 1
+    assert set(boxes_of(out).boxes[0, 2:] - boxes_of(out).boxes[0, :2]) <= {20, 30}
 
 
 def test_crop_around_box_magnifies_within_its_range() -> None:
     crop, sides = T.CropAroundBox(size=(208, 208), p_background=0.0, scale=(0.5, 2.0)), []
     for seed in range(40):
         out = run(boxed(480, 816, [[400, 200, 440, 240]]), crop, seed=seed)
-        assert out.boxes is not None
-        sides.append(float(np.ptp(out.boxes[0, ::2])))
+        sides.append(float(np.ptp(boxes_of(out).boxes[0, ::2])))
     assert 19 <= min(sides) < 30 < 60 < max(sides) <= 81
 
 
@@ -266,16 +297,14 @@ def test_crop_around_box_redraws_half_visible_signs() -> None:
     crop = T.CropAroundBox(size=(60, 60), p_background=0.0, scale=(1.0, 1.0), tries=50)
     for seed in range(40):
         out = run(sample, crop, seed=seed)
-        assert out.label_map is not None
-        assert out.boxes is not None
-        painted = float((out.label_map == 1).sum())
-        boxes_area = float(np.prod(out.boxes[:, 2:] - out.boxes[:, :2], axis=1).sum())
+        painted = float((map_of(out) == 1).sum())
+        boxes_area = float(np.prod(boxes_of(out).boxes[:, 2:] - boxes_of(out).boxes[:, :2], axis=1).sum())
         assert painted - boxes_area <= 0.1 * 900 + 1
 
 
 def test_crop_around_box_handles_pictures_smaller_than_the_window() -> None:
     out = run(boxed(30, 40, [[5, 5, 20, 20]]), T.CropAroundBox(size=(64, 64), p_background=0.0, scale=(1.0, 1.0)))
-    np.testing.assert_array_equal(out.boxes, [[5, 5, 20, 20]])  # type: ignore[arg-type]
+    np.testing.assert_array_equal(boxes_of(out).boxes, [[5, 5, 20, 20]])
 
 
 # ---- colour ---------------------------------------------------------------------------------------------------------
@@ -316,7 +345,7 @@ def test_colour_jitter_leaves_labels_and_some_pictures_alone() -> None:
     sample = boxed(48, 64, [[5, 5, 20, 20]])
     assert run(sample, T.ColorJitter(p=0.0)).image is sample.image
     out = run(sample, T.ColorJitter(p=1.0), seed=1)
-    np.testing.assert_array_equal(out.label_map, sample.label_map)  # type: ignore[arg-type]
+    np.testing.assert_array_equal(map_of(out), map_of(sample))
     assert out.image.dtype == np.uint8
 
 

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
+from samples import boxes_of, map_of
 
 from ppmtl.data.classes import read_class_file
 from ppmtl.data.readers.coco import COCO
@@ -38,17 +39,17 @@ def label_set(root: Path, names: list[str], label_suffix: str = "") -> Path:
 
 def test_labels_are_paired_by_name_in_sub_folders_too(tmp_path: Path) -> None:
     root = label_set(tmp_path, ["b/x", "a", "c.d"], "_train_id")
-    dataset = LabelPNG(root, THREE, images="images", labels="labels", label_suffix="_train_id")
-    found = {Path(dataset.path(i)).name: int(dataset[i].label_map[0, 0]) for i in range(len(dataset))}  # type: ignore[index]
+    dataset = LabelPNG(root, {"seg": THREE}, images="images", labels="labels", label_suffix="_train_id")
+    found = {Path(dataset.path(i)).name: int(map_of(dataset[i])[0, 0]) for i in range(len(dataset))}
     assert found == {"x.jpg": 0, "a.jpg": 1, "c.d.jpg": 2}
-    assert "3 pictures" in dataset.describe()
+    assert "3 images" in dataset.describe()
 
 
 def test_one_missing_label_is_named_and_does_not_shift_the_rest(tmp_path: Path) -> None:
     root = label_set(tmp_path, ["a", "b", "c"])
     (root / "labels/b.png").unlink()
     with pytest.raises(ValueError, match=r"1 files have no partner.*label_suffix[^\n]*\n.*b\.jpg: no label .*b\.png"):
-        LabelPNG(root, THREE, images="images", labels="labels")
+        LabelPNG(root, {"seg": THREE}, images="images", labels="labels")
 
 
 def test_missing_partners_on_both_sides_are_counted_and_ten_are_named(tmp_path: Path) -> None:
@@ -56,45 +57,45 @@ def test_missing_partners_on_both_sides_are_counted_and_ten_are_named(tmp_path: 
     for i in range(13):
         (root / ("labels" if i < 12 else "images") / f"{i:02}.{'png' if i < 12 else 'jpg'}").unlink()
     with pytest.raises(ValueError, match="13 files have no partner") as caught:
-        LabelPNG(root, THREE, images="images", labels="labels")
+        LabelPNG(root, {"seg": THREE}, images="images", labels="labels")
     assert "... and 3 more" in str(caught.value)
     assert str(caught.value).count("no label") == 10
 
 
-def test_two_pictures_of_one_name_are_refused(tmp_path: Path) -> None:
+def test_two_images_of_one_name_are_refused(tmp_path: Path) -> None:
     root = label_set(tmp_path, ["a"])
     write_image(root / "images/a.png")
     with pytest.raises(ValueError, match="two files of one name"):
-        LabelPNG(root, THREE, images="images", labels="labels")
+        LabelPNG(root, {"seg": THREE}, images="images", labels="labels")
 
 
-def test_a_folder_without_pictures_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="no pictures"):
-        LabelPNG(label_set(tmp_path, ["a"]), THREE, images="labels", labels="labels", image_suffixes=(".bmp",))
+def test_a_folder_without_images_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="no images"):
+        LabelPNG(label_set(tmp_path, ["a"]), {"seg": THREE}, images="labels", labels="labels", image_suffixes=(".bmp",))
 
 
 def test_a_label_out_of_range_is_named_with_its_file_when_read(tmp_path: Path) -> None:
     root = label_set(tmp_path, ["a"])
     write_image(root / "labels/a.png", np.full((20, 30), 255, np.uint8))
-    dataset = LabelPNG(root, THREE, images="images", labels="labels")
-    assert (dataset[0].label_map == 255).all()
+    dataset = LabelPNG(root, {"seg": THREE}, images="images", labels="labels")
+    assert (map_of(dataset[0]) == 255).all()
     write_image(root / "labels/a.png", np.tile(np.array([0, 3, 19], np.uint8), (20, 10)))
     with pytest.raises(ValueError, match=r"a\.png: labels \[3, 19\] are no classes, allowed are 0\.\.2 and 255"):
         dataset[0]
 
 
-def test_label_of_another_size_is_refused_even_for_turned_pictures(tmp_path: Path) -> None:
+def test_label_of_another_size_is_refused_even_for_turned_images(tmp_path: Path) -> None:
     root = label_set(tmp_path, ["a"])
     exif = Image.Exif()
     exif[274] = 6
     write_image(root / "images/a.jpg", exif=exif)
     with pytest.raises(ValueError, match=r"a\.png: .*\(20, 30\).*a\.jpg.*\(30, 20\).*EXIF"):
-        LabelPNG(root, THREE, images="images", labels="labels")[0]
+        LabelPNG(root, {"seg": THREE}, images="images", labels="labels")[0]
 
 
 def test_label_maps_need_classes_without_gaps(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"0\.\.1, got ids \[0, 7\]"):
-        LabelPNG(label_set(tmp_path, ["a"]), ClassList(("a", "b"), (0, 7)), images="images", labels="labels")
+        LabelPNG(label_set(tmp_path, ["a"]), {"seg": ClassList(("a", "b"), (0, 7))}, images="images", labels="labels")
 
 
 # ---- ImageList ------------------------------------------------------------------------------------------------------
@@ -109,36 +110,36 @@ def image_list(root: Path, text: str, names: tuple[str, ...] = ("a.jpg", "b c.jp
 
 def test_list_lines_give_name_and_class_with_blanks_in_names(tmp_path: Path) -> None:
     root = image_list(tmp_path, "a.jpg 2\r\nb c.jpg  0\n\n车.jpg\t2\n")
-    dataset = ImageList(root, THREE, images="train", list_file="train.txt")
+    dataset = ImageList(root, {"cls": THREE}, images="train", list_file="train.txt")
     assert [Path(dataset.path(i)).name for i in range(3)] == ["a.jpg", "b c.jpg", "车.jpg"]
     np.testing.assert_array_equal(dataset.class_indices(), [2, 0, 2])
-    assert dataset[0].class_index == 2
-    assert "0 to 2 per class, 1 classes without a picture" in dataset.describe()
+    assert dataset[0].labels["cls"].index == 2
+    assert "0 to 2 per class, 1 classes without an image" in dataset.describe()
 
 
 def test_list_ids_are_translated_by_the_class_list(tmp_path: Path) -> None:
     root = image_list(tmp_path, "a.jpg 20\n")
-    dataset = ImageList(root, ClassList(("x", "y"), (10, 20)), images="train", list_file="train.txt")
-    assert dataset[0].class_index == 1
+    dataset = ImageList(root, {"cls": ClassList(("x", "y"), (10, 20))}, images="train", list_file="train.txt")
+    assert dataset[0].labels["cls"].index == 1
 
 
 def test_all_bad_lines_come_in_one_error_with_their_numbers(tmp_path: Path) -> None:
     root = image_list(tmp_path, "a.jpg 0\nb.jpg\na.jpg 1\nb c.jpg 3\nx.jpg -1\ny.jpg 1.0\n")
     with pytest.raises(ValueError, match=r"train\.txt: 5 bad lines; ids go from 0 to 2") as caught:
-        ImageList(root, THREE, images="train", list_file="train.txt")
+        ImageList(root, {"cls": THREE}, images="train", list_file="train.txt")
     for part in ("line 2: expected", "line 3: 'a.jpg' is already on line 1", "line 4: class id 3", "line 5", "line 6"):
         assert part in str(caught.value)
 
 
-def test_missing_pictures_of_a_list_are_named(tmp_path: Path) -> None:
+def test_missing_images_of_a_list_are_named(tmp_path: Path) -> None:
     root = image_list(tmp_path, "a.jpg 0\nnope.jpg 1\n")
     with pytest.raises(ValueError, match=r"train\.txt: 1 files are listed but missing.*\n.*nope\.jpg"):
-        ImageList(root, THREE, images="train", list_file="train.txt")
+        ImageList(root, {"cls": THREE}, images="train", list_file="train.txt")
 
 
 def test_an_empty_list_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="lists no pictures"):
-        ImageList(image_list(tmp_path, "\n"), THREE, images="train", list_file="train.txt")
+    with pytest.raises(ValueError, match="lists no images"):
+        ImageList(image_list(tmp_path, "\n"), {"cls": THREE}, images="train", list_file="train.txt")
 
 
 # ---- COCO -----------------------------------------------------------------------------------------------------------
@@ -161,27 +162,23 @@ def coco(root: Path, annotations: Any, images: Any = None) -> Path:
 
 
 def read(root: Path, **options: Any) -> COCO:
-    return COCO(root, GAPS, images="train", annotations="train.json", **options)
+    return COCO(root, {"det": GAPS}, images="train", annotations="train.json", **options)
 
 
 def test_category_gaps_are_translated_and_boxes_become_xyxy(tmp_path: Path) -> None:
     dataset = read(coco(tmp_path, [box(7, [1, 2, 3.5, 4], 90), box(7, [0, 0, 5, 5], 3)]))
     sample = dataset[0]
-    assert sample.boxes is not None
-    assert sample.box_labels is not None
-    np.testing.assert_array_equal(sample.boxes, [[1, 2, 4.5, 6], [0, 0, 5, 5]])
-    np.testing.assert_array_equal(sample.box_labels, [1, 0])
-    assert (sample.boxes.dtype, sample.box_labels.dtype, sample.image_id) == (np.float32, np.int64, 7)
+    np.testing.assert_array_equal(boxes_of(sample).boxes, [[1, 2, 4.5, 6], [0, 0, 5, 5]])
+    np.testing.assert_array_equal(boxes_of(sample).classes, [1, 0])
+    assert (boxes_of(sample).boxes.dtype, boxes_of(sample).classes.dtype) == (np.float32, np.int64)
 
 
-def test_pictures_without_objects_stay_in_and_are_counted(tmp_path: Path) -> None:
+def test_images_without_objects_stay_in_and_are_counted(tmp_path: Path) -> None:
     dataset = read(coco(tmp_path, [box(7, [1, 2, 3, 4])]))
     assert len(dataset) == 2
     empty = dataset[1]
-    assert empty.boxes is not None
-    assert empty.box_labels is not None
-    assert (empty.boxes.shape, empty.box_labels.shape) == ((0, 4), (0,))
-    assert "2 pictures (1 without objects), 1 boxes" in dataset.describe()
+    assert (boxes_of(empty).boxes.shape, boxes_of(empty).classes.shape) == ((0, 4), (0,))
+    assert "2 images (1 without objects), 1 boxes" in dataset.describe()
 
 
 def test_boxes_are_clipped_and_degenerate_ones_dropped_with_one_warning(
@@ -190,14 +187,14 @@ def test_boxes_are_clipped_and_degenerate_ones_dropped_with_one_warning(
     boxes = [[-5, 15, 10, 10], [5, 5, 0, 4], [5, 5, -3, 4], [29.5, 3, 5, 5], [40, 40, 5, 5]]
     with caplog.at_level(logging.WARNING):
         dataset = read(coco(tmp_path, [box(7, b) for b in boxes]))
-    np.testing.assert_array_equal(dataset[0].boxes, [[0, 15, 5, 20]])  # type: ignore[arg-type]
+    np.testing.assert_array_equal(boxes_of(dataset[0]).boxes, [[0, 15, 5, 20]])
     assert [record.message.count("4 boxes dropped") for record in caplog.records] == [1]
     assert "4 dropped" in dataset.describe()
 
 
 def test_small_boxes_stay_when_asked_for(tmp_path: Path) -> None:
     dataset = read(coco(tmp_path, [box(7, [1, 1, 0.25, 0.25])]), min_box_side=0.0)
-    assert len(dataset[0].boxes) == 1  # type: ignore[arg-type]
+    assert len(boxes_of(dataset[0]).boxes) == 1
 
 
 def test_crowd_and_ignored_boxes_are_kept_apart(tmp_path: Path) -> None:
@@ -205,9 +202,9 @@ def test_crowd_and_ignored_boxes_are_kept_apart(tmp_path: Path) -> None:
         coco(tmp_path, [box(7, [1, 1, 5, 5], iscrowd=1), box(7, [2, 2, 5, 5], 90, ignore=1), box(7, [3, 3, 5, 5])])
     )
     sample = dataset[0]
-    np.testing.assert_array_equal(sample.boxes, [[3, 3, 8, 8]])  # type: ignore[arg-type]
-    np.testing.assert_array_equal(sample.ignored_boxes, [[1, 1, 6, 6], [2, 2, 7, 7]])
-    np.testing.assert_array_equal(sample.ignored_labels, [0, 1])
+    np.testing.assert_array_equal(boxes_of(sample).boxes, [[3, 3, 8, 8]])
+    np.testing.assert_array_equal(boxes_of(sample).ignored, [[1, 1, 6, 6], [2, 2, 7, 7]])
+    np.testing.assert_array_equal(boxes_of(sample).ignored_classes, [0, 1])
 
 
 @pytest.mark.parametrize(
@@ -256,14 +253,14 @@ def test_files_that_are_not_coco_are_refused(tmp_path: Path, content: str) -> No
         read(tmp_path)
 
 
-def test_a_picture_of_another_size_is_named_with_the_json(tmp_path: Path) -> None:
+def test_a_image_of_another_size_is_named_with_the_json(tmp_path: Path) -> None:
     dataset = read(coco(tmp_path, []))
     write_image(tmp_path / "train/a.jpg", np.zeros((30, 20, 3), np.uint8))
     with pytest.raises(ValueError, match=r"a\.jpg: .*\(30, 20\), but .*train\.json says \(20, 30\).*turned"):
         dataset[0]
 
 
-def test_missing_pictures_of_a_json_are_named(tmp_path: Path) -> None:
+def test_missing_images_of_a_json_are_named(tmp_path: Path) -> None:
     coco(tmp_path, [])
     (tmp_path / "train/b.jpg").unlink()
     with pytest.raises(ValueError, match=r"train\.json: 1 files are listed but missing.*\n.*b\.jpg"):
@@ -279,18 +276,23 @@ MINI = Path(os.environ.get("PPMTL_TRAFFIC_MINI", Path(__file__).parents[3] / "sh
 @pytest.mark.parametrize("split, counts", [("train", (408, 474)), ("val", (106, None))])
 def test_the_readers_accept_real_data(split: str, counts: tuple[int, int | None]) -> None:
     seg = LabelPNG(
-        MINI / "seg", read_class_file(MINI / "seg/classes.txt"), images=f"images/{split}", labels=f"labels/{split}"
+        MINI / "seg",
+        {"seg": read_class_file(MINI / "seg/classes.txt")},
+        images=f"images/{split}",
+        labels=f"labels/{split}",
     )
     cls = ImageList(
-        MINI / "cls", read_class_file(MINI / "cls/classes_body.txt"), images=split, list_file=f"{split}_body.txt"
+        MINI / "cls",
+        {"cls": read_class_file(MINI / "cls/classes_body.txt")},
+        images=split,
+        list_file=f"{split}_body.txt",
     )
     det = COCO(
-        MINI / "det", read_class_file(MINI / "det/classes.txt"), images=split, annotations=f"annotations/{split}.json"
+        MINI / "det",
+        {"det": read_class_file(MINI / "det/classes.txt")},
+        images=split,
+        annotations=f"annotations/{split}.json",
     )
     assert len(seg) == counts[0]
     assert counts[1] in (None, len(det))
-    assert (seg[0].label_map is not None, cls[0].class_index is not None, det[0].boxes is not None) == (
-        True,
-        True,
-        True,
-    )
+    assert [list(reader[0].labels) for reader in (seg, cls, det)] == [["seg"], ["cls"], ["det"]]

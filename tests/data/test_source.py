@@ -18,16 +18,20 @@ import pytest
 
 from ppmtl.data import source as source_module
 from ppmtl.data import transforms as T
-from ppmtl.data.source import Source
-from ppmtl.structures import ClassList, Sample
+from ppmtl.data.canvas import Canvas
+from ppmtl.data.labels import ClassIndex
+from ppmtl.data.reader import Reader
+from ppmtl.data.source import Source, SourceView
+from ppmtl.structures import ClassList, Label, Sample
+from ppmtl.tasks.classification import Classification
 
 
-class Numbers:
-    """Pictures that show their own number; class = number modulo 3, class 0 only for picture 0."""
-
-    classes = ClassList(("a", "b", "c"))
+class Numbers(Reader):
+    """Images that show their own number; class = number modulo 3, class 0 only for image 0."""
 
     def __init__(self, count: int, fail_at: int = -1, error: type[Exception] = ValueError, side: int = 8) -> None:
+        super().__init__("", {})
+        self.reads = 0
         self.count, self.fail_at, self.error, self.side = count, fail_at, error, side
 
     def __len__(self) -> int:
@@ -39,28 +43,32 @@ class Numbers:
     def describe(self) -> str:
         return f"{self.count} numbers"
 
-    def class_indices(self) -> np.ndarray:
+    @staticmethod
+    def required_paths(root: str | Path, **settings: Any) -> list[Path]:
+        return []
+
+    def labels(self, index: int, image: np.ndarray) -> dict[str, Label]:
+        return {"cls": ClassIndex(index)}
+
+    def class_indices(self) -> np.ndarray | None:
         return np.array([0] + [1 + i % 2 for i in range(1, self.count)])
 
     def __getitem__(self, index: int) -> Sample:
         if index == self.fail_at:
             raise self.error(f"/数据/{index}.jpg: the file is empty; copy it again")
+        self.reads += 1
         image = np.full((self.side, self.side + index * (self.side == 9), 3), index, np.uint8)
-        return Sample(self.path(index), image, class_index=index)
+        return Sample(self.path(index), image, self.labels(index, image))
 
 
-class First:
-    """A task whose target is the class index."""
-
-    def collate(self, samples: Sequence[Sample]) -> dict[str, np.ndarray]:
-        return {"class_index": np.array([sample.class_index for sample in samples], np.int64)}
+CLS = {"cls": Classification("cls", ClassList(("a", "b", "c")))}
 
 
 def stream(
     count: int = 10, name: str = "cls", transforms: Sequence[Any] = (), *, dataset: Any = None, **options: Any
 ) -> Source:
     settings = {"batch_size": 3, "seed": 1, **options}
-    return Source(name, dataset or Numbers(count), transforms, {"cls": First()}, **settings)
+    return Source(name, dataset or Numbers(count), {"": SourceView(tuple(transforms), CLS)}, **settings)
 
 
 def served(source: Source, steps: range) -> list[int]:
@@ -110,13 +118,14 @@ def test_sequential_keeps_the_file_order_and_starts_again() -> None:
 
 def test_class_balanced_draws_classes_evenly_and_every_sample() -> None:
     order = served(stream(21, sampler="class_balanced"), range(1000))
-    assert abs(order.count(0) / 3000 - 1 / 3) < 0.03  # picture 0 is a class of its own
+    assert abs(order.count(0) / 3000 - 1 / 3) < 0.03  # image 0 is a class of its own
     assert set(order) == set(range(21))
 
 
-def test_class_balanced_needs_one_class_per_picture() -> None:
+def test_class_balanced_needs_one_class_per_image() -> None:
     class Boxes(Numbers):
-        class_indices = None  # type: ignore[assignment]
+        def class_indices(self) -> None:
+            return None
 
     with pytest.raises(ValueError, match=r"'cls': sampler 'class_balanced'.*Boxes"):
         stream(dataset=Boxes(4), sampler="class_balanced")
@@ -127,7 +136,7 @@ def test_an_empty_data_set_is_refused() -> None:
         stream(0)
 
 
-def test_files_name_the_pictures_of_a_step() -> None:
+def test_files_name_the_images_of_a_step() -> None:
     source = stream()
     assert source.files(4) == [f"{index}.jpg" for index in source.indices(4)]
 
@@ -136,7 +145,7 @@ def test_files_name_the_pictures_of_a_step() -> None:
 
 
 class Note:
-    """Writes one random number into the picture."""
+    """Writes one random number into the image."""
 
     def __call__(self, canvas: Any, rng: np.random.Generator) -> None:
         canvas.image = np.full_like(canvas.image, rng.integers(256))
@@ -144,15 +153,15 @@ class Note:
 
 def test_augmentation_depends_on_the_number_of_the_sample_and_the_seed_alone() -> None:
     source = stream(transforms=[Note()])
-    values = {(step, p): int(source.sample(step, p).image[0, 0, 0]) for step in range(20) for p in range(3)}
+    values = {(step, p): int(source.samples(step, p)[""].image[0, 0, 0]) for step in range(20) for p in range(3)}
     assert len(set(values.values())) > 40
     again = stream(transforms=[Note()])
-    assert {key: int(again.sample(*key).image[0, 0, 0]) for key in reversed(values)} == values
+    assert {key: int(again.samples(*key)[""].image[0, 0, 0]) for key in reversed(values)} == values
 
 
 def test_processes_and_accumulated_batches_see_what_one_large_batch_sees() -> None:
     def pixels(source: Source, step: int) -> list[int]:
-        return [int(source.sample(step, position).image[0, 0, 0]) for position in range(source.batch_size)]
+        return [int(source.samples(step, position)[""].image[0, 0, 0]) for position in range(source.batch_size)]
 
     one = stream(batch_size=6, transforms=[Note()])
     ranks = [stream(transforms=[Note()], rank=rank, world_size=2) for rank in (0, 1)]
@@ -165,29 +174,76 @@ def test_processes_and_accumulated_batches_see_what_one_large_batch_sees() -> No
 
 def test_a_repeated_stream_starts_over_with_the_same_pixels() -> None:
     source = stream(count=100, transforms=[Note()], repeat=2)
-    first, second = source.batch(0).images, source.batch(1).images
+    first, second = source.batches(0)[""].images, source.batches(1)[""].images
     assert not np.array_equal(first, second)
-    assert np.array_equal(source.batch(2).images, first)
-    assert np.array_equal(source.batch(7).images, second)
+    assert np.array_equal(source.batches(2)[""].images, first)
+    assert np.array_equal(source.batches(7)[""].images, second)
 
 
-def test_a_batch_stacks_pictures_and_collates_targets() -> None:
+def test_a_batch_stacks_images_and_collates_targets() -> None:
     source = stream()
-    batch = source.batch(2)
+    batch = source.batches(2)[""]
     assert (batch.images.shape, batch.images.dtype) == ((3, 8, 8, 3), np.uint8)
     assert batch.images[:, 0, 0, 0].tolist() == batch.targets["cls"]["class_index"].tolist() == source.indices(2)
 
 
-def test_one_float_picture_makes_a_float_batch() -> None:
-    batches = [stream(transforms=[T.RandomErasing(p=0.5)]).batch(step).images.dtype for step in range(6)]
+def test_one_float_image_makes_a_float_batch() -> None:
+    batches = [stream(transforms=[T.RandomErasing(p=0.5)]).batches(step)[""].images.dtype for step in range(6)]
     assert np.dtype(np.float32) in batches
 
 
-def test_pictures_of_several_sizes_are_refused_with_the_transforms_named() -> None:
+def test_images_of_several_sizes_are_refused_with_the_transforms_named() -> None:
     with pytest.raises(
         ValueError, match=r"source 'cls'.*one \(height, width\).*\.jpg \(9, \d+\).*HorizontalFlip.*pad_crop"
     ):
-        stream(dataset=Numbers(5, side=9), transforms=[T.HorizontalFlip()]).batch(0)
+        stream(dataset=Numbers(5, side=9), transforms=[T.HorizontalFlip()]).batches(0)
+
+
+# ---- several views --------------------------------------------------------------------------------------------------
+
+
+def two_views(dataset: Any = None, **options: Any) -> Source:
+    views = {"strong": SourceView((Note(), Borrow()), CLS), "weak": SourceView((Note(),), CLS)}
+    return Source("cls", dataset or Numbers(10), views, **{"batch_size": 3, "seed": 1, **options})
+
+
+class Borrow:
+    """Writes another sample's number into the second row, as mosaic or mixup would use its pixels."""
+
+    def __call__(self, canvas: Canvas, rng: np.random.Generator) -> None:
+        image = canvas.image.copy()
+        image[1] = canvas.another(rng).image[0, 0, 0]
+        canvas.image = image
+
+
+def test_all_views_show_the_same_samples_read_once_and_augmented_differently() -> None:
+    dataset = Numbers(10)
+    source = two_views(dataset)
+    batches = source.batches(4)
+    assert list(batches) == ["strong", "weak"]
+    targets = [batch.targets["cls"]["class_index"].tolist() for batch in batches.values()]
+    assert targets[0] == targets[1] == source.indices(4)
+    assert not np.array_equal(batches["strong"].images[:, 0], batches["weak"].images[:, 0])
+    assert dataset.reads == 3 + 3  # each sample once, and the samples that the strong view borrows
+
+
+def test_a_single_named_view_does_not_change_what_another_one_draws() -> None:
+    alone = Source("cls", Numbers(10), {"weak": SourceView((Note(),), CLS)}, batch_size=3, seed=1)
+    for step in range(5):
+        np.testing.assert_array_equal(alone.batches(step)["weak"].images, two_views().batches(step)["weak"].images)
+
+
+def test_borrowed_samples_are_the_same_for_any_number_of_processes_and_workers() -> None:
+    one = two_views(batch_size=6)
+    ranks = [two_views(rank=rank, world_size=2) for rank in (0, 1)]
+    for step in range(4):
+        joined = np.stack([rank.batches(step)["strong"].images for rank in ranks], axis=1).reshape(6, 8, 8, 3)
+        np.testing.assert_array_equal(joined, one.batches(step)["strong"].images)
+    assert len({int(v) for step in range(9) for v in one.batches(step)["strong"].images[:, 1, 0, 0]}) == 10
+    here = [{view: b.images.numpy() for view, b in views.items()} for views in two_views().loader(2, 4, 0)]
+    for views, expected in zip(two_views().loader(2, 4, 2), here, strict=True):
+        for view, images in expected.items():
+            np.testing.assert_array_equal(views[view].images.numpy(), images)
 
 
 # ---- Paddle ---------------------------------------------------------------------------------------------------------
@@ -200,7 +256,8 @@ def no_process_stays() -> Iterator[None]:
 
 
 def drained(source: Source, start: int, count: int, workers: int) -> list[tuple[Any, Any]]:
-    return [(b.images.numpy(), b.targets["cls"]["class_index"].numpy()) for b in source.loader(start, count, workers)]
+    batches = [views[""] for views in source.loader(start, count, workers)]
+    return [(batch.images.numpy(), batch.targets["cls"]["class_index"].numpy()) for batch in batches]
 
 
 @pytest.mark.parametrize("workers", [1, 4])
@@ -227,7 +284,7 @@ def test_resuming_continues_the_stream() -> None:
 
 def test_tensors_have_the_types_that_the_model_takes() -> None:
     for workers in (0, 1):
-        batch = next(stream().loader(0, 1, workers))
+        batch = next(stream().loader(0, 1, workers))[""]
         assert (str(batch.images.dtype), str(batch.targets["cls"]["class_index"].dtype)) == (
             "paddle.uint8",
             "paddle.int64",

@@ -2,22 +2,23 @@
 
 import numpy as np
 import pytest
+from samples import make_sample
 
-from ppmtl.structures import ClassList, ClassProbs, Sample
-from ppmtl.tasks.classification import Classification
+from ppmtl.structures import ClassList, Sample
+from ppmtl.tasks.classification import Classification, ClassProbs
 
 CLASSES = ClassList(tuple("abcdefg"))
 
 
-def picture(index):
-    return Sample("a.jpg", np.zeros((2, 2, 3), np.uint8), class_index=index)
+def image(index):
+    return make_sample(np.zeros((2, 2, 3), np.uint8), class_index=index)
 
 
 def test_top1_and_top5_by_hand():
     meter = Classification("cls", CLASSES).new_meter()
     ranking = np.array([0.4, 0.2, 0.15, 0.1, 0.08, 0.05, 0.02], np.float32)
     for truth in (0, 4, 5, 0):
-        meter.add(picture(truth), ClassProbs(ranking))
+        meter.add(image(truth), ClassProbs(ranking))
     result = meter.result()
     assert result.values == pytest.approx({"top1": 0.5, "top5": 0.75})
     assert result.confusion.sum() == 4
@@ -37,6 +38,6 @@ def test_views_are_averaged_and_one_view_comes_back_as_it_is():
     assert merge.result().probs.tolist() == [0.5, 0, 0, 0, 0, 0, 0.5]
 
 
-def test_a_picture_without_a_class_is_refused_by_name():
+def test_a_image_without_a_class_is_refused_by_name():
     with pytest.raises(ValueError, match=r"a\.jpg"):
-        Classification("cls", CLASSES).collate([picture(None)])
+        Classification("cls", CLASSES).collate([Sample("a.jpg", np.zeros((2, 2, 3), np.uint8))])

@@ -2,21 +2,21 @@
 
 import numpy as np
 import pytest
+from samples import make_sample
 
-from ppmtl.predict.pipeline import view_meta
-from ppmtl.structures import ClassList, Detections, Sample
-from ppmtl.tasks.base import View
+from ppmtl.ops.boxes import Detections
+from ppmtl.structures import ClassList, Sample
 from ppmtl.tasks.detection import Detection, fuse
+from ppmtl.tasks.views import View
 
 CLASSES = ClassList(("pl50", "i5"), (3, 7))
 
 
 def sample(boxes, labels, path="a.jpg"):
-    return Sample(path, np.zeros((50, 100, 3), np.uint8), boxes=np.array(boxes, np.float32).reshape(-1, 4),
-                  box_labels=np.array(labels, np.int64))  # fmt: skip
+    return make_sample(np.zeros((50, 100, 3), np.uint8), boxes=boxes, classes=labels, path=path)
 
 
-def test_targets_are_normalised_centres_with_the_pictures_position():
+def test_targets_are_normalised_centres_with_the_images_position():
     rows = Detection("det", CLASSES).collate([sample([], []), sample([[10, 10, 30, 20]], [1])])["boxes"]
     assert rows == pytest.approx(np.array([[1, 1, 0.2, 0.3, 0.2, 0.2]]))
 
@@ -27,7 +27,7 @@ def test_a_batch_without_boxes_carries_one_padding_row():
     assert rows[0, 0] == -1
 
 
-def test_a_picture_without_a_box_list_is_refused_by_name():
+def test_a_image_without_a_box_list_is_refused_by_name():
     with pytest.raises(ValueError, match=r"b\.jpg"):
         Detection("det", CLASSES).collate([Sample("b.jpg", np.zeros((5, 5, 3), np.uint8))])
 
@@ -37,7 +37,7 @@ def test_decoding_undoes_the_view_clips_and_drops_what_is_outside():
         "boxes": np.array([[[0, 0, 20, 20], [190, 0, 300, 50], [210, 0, 220, 9]]], np.float32),
         "scores": np.array([[[0.9, 0.0], [0.0, 0.8], [0.7, 0.0]]], np.float32),
     }
-    found = Detection("det", CLASSES).decode(raw, 0, view_meta(View((100, 200)), (50, 100), "x"), single=True)
+    found = Detection("det", CLASSES).decode(raw, 0, View((100, 200)).meta((50, 100), "x"), single=True)
     assert found.boxes == pytest.approx(np.array([[0, 0, 10, 10], [95, 0, 100, 25]]))
     assert found.labels.tolist() == [0, 1]
 
@@ -47,7 +47,7 @@ def test_no_suppression_when_the_head_needs_none():
         "boxes": np.tile(np.array([0, 0, 9, 9], np.float32), (1, 3, 1)),
         "scores": np.full((1, 3, 2), 0.5, np.float32),
     }
-    meta = view_meta(View((50, 100)), (50, 100), "x")
+    meta = View((50, 100)).meta((50, 100), "x")
     assert len(Detection("det", CLASSES, nms_iou=None).decode(raw, 0, meta, single=True)) == 6
     assert len(Detection("det", CLASSES).decode(raw, 0, meta, single=True)) == 2
 
@@ -65,8 +65,9 @@ def test_fusing_copies_of_one_view_returns_it():
 def test_a_perfect_prediction_measures_one_and_an_empty_one_zero():
     task = Detection("det", CLASSES)
     truth = sample([[10, 10, 30, 20], [50, 5, 80, 45]], [0, 1])
+    label = truth.labels["det"]
     for prediction, expected in (
-        (Detections(truth.boxes, np.array([0.9, 0.8], np.float32), truth.box_labels), 1.0),
+        (Detections(label.boxes, np.array([0.9, 0.8], np.float32), label.classes), 1.0),
         (Detections.empty(), 0.0),
     ):
         meter = task.new_meter()

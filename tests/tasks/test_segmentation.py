@@ -6,11 +6,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from samples import make_sample
 
-from ppmtl.predict.pipeline import view_meta
-from ppmtl.structures import ClassList, Sample, SegMap
-from ppmtl.tasks.base import View
-from ppmtl.tasks.segmentation import Segmentation, mean_iou
+from ppmtl.structures import ClassList, Sample
+from ppmtl.tasks.segmentation import SegMap, Segmentation, mean_iou
+from ppmtl.tasks.views import View
 
 CASES = json.loads((Path(__file__).parents[1] / "golden" / "miou.json").read_text())["cases"]
 
@@ -19,7 +19,7 @@ def meter_of(labels, predictions, classes, absent="skip"):
     meter = Segmentation("seg", ClassList(tuple(map(str, range(classes)))), absent=absent).new_meter()
     for label, prediction in zip(labels, predictions, strict=True):
         image = np.zeros((*np.shape(label), 3), np.uint8)
-        meter.add(Sample("x", image, label_map=np.array(label, np.uint8)), SegMap(np.array(prediction, np.uint8)))
+        meter.add(make_sample(image, np.array(label, np.uint8)), SegMap(np.array(prediction, np.uint8)))
     return meter.result()
 
 
@@ -54,9 +54,9 @@ def test_an_empty_matrix_has_no_mean():
     assert np.isnan(mean_iou(np.zeros((2, 2), np.int64), "skip"))
 
 
-def test_a_picture_without_a_label_map_is_refused_by_name():
+def test_a_image_without_a_label_map_is_refused_by_name():
     task = Segmentation("seg", ClassList(("a",)))
-    with pytest.raises(ValueError, match=r"street\.jpg.*label map"):
+    with pytest.raises(ValueError, match=r"street\.jpg.*needs a label of kind LabelMap.*none"):
         task.collate([Sample("street.jpg", np.zeros((2, 2, 3), np.uint8))])
 
 
@@ -65,7 +65,7 @@ def test_a_picture_without_a_label_map_is_refused_by_name():
 def test_labels_made_class_by_class_are_the_argmax_of_the_resized_map(original, flip):
     task = Segmentation("seg", ClassList(tuple("abcde")))
     probs = np.random.default_rng(0).random((1, 5, 12, 16), np.float32)
-    meta = view_meta(View((24, 32), flip), original, "x")
+    meta = View((24, 32), flip).meta(original, "x")
     one = task.decode({"probs": probs}, 0, meta, single=True)
     kept = task.decode({"probs": probs}, 0, meta, single=False)
     assert np.array_equal(kept.labels, kept.probs.argmax(axis=0))
@@ -74,10 +74,10 @@ def test_labels_made_class_by_class_are_the_argmax_of_the_resized_map(original, 
     assert len(np.unique(one.labels)) == 5
 
 
-def test_one_view_of_a_large_picture_needs_memory_for_a_few_classes_only():
+def test_one_view_of_a_large_image_needs_memory_for_a_few_classes_only():
     task = Segmentation("seg", ClassList(tuple(map(str, range(19)))))
     probs = np.random.default_rng(0).random((1, 19, 32, 48), np.float32)
-    meta = view_meta(View((32, 48)), (640, 960), "x")
+    meta = View((32, 48)).meta((640, 960), "x")
     tracemalloc.start()
     task.decode({"probs": probs}, 0, meta, single=True)
     peak = tracemalloc.get_traced_memory()[1]

@@ -77,7 +77,8 @@ class COCO(Reader):
         self._entries = list(entries.values())
         if missing := missing_files(self._folder / entry.file_name for entry in self._entries):
             raise DataError(
-                f"{self._json}: lists images that are missing; restore them, or remove their entries", missing
+                f"{self._json}: {len(missing)} files are listed but missing; restore them, or remove their entries",
+                missing,
             )
         if self._dropped:
             log.warning(

@@ -38,7 +38,8 @@ class ImageList(Reader):
         self._class_indices = np.array(list(entries.values()), np.int64)
         if missing := missing_files(self._paths):
             raise DataError(
-                f"{self._list_file}: lists files that are missing; restore them, or remove their lines", missing
+                f"{self._list_file}: {len(missing)} files are listed but missing; restore them, or remove their lines",
+                missing,
             )
 
     @staticmethod
