@@ -127,8 +127,9 @@ def check_agreement(settings: Settings) -> None:
             f"{where}: task '{t}' has {named.count(t)} entries, one is allowed" for t in tasks if named.count(t) > 1
         ]
     for name, head in settings.model.heads.items():
-        asked = _callable(tasks[answers[name]].part).task_type if answers[name] in tasks else None
-        part = _callable(head.part)
+        part: Any = head.part.func
+        asking: Any = tasks[answers[name]].part.func if answers[name] in tasks else None
+        asked = asking and asking.task_type
         if asked and getattr(part, "task_type", None) != asked:
             problems.append(
                 f"model.heads.{name}: {part.__name__} answers {getattr(part, 'task_type', 'no task type')}, but "
@@ -136,10 +137,6 @@ def check_agreement(settings: Settings) -> None:
             )
     if problems:
         raise ConfigError(problems)
-
-
-def _callable(part: Any) -> Any:
-    return getattr(part, "func", part)
 
 
 def require_data(settings: Settings, *, training: bool, evaluation: bool) -> None:
@@ -164,9 +161,13 @@ def require_data(settings: Settings, *, training: bool, evaluation: bool) -> Non
 def missing_paths(settings: Settings, *, training: bool, evaluation: bool) -> list[Path]:
     """Every data path of the run that does not exist."""
     root = Path(settings.data_root)
-    parts = [source.dataset for source in settings.sources.values()] if training else []
-    parts += [dataset.part for dataset in settings.eval.datasets.values()] if evaluation else []
-    wanted = [path for part in parts for path in _callable(part).required_paths(root, **getattr(part, "keywords", {}))]
+    parts = [(s.dataset, s.all_tasks(name)) for name, s in settings.sources.items()] if training else []
+    if evaluation:
+        parts += [(settings.eval.datasets[name].part, of_set) for name, of_set in settings.eval.tasks().items()]
+    wanted: list[Path] = []
+    for part, tasks in parts:
+        reader: Any = part.func
+        wanted += reader.required_paths(root, tasks, **part.keywords)
     files = [task.classes.names for task in settings.tasks.values()]
     wanted += [root / name for name in files if isinstance(name, str)]
     return sorted({path for path in wanted if not path.exists()})

@@ -8,7 +8,7 @@ import pytest
 
 from ppmtl import cli
 from ppmtl.config import ConfigError
-from ppmtl.tasks.base import Slicing
+from ppmtl.tasks.views import Slicing
 
 ROOT = Path(__file__).resolve().parents[1]
 DEMO = str(ROOT / "configs" / "allinone_demo.yml")
@@ -16,8 +16,7 @@ DEMO = str(ROOT / "configs" / "allinone_demo.yml")
 
 def settings_of(*arguments):
     parser = cli.parser("test")
-    cli.add_tta_flags(parser)
-    return cli.load_settings(parser.parse_args(["-c", DEMO, *arguments]))[0]
+    return cli.load(parser.parse_args(["-c", DEMO, *arguments])).settings
 
 
 def test_repeated_overrides_are_all_kept_and_the_last_one_wins():
@@ -28,24 +27,6 @@ def test_repeated_overrides_are_all_kept_and_the_last_one_wins():
 def test_seed_and_device_flags_are_overrides():
     settings = settings_of("--seed", "9", "--device", "cpu", "-o", "seed=1")
     assert (settings.seed, settings.device) == (9, "cpu")
-
-
-def test_choosing_tasks_leaves_nothing_of_the_others():
-    settings = settings_of("--tasks", "seg,det")
-    for group in (settings.tasks, settings.classes, settings.sources, settings.model.heads, settings.eval.datasets):
-        assert set(group) == {"seg", "det"}
-
-
-def test_an_unknown_task_is_refused_with_the_known_ones():
-    with pytest.raises(ConfigError, match="'depth', the config has seg, cls, det"):
-        settings_of("--tasks", "seg,depth")
-
-
-def test_a_head_that_answers_another_question_is_refused():
-    with pytest.raises(
-        ConfigError, match=r"model\.heads\.seg: CBAMFC answers classification, but tasks\.seg asks segment"
-    ):
-        settings_of("-o", "model.heads.seg={type: cbam_fc}")
 
 
 @pytest.mark.parametrize("text, expected", [("True", True), ("false", False), ("0", False), ("yes", True)])
@@ -85,7 +66,7 @@ def test_tiles_that_make_no_sense_are_all_said_at_once():
     with pytest.raises(ConfigError) as caught:
         sliced("--slice_size", "0", "--overlap_ratio", "0.5", "1.0")
     assert [p.split(":")[0] for p in caught.value.problems] == [
-        "--slice_size and --overlap_ratio change the tiles of large pictures",
+        "--slice_size and --overlap_ratio change the tiles of large images",
         "--slice_size",
         "--overlap_ratio",
     ]
@@ -108,8 +89,7 @@ def test_errors_end_with_a_message_and_a_code_but_no_traceback(error, code, monk
 
 @pytest.mark.parametrize("path", sorted((ROOT / "configs").glob("*.yml")), ids=lambda p: p.name)
 def test_every_config_checks(path):
-    parser = cli.parser("test")
-    assert cli.load_settings(parser.parse_args(["-c", str(path)]))[0].tasks
+    assert cli.load(cli.parser("test").parse_args(["-c", str(path)])).settings.tasks
 
 
 def test_there_are_three_configs():

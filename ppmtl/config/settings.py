@@ -7,18 +7,18 @@ an evaluation set name their tasks. Where a name is left out, it is the part's o
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Annotated, Any, Literal
 
 from annotated_types import Ge, Gt, Interval
 
 from ppmtl.config.parts import Part
 
-Backbone = Annotated[Callable[..., Any], Part("ppmtl.models.backbones")]
-Reader = Annotated[Callable[..., Any], Part("ppmtl.data.readers")]
-Transform = Annotated[Callable[..., Any], Part("ppmtl.data.transforms")]
-Balance = Annotated[Callable[..., Any], Part("ppmtl.train.balance")]
+Backbone = Annotated[partial[Any], Part("ppmtl.models.backbones")]
+Reader = Annotated[partial[Any], Part("ppmtl.data.readers")]
+Transform = Annotated[partial[Any], Part("ppmtl.data.transforms")]
+Balance = Annotated[partial[Any], Part("ppmtl.train.balance")]
 Positive = Annotated[int, Ge(1)]
 Triple = tuple[float, float, float]
 
@@ -70,7 +70,7 @@ class ClassSettings:
 class TaskSettings:
     """One task: its type with that type's own keys, and ``classes``."""
 
-    part: Callable[..., Any]
+    part: partial[Any]
     classes: ClassSettings
 
 
@@ -78,7 +78,7 @@ class TaskSettings:
 class HeadSettings:
     """One head: its type with that type's own keys, and ``answers``: the task that it answers; None = that of its name."""
 
-    part: Callable[..., Any]
+    part: partial[Any]
     answers: str | None = None
 
 
@@ -148,7 +148,7 @@ class SourceSettings:
 class EvalSetSettings:
     """One labelled data set: its type with that type's own keys, and ``tasks``: () = the task of the set's own name."""
 
-    part: Callable[..., Any]
+    part: partial[Any]
     tasks: tuple[str, ...] = ()
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -30,8 +30,8 @@ class Reader(ABC):
 
     @staticmethod
     @abstractmethod
-    def required_paths(root: str | Path, **settings: Any) -> list[Path]:
-        """The paths that must exist before the data set can be built; ``settings`` are the constructor's."""
+    def required_paths(root: str | Path, tasks: Sequence[str], **settings: Any) -> list[Path]:
+        """The paths that must exist before it can be built for these tasks; ``settings`` are the constructor's."""
 
     @abstractmethod
     def __len__(self) -> int:

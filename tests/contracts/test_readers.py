@@ -48,7 +48,7 @@ def test_a_reader_says_before_it_is_built_which_paths_it_needs(name: str) -> Non
         for p, v in inspect.signature(reader).parameters.items()
         if v.kind is v.KEYWORD_ONLY and v.default is v.empty
     }
-    paths = reader.required_paths("root", **wanted, unknown_setting=1)  # type: ignore[attr-defined]
+    paths = reader.required_paths("root", ["seg"], **wanted, unknown_setting=1)  # type: ignore[attr-defined]
     assert paths
     assert all(path == Path("root/x") for path in paths)
 

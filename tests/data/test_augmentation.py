@@ -157,7 +157,7 @@ def test_a_transform_can_ask_for_another_sample_and_replace_the_present_one() ->
         )
 
     left, right = boxed(10, 20, [[0, 0, 5, 5]]), boxed(10, 20, [[15, 0, 20, 5]])
-    out = augment(left, [side_by_side], np.random.default_rng(0), lambda rng: right)
+    out = augment(left, [side_by_side], np.random.default_rng(0), lambda _rng: right)
     assert out.size == (10, 40)
     assert map_of(out)[0].tolist() == [1] * 5 + [0] * 30 + [1] * 5
     with pytest.raises(ValueError, match=r"a\.jpg: a transform asks for another sample"):

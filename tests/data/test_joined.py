@@ -73,9 +73,10 @@ def test_a_task_without_reader_and_data_sets_without_a_common_image_are_errors(s
 
 
 def test_the_paths_of_all_readers_are_required(streets) -> None:
-    assert Joined.required_paths(streets, readers=READERS) == [
+    assert Joined.required_paths(streets, ["det", "seg"], readers=READERS) == [
         streets / "images", streets / "labels", streets / "images", streets / "det.json",
     ]  # fmt: skip
+    assert Joined.required_paths(streets, ["seg"], readers=READERS) == [streets / "images", streets / "labels"]
 
 
 def test_a_reader_for_one_task_says_how_to_have_several(streets) -> None:

@@ -44,10 +44,10 @@ class Numbers(Reader):
         return f"{self.count} numbers"
 
     @staticmethod
-    def required_paths(root: str | Path, **settings: Any) -> list[Path]:
+    def required_paths(root: str | Path, tasks: Sequence[str], **settings: Any) -> list[Path]:  # noqa: ARG004
         return []
 
-    def labels(self, index: int, image: np.ndarray) -> dict[str, Label]:
+    def labels(self, index: int, image: np.ndarray) -> dict[str, Label]:  # noqa: ARG002
         return {"cls": ClassIndex(index)}
 
     def class_indices(self) -> np.ndarray | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import math
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any
@@ -89,7 +89,7 @@ class COCO(Reader):
             )
 
     @staticmethod
-    def required_paths(root: str | Path, **settings: Any) -> list[Path]:
+    def required_paths(root: str | Path, tasks: Sequence[str], **settings: Any) -> list[Path]:  # noqa: ARG004
         """The folder and the annotation file."""
         return [under(root, settings["images"]), under(root, settings["annotations"])]
 

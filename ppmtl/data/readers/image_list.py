@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -43,7 +43,7 @@ class ImageList(Reader):
             )
 
     @staticmethod
-    def required_paths(root: str | Path, **settings: Any) -> list[Path]:
+    def required_paths(root: str | Path, tasks: Sequence[str], **settings: Any) -> list[Path]:  # noqa: ARG004
         """The folder and the list."""
         return [under(root, settings["images"]), under(root, settings["list_file"])]
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -50,10 +50,10 @@ class Joined(Reader):
         self._indices = [{task: of_task[file] for task, of_task in indices.items()} for file in files]
 
     @staticmethod
-    def required_paths(root: str | Path, **settings: Any) -> list[Path]:
-        """The paths of all readers."""
-        parts = settings["readers"].values()
-        return [path for part in parts for path in part.func.required_paths(root, **part.keywords)]
+    def required_paths(root: str | Path, tasks: Sequence[str], **settings: Any) -> list[Path]:
+        """The paths of the tasks' readers."""
+        parts = [(task, part) for task, part in settings["readers"].items() if task in tasks]
+        return [path for task, part in parts for path in part.func.required_paths(root, [task], **part.keywords)]
 
     def __len__(self) -> int:
         return len(self._indices)

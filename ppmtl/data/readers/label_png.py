@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -57,7 +57,7 @@ class LabelPNG(Reader):
         self._pairs = _pair(under(root, images), under(root, labels), suffixes, label_suffix + ".png")
 
     @staticmethod
-    def required_paths(root: str | Path, **settings: Any) -> list[Path]:
+    def required_paths(root: str | Path, tasks: Sequence[str], **settings: Any) -> list[Path]:  # noqa: ARG004
         """The two folders."""
         return [under(root, settings["images"]), under(root, settings["labels"])]
 
