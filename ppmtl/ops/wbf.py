@@ -1,21 +1,26 @@
-"""Weighted boxes fusion: merges the boxes of several views or models into averaged ones.
+"""Weighted boxes fusion: merges the boxes of several views of one image into averaged ones.
 
-Source: Solovyev et al. 2021, "Weighted boxes fusion", sec. 3. Bit-identical to ensemble-boxes 1.0.9 under
-numpy >= 2, at about a tenth of its time (tools/benchmark.py). This file checks the boxes, orders them and makes the
-scores; wbf_clusters.py decides which boxes belong together.
+Per class, best box first: a box joins the fused box that it overlaps most, or opens a new cluster. A fused box is the
+mean of its members, weighted by score.
+
+Source: Solovyev et al. 2021, "Weighted boxes fusion", sec. 3. Bit-identical to ensemble-boxes 1.0.9 under numpy >= 2,
+at less than a tenth of its time (tools/benchmark.py), because many groups of boxes that cannot influence one another
+(wbf_groups.py) are fused at once.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Literal, get_args
 
 import numpy as np
 from numpy.typing import ArrayLike
 
-from ppmtl.ops.wbf_clusters import box_area, cluster_boxes
+from ppmtl.ops.wbf_groups import hulls, joined, neighbours, reach, touching, turns
 
-ConfidenceType = Literal["avg", "max", "box_and_model_avg", "absent_model_aware_avg"]
+ConfidenceType = Literal["avg", "max"]
+Arrays = tuple[np.ndarray, np.ndarray, np.ndarray]
 
 _FAR_OUT = 10.0  # beyond this a coordinate is a pixel, not a fraction; the reference would clip it to 1 in silence
 
@@ -24,176 +29,144 @@ def weighted_boxes_fusion(
     boxes_list: Sequence[ArrayLike],
     scores_list: Sequence[ArrayLike],
     labels_list: Sequence[ArrayLike],
-    weights: Sequence[float] | None = None,
     *,
     iou_threshold: float = 0.55,
-    skip_box_threshold: float = 0.0,
     confidence_type: ConfidenceType = "avg",
-    allows_overflow: bool = False,
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Returns the fused boxes, scores and labels, best first.
+) -> Arrays:
+    """Fuses the boxes of several views.
 
     Args:
         boxes_list: per view (N, 4) xyxy divided by image width and height; swapped corners are put right, what lies
             outside 0..1 is clipped, boxes without area are dropped.
         scores_list: per view (N,).
         labels_list: per view (N,) class indices; boxes of different classes never merge.
-        weights: one per view, >= 0; None = 1 each.
         iou_threshold: 0..1; a box joins the fused box that it overlaps most if the IoU is strictly above.
-        skip_box_threshold: boxes with a lower score are dropped beforehand.
-        confidence_type: how a cluster's score is made: "avg" mean, "max" maximum, "box_and_model_avg" mean weighted by
-            boxes and views, "absent_model_aware_avg" mean over the views with and without the box.
-        allows_overflow: "avg" only: let a cluster with more boxes than views score above its mean.
+        confidence_type: a cluster's score: "avg" the mean, less if it has fewer boxes than there are views; "max" the
+            maximum.
 
     Returns:
-        boxes (n, 4) float64, scores (n,) float64, labels (n,) int64. Two overlapping boxes that both score 0 fuse to
-        NaN coordinates, as in the reference: keep skip_box_threshold above 0 if scores can be 0.
+        boxes (n, 4) float64, scores (n,) float64 and labels (n,) int64, best first. Two overlapping boxes that both
+        score 0 fuse to NaN coordinates, as in the reference.
 
     Raises:
-        ValueError: lengths differ, a value is not finite or a coordinate is in pixels (naming list and row), a setting
-            is out of range.
+        ValueError: lengths differ, a box or score is not finite or a coordinate is in pixels (naming view and row), a
+            setting is out of range.
     """
-    view_weights = _view_weights(weights, len(boxes_list), iou_threshold, confidence_type)
-    corners, scores, labels, views = _gather(boxes_list, scores_list, labels_list, skip_box_threshold)
-    if not len(scores):
-        return np.zeros((0, 4)), np.zeros(0), np.zeros(0, np.int64)
-    scores = scores * view_weights[views]
-    label_rank = _first_seen_rank(labels)
-    order = _by_label_and_score(label_rank, scores)
-    corners, scores, labels, views, label_rank = (
-        values[order] for values in (corners, scores, labels, views, label_rank)
-    )
-    founder, fused, score_sum = cluster_boxes(label_rank, corners, scores, iou_threshold)
-    confidence = _confidence(founder, scores, views, score_sum, view_weights, confidence_type, allows_overflow)
-    founders = np.flatnonzero(founder == np.arange(len(founder)))  # in the reference's order: class, then birth
-    best = founders[confidence[founders].argsort()[::-1]]
-    fused[:, 2:] *= -1
-    return fused[best], confidence[best], labels[best]
-
-
-def _view_weights(
-    weights: Sequence[float] | None, views: int, iou_threshold: float, confidence_type: str
-) -> np.ndarray:
-    """Returns (views,) float64 weights, after checking the settings."""
     if not 0 <= iou_threshold <= 1:
         raise ValueError(f"iou_threshold must be 0..1, got {iou_threshold}")
     if confidence_type not in get_args(ConfidenceType):
         raise ValueError(f"confidence_type must be one of {get_args(ConfidenceType)}, got {confidence_type!r}")
-    if weights is None:
-        return np.ones(views)
-    if len(weights) != views:
-        raise ValueError(f"weights must be one per view, got {len(weights)} for {views} views")
-    result = np.asarray(weights, np.float64)
-    if not np.isfinite(result).all() or (result < 0).any() or (views and not result.any()):
-        raise ValueError(f"weights must be finite, >= 0 and not all 0, got {list(weights)}")
-    return result
+    views = [_checked(*view) for view in zip(range(len(boxes_list)), boxes_list, scores_list, labels_list, strict=True)]
+    boxes, scores, labels = _prefiltered(views)
+    if not len(scores):
+        return np.zeros((0, 4)), scores, labels
+    founder, fused, score_sum = _clustered(boxes, scores, labels, iou_threshold)
+    founders, size = np.unique(founder, return_counts=True)  # in the reference's order: class, then birth
+    confidence = scores[founders] if confidence_type == "max" else score_sum[founders] / size
+    # Rows that the reference fuses go through float32; a box that stays alone keeps its float64.
+    confidence = np.where(size > 1, confidence.astype(np.float32), confidence)
+    if confidence_type == "avg":
+        confidence = confidence * np.minimum(len(views), size) / len(views)
+    best = confidence.argsort()[::-1]
+    return fused[:, founders[best]].T, confidence[best], labels[founders[best]]
 
 
-def _gather(
-    boxes_list: Sequence[ArrayLike],
-    scores_list: Sequence[ArrayLike],
-    labels_list: Sequence[ArrayLike],
-    skip_box_threshold: float,
-) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Returns corners (x1, y1, -x2, -y2), scores, labels and view numbers of all usable boxes, in input order."""
-    if not len(boxes_list) == len(scores_list) == len(labels_list):
-        counts = (len(boxes_list), len(scores_list), len(labels_list))
-        raise ValueError(f"boxes, scores and labels must be lists of one length (the views), got {counts}")
-    parts = []
-    for view, (boxes, scores, labels) in enumerate(zip(boxes_list, scores_list, labels_list, strict=True)):
-        box, score, label = _checked_view(view, boxes, scores, labels)
-        kept = score >= skip_box_threshold  # in the scores' own precision, as in the reference
-        parts.append((box[kept], score[kept].astype(np.float64), label[kept], np.full(np.count_nonzero(kept), view)))
-    if not parts:
-        return np.zeros((0, 4)), np.zeros(0), np.zeros(0, np.int64), np.zeros(0, np.int64)
-    box, score, label, views = (np.concatenate(columns) for columns in zip(*parts, strict=True))
-    low, high = np.minimum(box[:, :2], box[:, 2:]), np.maximum(box[:, :2], box[:, 2:])
-    corners = np.hstack([low.clip(0, 1), -high.clip(0, 1)])
-    usable = box_area(corners) != 0
-    return corners[usable], score[usable], label[usable], views[usable]
-
-
-def _checked_view(
-    view: int, boxes: ArrayLike, scores: ArrayLike, labels: ArrayLike
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    score, label = np.asarray(scores), np.asarray(labels)
-    box = np.asarray(boxes, np.float64)
-    if box.size == 0:
-        box = box.reshape(-1, 4)
-    count = len(box)
-    if box.shape != (count, 4) or score.shape != (count,) or label.shape != (count,):
+def _checked(view: int, boxes: ArrayLike, scores: ArrayLike, labels: ArrayLike) -> Arrays:
+    box, score, label = np.asarray(boxes, np.float64), np.asarray(scores, np.float64), np.asarray(labels, np.int64)
+    box = box.reshape(-1, 4) if box.size == 0 else box
+    if box.shape != (len(box), 4) or score.shape != (len(box),) or label.shape != (len(box),):
         raise ValueError(
             f"view {view}: boxes (N, 4), scores (N,) and labels (N,) are needed, got {box.shape}, {score.shape} and "
             f"{label.shape}"
         )
-    for what, values in (("boxes", box), ("scores", score.reshape(-1, 1)), ("labels", label.reshape(-1, 1))):
-        bad = ~np.isfinite(values).all(axis=1)
-        if bad.any():
-            row = int(bad.argmax())
-            raise ValueError(f"view {view}, row {row}: {what} must be finite, got {values[row].tolist()}")
-    far = (np.abs(box) > _FAR_OUT).any(axis=1)
-    if far.any():
-        row = int(far.argmax())
+    usable = (np.abs(box) <= _FAR_OUT).all(axis=1) & np.isfinite(score)
+    if not usable.all():
+        row = int(usable.argmin())
         raise ValueError(
-            f"view {view}, row {row}: boxes must be fractions 0..1 of the picture, got {box[row].tolist()}; "
-            "divide x by its width and y by its height"
+            f"view {view}, row {row}: boxes must be fractions 0..1 of the image (x divided by its width, y by its "
+            f"height) and scores finite, got {box[row].tolist()} with score {score[row]}"
         )
-    return box, score, label.astype(np.int64)
+    return box, score, label
 
 
-def _first_seen_rank(labels: np.ndarray) -> np.ndarray:
-    """Returns for each box the rank of its label in order of first appearance (the reference's dict order)."""
-    _, first, inverse = np.unique(labels, return_index=True, return_inverse=True)
-    return np.argsort(np.argsort(first))[inverse]
+def _prefiltered(views: Sequence[Arrays]) -> Arrays:
+    """Returns the boxes with an area as columns (4, n), their scores and labels, in the reference's order.
 
-
-def _by_label_and_score(label_rank: np.ndarray, scores: np.ndarray) -> np.ndarray:
-    """Returns the order of boxes: by label, then best first.
-
-    Within a label it is numpy's unstable argsort, reversed, of exactly the array that the reference sorts: tied scores
-    come out in its order too.
+    Classes come as they first appear, inside a class the best box first. Ties are numpy's: the reversed unstable
+    argsort of exactly the array that the reference sorts.
     """
-    order = np.argsort(label_rank, kind="stable")
-    ends = np.cumsum(np.bincount(label_rank))
-    for start, end in zip(np.concatenate([[0], ends[:-1]]), ends, strict=True):
-        part = order[start:end]
-        order[start:end] = part[scores[part].argsort()[::-1]]
-    return order
+    empty = np.zeros((0, 4)), np.zeros(0), np.zeros(0, np.int64)
+    box, scores, labels = (np.concatenate(arrays) for arrays in zip(empty, *views, strict=True))
+    x1, y1, x2, y2 = box.T.clip(0, 1)
+    boxes = np.stack([np.minimum(x1, x2), np.minimum(y1, y2), np.maximum(x1, x2), np.maximum(y1, y2)])
+    usable = np.flatnonzero(_area(boxes))
+    _, first, inverse = np.unique(labels[usable], return_index=True, return_inverse=True)
+    by_class = usable[np.argsort(first[inverse], kind="stable")]
+    members = np.split(by_class, np.flatnonzero(np.diff(labels[by_class])) + 1)
+    order = np.concatenate([part[scores[part].argsort()[::-1]] for part in members])
+    return boxes[:, order], scores[order], labels[order]
 
 
-def _confidence(
-    founder: np.ndarray,
-    scores: np.ndarray,
-    views: np.ndarray,
-    score_sum: np.ndarray,
-    weights: np.ndarray,
-    confidence_type: ConfidenceType,
-    allows_overflow: bool,
-) -> np.ndarray:
-    """Returns the score of each founder's cluster (elsewhere: nothing of meaning)."""
-    size = np.bincount(founder, minlength=len(founder))
-    several = size > 1  # clusters of one keep float64, fused ones went through a float32 row
-    confidence: np.ndarray
-    if confidence_type == "max":  # the founder is the best
-        confidence = np.where(several, scores.astype(np.float32), scores) / weights.max()
-        return confidence
-    mean = np.where(several, (score_sum / np.maximum(size, 1)).astype(np.float32), scores)
-    if confidence_type == "avg":
-        confidence = mean * (size if allows_overflow else np.minimum(len(weights), size)) / weights.sum()
-        return confidence
-    weight_sum = np.bincount(founder, weights[views], minlength=len(founder))
-    weight_sum = np.where(several, weight_sum.astype(np.float32), weight_sum)
-    seen = np.zeros((len(founder), len(weights)), bool)
-    seen[founder, views] = True
-    with np.errstate(divide="ignore", invalid="ignore"):  # rows that founded nothing
-        if confidence_type == "box_and_model_avg":
-            confidence = mean * size / weight_sum * _weight_of(seen, weights) / weights.sum()
-        else:
-            confidence = mean * size / (weight_sum + _weight_of(~seen, weights))
-    return confidence
+def _clustered(boxes: np.ndarray, scores: np.ndarray, labels: np.ndarray, iou_threshold: float) -> Arrays:
+    """Returns per box the founder of its cluster, and per founder the fused box (4, n) and the sum of the scores.
+
+    Boxes that can match form a group. That is a guess, since a fused box lies between its members and may reach a box
+    that none of them reaches. So clusters that reach one another across groups are looked up afterwards; their groups
+    are joined and fused again, until there are none.
+    """
+    if scores.min() <= 0:  # boxes that score 0 can fuse to NaN, which attracts every later box: none is out of reach
+        return _fused(labels, boxes, scores, iou_threshold)
+    ranks = np.cumsum(np.diff(labels, prepend=labels[0]) != 0)  # 0, 1, ... for the classes, which come in one piece
+    blocks = reach(boxes, ranks, iou_threshold)
+    done, fused, score_sum = np.arange(len(scores)), boxes.copy(), scores.copy()  # at first every box by itself
+    group = founder = neighbours(boxes, ranks)
+    while True:
+        founders, cluster_blocks = hulls(founder, blocks)
+        group = joined(group, *founders[touching(ranks[founders], cluster_blocks)])
+        again = np.flatnonzero(np.isin(group, group[group != done]))
+        if not len(again):
+            return founder, fused, score_sum
+        part = _fused(group[again], boxes[:, again], scores[again], iou_threshold)
+        founder[again], fused[:, again], score_sum[again] = again[part[0]], part[1], part[2]
+        done = group
 
 
-def _weight_of(chosen: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """Returns the weight of each row's chosen views, summed as numpy sums just those: from 8 addends on it matters."""
-    patterns, inverse = np.unique(chosen, axis=0, return_inverse=True)
-    return np.array([weights[pattern].sum() for pattern in patterns])[inverse.reshape(-1)]
+def _fused(group: np.ndarray, boxes: np.ndarray, scores: np.ndarray, iou_threshold: float) -> Arrays:
+    """Clusters each group by itself: turn j handles the j-th box of every group; returns what ``_clustered`` does."""
+    order, starts = turns(group)
+    boxes, scores = boxes.take(order, axis=1), scores[order]
+    founder, score_sum, weighted = np.arange(len(order)), scores.copy(), scores * boxes
+    box_sum = weighted.astype(np.float32)  # the reference sums boxes in float32, scores in float64
+    fused = np.hstack([boxes, np.full((4, 1), 2.0)])  # the last one overlaps nothing: it fills the table
+    table, clusters = founder[None, : starts[1]], np.ones(starts[1], np.int64)  # founder of cluster k of group g
+    with np.errstate(divide="ignore", invalid="ignore"):  # scores of 0: 0 / 0, as in the reference
+        for begin, end in pairwise(starts[1:].tolist()):
+            groups, width = np.arange(end - begin), clusters[: end - begin].max()
+            if width == len(table):
+                table = np.pad(table[:, : end - begin], ((0, width), (0, 0)), constant_values=len(order))
+            iou = _iou(fused.take(table[:width, : end - begin], axis=1), boxes[:, None, begin:end])
+            best = iou.argmax(axis=0)
+            matches = ~(iou[best, groups] <= iou_threshold)  # so written, a NaN matches, as in the reference
+            opens, joins = groups[~matches], groups[matches]
+            table[clusters[opens], opens] = begin + opens
+            clusters[opens] += 1
+            box, target = begin + joins, table[best[joins], joins]
+            founder[box] = target
+            score_sum[target] += scores[box]
+            total = (box_sum.take(target, axis=1) + weighted.take(box, axis=1)).astype(np.float32)
+            box_sum[:, target], fused[:, target] = total, (total / score_sum[target]).astype(np.float32)
+    back = np.empty_like(order)
+    back[order] = np.arange(len(order))
+    return order[founder[back]], fused.take(back, axis=1), score_sum[back]
+
+
+def _iou(boxes: np.ndarray, others: np.ndarray) -> np.ndarray:
+    width, height = np.maximum(np.minimum(boxes[2:], others[2:]) - np.maximum(boxes[:2], others[:2]), 0)
+    inter = width * height
+    iou: np.ndarray = inter / (_area(boxes) + _area(others) - inter)
+    return iou
+
+
+def _area(boxes: np.ndarray) -> np.ndarray:
+    area: np.ndarray = (boxes[2] - boxes[0]) * (boxes[3] - boxes[1])
+    return area
