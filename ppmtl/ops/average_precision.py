@@ -13,15 +13,15 @@ from typing import Any, Protocol
 import numpy as np
 
 from ppmtl.ops.boxes import Detections
-from ppmtl.structures import ClassList, Size
+from ppmtl.structures import ClassList
 
-MAX_DETECTIONS = 100  # COCO's cut: the 100 best per picture AND class; beyond it nothing counts
+MAX_DETECTIONS = 100  # COCO's cut: the 100 best per image AND class; beyond it nothing counts
 
 _AREAS = {"small": [0, 32**2], "medium": [32**2, 96**2], "large": [96**2, 1e5**2]}  # squared pixels, as in COCO
 
 
 class BoxGroundTruth(Protocol):
-    """The labels of one picture: xyxy pixel boxes with class indices; ignored = crowd regions, no hit and no miss."""
+    """The labels of one image: xyxy pixel boxes with class indices; ignored = crowd regions, neither hit nor miss."""
 
     @property
     def boxes(self) -> np.ndarray: ...
@@ -31,8 +31,6 @@ class BoxGroundTruth(Protocol):
     def ignored_boxes(self) -> np.ndarray: ...
     @property
     def ignored_labels(self) -> np.ndarray: ...
-    @property
-    def size(self) -> Size: ...
 
 
 @dataclass(frozen=True)
@@ -62,23 +60,23 @@ class AveragePrecision:
 def coco_average_precision(
     ground_truth: Sequence[BoxGroundTruth], predictions: Sequence[Detections], classes: ClassList
 ) -> AveragePrecision:
-    """Returns the COCO average precision of one prediction per picture, in the same order as the ground truth.
+    """Returns the COCO average precision of one prediction per image, in the same order as the ground truth.
 
     Args:
-        ground_truth: per picture boxes (N, 4) xyxy pixels, labels (N,), ignored_boxes (M, 4), ignored_labels (M,).
-        predictions: per picture; of each class the best 100 count. May be empty pictures throughout.
+        ground_truth: per image boxes (N, 4) xyxy pixels, labels (N,), ignored_boxes (M, 4), ignored_labels (M,).
+        predictions: per image; of each class the best 100 count. All of them may be empty.
         classes: labels are positions in it.
 
     Raises:
         ValueError: the two sequences differ in length, a label is no class, or a box or score is not finite
-            (the message names the picture by its position).
+            (the message names the image by its position).
     """
     if len(ground_truth) != len(predictions):
-        raise ValueError(f"got {len(predictions)} predictions for {len(ground_truth)} pictures; one for each is needed")
+        raise ValueError(f"got {len(predictions)} predictions for {len(ground_truth)} images; one for each is needed")
     annotations: list[dict[str, Any]] = []
     results: list[dict[str, Any]] = []
     for index, (truth, found) in enumerate(zip(ground_truth, predictions, strict=True)):
-        where = f"picture {index}"
+        where = f"image {index}"
         annotations += _rows(truth.boxes, truth.labels, classes, index, f"{where}, ground truth", {"iscrowd": 0})
         crowd = f"{where}, ignored ground truth"
         annotations += _rows(truth.ignored_boxes, truth.ignored_labels, classes, index, crowd, {"iscrowd": 1})
@@ -97,10 +95,10 @@ def average_precision_of_rows(
     results: Sequence[Mapping[str, Any]],
     classes: ClassList,
 ) -> AveragePrecision:
-    """Returns the COCO average precision of rows as they stand in COCO files.
+    """Returns the COCO average precision of rows in the form of COCO files.
 
     Args:
-        image_ids: every picture of the data set; rows of other pictures do not count.
+        image_ids: every image of the data set; rows of other images do not count.
         annotations: image_id, category_id, bbox (xywh pixels); optional area (else w*h) and iscrowd (else 0).
         results: image_id, category_id, bbox, score. May be empty.
         classes: ``ids`` are the category ids; rows of other categories do not count.
@@ -147,8 +145,8 @@ def _numbered(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
 
 def _summary(precision: np.ndarray, order: np.ndarray, recall: np.ndarray) -> AveragePrecision:
     """Returns the figures of a (IoU 10, recall 101, class C, area 4) table in which -1 means "no ground truth"."""
-    whole = precision[..., 0][:, :, order]
-    per_class = [np.array([_mean(whole[ious, :, k]) for k in range(len(order))]) for ious in (0, slice(None))]
+    all_sizes = precision[..., 0][:, :, order]
+    per_class = [np.array([_mean(all_sizes[ious, :, k]) for k in range(len(order))]) for ious in (0, slice(None))]
     return AveragePrecision(
         ap50=_mean(precision[:1, :, :, 0]),
         ap50_95=_mean(precision[..., 0]),
@@ -158,7 +156,7 @@ def _summary(precision: np.ndarray, order: np.ndarray, recall: np.ndarray) -> Av
         ap50_per_class=per_class[0],
         ap50_95_per_class=per_class[1],
         recall=recall,
-        precision=np.where(whole[0] > -1, whole[0], np.nan).T,
+        precision=np.where(all_sizes[0] > -1, all_sizes[0], np.nan).T,
     )
 
 

@@ -45,7 +45,7 @@ class Detections:
 
 
 def clip_boxes(boxes: np.ndarray, size: Size) -> np.ndarray:
-    """Returns (N, 4) float32 boxes cut to a picture of ``size`` (height, width); the input is left alone."""
+    """Boxes (N, 4) float32 cut to an image of ``size`` (height, width); the input is left alone."""
     height, width = size
     clipped: np.ndarray = np.asarray(boxes, np.float32).copy()
     clipped[:, 0::2] = clipped[:, 0::2].clip(0, width)
@@ -54,13 +54,13 @@ def clip_boxes(boxes: np.ndarray, size: Size) -> np.ndarray:
 
 
 def box_areas(boxes: np.ndarray) -> np.ndarray:
-    """Returns (N,) areas; an inverted box counts as 0."""
+    """Areas (N,); an inverted box counts as 0."""
     areas: np.ndarray = np.maximum(boxes[:, 2] - boxes[:, 0], 0) * np.maximum(boxes[:, 3] - boxes[:, 1], 0)
     return areas
 
 
 def iou_one_to_many(box: np.ndarray, boxes: np.ndarray) -> np.ndarray:
-    """Returns (N,) intersection over union of ``box`` (4,) with ``boxes`` (N, 4); 0 where both areas are 0."""
+    """Intersection over union (N,) of ``box`` (4,) with ``boxes`` (N, 4); 0 where both areas are 0."""
     width = np.minimum(box[2], boxes[:, 2]) - np.maximum(box[0], boxes[:, 0])
     height = np.minimum(box[3], boxes[:, 3]) - np.maximum(box[1], boxes[:, 1])
     intersection = np.maximum(width, 0) * np.maximum(height, 0)

@@ -18,7 +18,7 @@ _PIXELS_PER_CALL = 2**24 - 1
 def confusion_matrix(
     pred: np.ndarray, label: np.ndarray, num_classes: int, ignore_index: int = IGNORE_LABEL
 ) -> np.ndarray:
-    """Returns how often each labelled class was predicted as each class; matrices of several pictures may be added.
+    """Returns how often each labelled class was predicted as each class; matrices of several images may be added.
 
     Args:
         pred: (H, W) class indices 0..num_classes-1, uint8 or another integer type.

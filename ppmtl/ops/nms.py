@@ -1,4 +1,4 @@
-"""Class-wise greedy non-maximum suppression, the numpy reference that every backend shares."""
+"""Class-wise greedy non-maximum suppression in numpy, the same for every engine."""
 
 from __future__ import annotations
 
@@ -43,9 +43,9 @@ def nms(detections: Detections, iou_threshold: float, max_detections: int) -> De
     """
     order = np.argsort(-detections.scores, kind="stable")
     boxes, labels = detections.boxes[order], detections.labels[order]
-    # One suppression pass for all classes: every class gets a floor of its own, farther apart than any picture is wide.
-    floor = labels[:, None].astype(np.float64) * (float(np.abs(boxes).max(initial=0)) * 2 + 1)
-    shifted = boxes.astype(np.float64) + floor
+    # One pass for all classes: each is moved by an offset of its own, larger than any image is wide.
+    offset = labels[:, None].astype(np.float64) * (float(np.abs(boxes).max(initial=0)) * 2 + 1)
+    shifted = boxes.astype(np.float64) + offset
     kept: list[int] = []
     alive = np.arange(len(boxes))
     while alive.size and len(kept) < max_detections:

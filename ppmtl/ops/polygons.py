@@ -42,7 +42,7 @@ def encode(label_map: np.ndarray, num_classes: int) -> Polygons:
 
 
 def decode(polygons: Mapping[str, Sequence[Sequence[Sequence[float]]]], size: Size) -> np.ndarray:
-    """Returns the (H, W) uint8 label map that the official scorer makes of one picture's polygons.
+    """Returns the (H, W) uint8 label map that the official scorer makes of one image's polygons.
 
     Args:
         polygons: {class: contours}, painted in the order of the mapping; what no class paints is class 0 (road).

@@ -226,7 +226,6 @@ class _Truth:
     labels: np.ndarray
     ignored_boxes: np.ndarray
     ignored_labels: np.ndarray
-    size: Size
 
 
 class _AveragePrecision:
@@ -237,7 +236,7 @@ class _AveragePrecision:
 
     def add(self, sample: Sample, prediction: Detections) -> None:
         label = self._task.label(sample, Boxes)
-        self._truth.append(_Truth(label.boxes, label.classes, label.ignored, label.ignored_classes, sample.size))
+        self._truth.append(_Truth(label.boxes, label.classes, label.ignored, label.ignored_classes))
         self._found.append(prediction)
 
     def state(self) -> Any:

@@ -30,10 +30,10 @@ def _boxes(rng, count):
     return np.hstack([corner, corner + rng.lognormal(4, 1, (count, 2)).clip(2, 400)]).astype(np.float32)
 
 
-def _data(seed, pictures=25, found=40):
+def _data(seed, images=25, found=40):
     rng = np.random.default_rng(seed)
     truths, predictions = [], []
-    for _ in range(pictures):
+    for _ in range(images):
         n, crowd = rng.integers(0, 8), rng.integers(0, 2)
         truth = Truth(_boxes(rng, n), rng.integers(0, 3, n), _boxes(rng, crowd), rng.integers(0, 3, crowd))
         near = np.repeat(truth.boxes, 3, axis=0) + rng.normal(0, 6, (3 * n, 4)).astype(np.float32)
@@ -81,7 +81,7 @@ def _by_pycocotools(truths, predictions):
 
 @pytest.mark.parametrize("seed, found", [(0, 40), (1, 0), (2, 450)])
 def test_every_figure_equals_pycocotools(seed, found):
-    truths, predictions = _data(seed, pictures=25 if found < 100 else 4, found=found)
+    truths, predictions = _data(seed, images=25 if found < 100 else 4, found=found)
     reference = _by_pycocotools(truths, predictions)
     got = coco_average_precision(truths, predictions, CLASSES)
     assert 0.01 < reference.stats[0] < 0.99
@@ -107,7 +107,7 @@ def test_a_class_without_ground_truth_is_nan_and_left_out_of_the_mean():
 
 
 def test_no_predictions_score_zero_and_no_ground_truth_scores_nan():
-    truths, predictions = _data(6, pictures=3)
+    truths, predictions = _data(6, images=3)
     nothing = [Detections.empty()] * 3
     assert coco_average_precision(truths, nothing, CLASSES).ap50 == 0.0
     no_truth = [Truth(np.zeros((0, 4)), np.zeros(0, int), np.zeros((0, 4)), np.zeros(0, int))] * 3
@@ -137,16 +137,16 @@ def test_the_annotation_files_own_area_decides_the_size_range():
     assert got.ap_medium == 1.0
 
 
-def test_wrong_labels_lengths_and_values_are_refused_with_the_pictures_position():
-    truths, predictions = _data(8, pictures=2)
-    with pytest.raises(ValueError, match="1 predictions for 2 pictures"):
+def test_wrong_labels_lengths_and_values_are_refused_with_the_images_position():
+    truths, predictions = _data(8, images=2)
+    with pytest.raises(ValueError, match="1 predictions for 2 images"):
         coco_average_precision(truths, predictions[:1], CLASSES)
     bad = Detections(np.array([[0, 0, 1, 1]], np.float32), np.ones(1, np.float32), np.array([4]))
-    with pytest.raises(ValueError, match=r"picture 1, predictions: labels must be 0\.\.3, got 4"):
+    with pytest.raises(ValueError, match=r"image 1, predictions: labels must be 0\.\.3, got 4"):
         coco_average_precision(truths, [predictions[0], bad], CLASSES)
     nan = Detections(np.array([[0, 0, 1, 1]], np.float32), np.array([np.nan], np.float32), np.array([0]))
-    with pytest.raises(ValueError, match="picture 0, predictions: scores must be finite"):
+    with pytest.raises(ValueError, match="image 0, predictions: scores must be finite"):
         coco_average_precision(truths, [nan, predictions[1]], CLASSES)
     torn = Detections(np.array([[0, 0, np.inf, 1]], np.float32), np.ones(1, np.float32), np.array([0]))
-    with pytest.raises(ValueError, match="picture 0, predictions: boxes must be finite"):
+    with pytest.raises(ValueError, match="image 0, predictions: boxes must be finite"):
         coco_average_precision(truths, [torn, predictions[1]], CLASSES)

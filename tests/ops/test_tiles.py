@@ -1,4 +1,4 @@
-"""Tiles of a large picture: where they lie, and which boxes they cut."""
+"""Tiles of a large image: where they lie, and which boxes they cut."""
 
 from itertools import pairwise
 
@@ -29,11 +29,11 @@ def test_tiles_cover_every_pixel_and_overlap_by_what_was_asked(size, overlap):
 
 
 @pytest.mark.parametrize("size", [(400, 400), (1, 1), (399, 400)])
-def test_a_picture_that_fits_into_one_tile_has_none(size):
+def test_an_image_that_fits_into_one_tile_has_none(size):
     assert tile_windows(size, (400, 400), (0.25, 0.25)) == []
 
 
-def test_only_borders_inside_the_picture_cut():
+def test_only_borders_inside_the_image_cut():
     boxes = np.array([[0, 5, 9, 9], [40, 5, 50, 9], [5, 0, 9, 9], [5, 40, 9, 50], [5, 5, 9, 9], [42, 5, 47, 9]], float)
     first = cut_by((0, 0, 50, 50), (100, 100), boxes, 2)
     assert first.tolist() == [False, True, False, True, False, False]
