@@ -1,4 +1,4 @@
-"""What the tasks' gradients do to each other in the trunk, while a run goes on: how large each is, and who pulls against whom.
+"""What the tasks' gradients in the backbone do to each other during a run: how large each is, which ones conflict.
 
 ``diagnosis.csv`` has one number per line: step, stage, task_a, task_b, quantity, value. ``norm`` is of task_a alone (task_b
 is empty), ``cosine`` of the pair; it is empty where a gradient is zero. The gradients are those of the weighted losses, before
@@ -9,22 +9,23 @@ from __future__ import annotations
 
 import csv
 import math
-import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import combinations
 from pathlib import Path
-from types import TracebackType
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 
+from ppmtl.files import atomic_write
 from ppmtl.train.balance._algebra import inner_products
 from ppmtl.train.balance._base import BalanceMethod, Gradients
 from ppmtl.train.diagnosis_plot import plot_diagnosis
 from ppmtl.train.log import LOGGER, VisualLog
 
-WHOLE = "backbone"
+BACKBONE = "backbone"  # the stage that stands for all of them
+STARVING_SHARE = 0.05  # a task starves when its norm over the backbone is below this share of the largest ...
+STARVING_ROUNDS = 3  # ... in so many diagnoses in a row
 
 
 class Row(NamedTuple):
@@ -39,7 +40,7 @@ class Row(NamedTuple):
 
 
 def stage_of(name: str) -> str:
-    """Returns the stage that a backbone parameter belongs to: "stage 2", by the first number that ends a part of its name.
+    """The stage that a backbone parameter belongs to: "stage 2", by the first number that ends a part of its name.
 
     "backbone.stages.2.0.norm.bias", "backbone.downsample_layers.2.0.weight" and "backbone.norm2.weight" are one stage.
     Names without such a number are "other".
@@ -49,20 +50,18 @@ def stage_of(name: str) -> str:
 
 
 class Diagnosis:
-    """Writes diagnosis.csv as it goes and diagnosis.png in the end; warns once when a task starves.
+    """Appends to diagnosis.csv at every record, draws diagnosis.png when it is left, warns once when a task starves.
 
-    Costs the gradients of every task kept apart in the steps that are diagnosed (one copy of the trunk's each) and
+    Costs the gradients of every task kept apart in the steps that are diagnosed (one copy of the backbone's each) and
     T (T + 1) / 2 inner products.
 
     Args:
         save_dir: where the two files go.
         names: of the shared parameters, in the gradients' order.
-        start_step: steps done when the run starts. 0 starts a new file; otherwise lines of later steps, which a run wrote
-            that ended after its last checkpoint, are dropped and the rest is continued.
+        start_step: steps done when the run starts. 0 starts a new file; otherwise the file is continued, without the lines
+            of later steps, which a run wrote that ended after its last checkpoint.
         visual: gets the same numbers as scalars.
-        balance: the run's method; with one that gives all tasks the same norm nobody starves.
-        starving_share: a task starves when its norm over the whole backbone is less than this share of the largest ...
-        starving_rounds: ... in this many diagnoses in a row.
+        balance: the run's method; with one that gives all tasks the same norm no task starves.
     """
 
     def __init__(
@@ -73,24 +72,22 @@ class Diagnosis:
         start_step: int = 0,
         visual: VisualLog | None = None,
         balance: BalanceMethod | None = None,
-        starving_share: float = 0.05,
-        starving_rounds: int = 3,
     ) -> None:
         self._path, self._visual = save_dir / "diagnosis.csv", visual or VisualLog(None)
-        stages = [stage_of(name) for name in names]
-        self._members = {WHOLE: np.ones(len(stages), bool)}
-        for stage in sorted(set(stages), key=_natural):
-            self._members[stage] = np.array([s == stage for s in stages])
-        self._share, self._rounds = starving_share, starving_rounds
+        stages = np.array([stage_of(name) for name in names])
+        self._members = {BACKBONE: np.ones(len(stages), bool)}
+        for stage in sorted(set(stages.tolist()), key=lambda stage: (stage == "other", len(stage), stage)):
+            self._members[stage] = stages == stage
         self._can_starve = balance is None or not balance.equal_norms
         self._warned: set[str] = set()
-        save_dir.mkdir(parents=True, exist_ok=True)
         self.rows = _read(self._path, start_step)
         self._norms = _norms_of_backbone(self.rows)
-        _rewrite(self._path, self.rows)
+        save_dir.mkdir(parents=True, exist_ok=True)
+        with atomic_write(self._path) as fresh:
+            _write(fresh, "w", [Row._fields, *map(_fields, self.rows)])
 
     def record(self, step: int, gradients: Mapping[str, Gradients]) -> None:
-        """Takes the shared gradients of one step: {task: gradients}, averaged over processes, without loss scale.
+        """Writes the numbers of one step's shared gradients, averaged over processes and without loss scale.
 
         Args:
             step: optimizer steps done, this one included.
@@ -98,29 +95,28 @@ class Diagnosis:
         """
         products = inner_products(gradients)
         if not np.isfinite(products).all():
-            return  # float16 overflowed; the loop leaves this step out as well
+            return  # float16 overflowed; the loop skips this step as well
         rows = []
         for stage, members in self._members.items():
-            rows += _measure(step, stage, list(gradients), products[members].sum(axis=0))
+            of_stage = _measure(step, stage, list(gradients), products[members].sum(axis=0))
+            values = {"_".join(filter(None, (r.quantity, r.task_a, r.task_b))): r.value for r in of_stage}
+            finite = {name: value for name, value in values.items() if math.isfinite(value)}
+            self._visual.scalars(finite, step, f"diagnosis/{stage}")
+            rows += of_stage
+        _write(self._path, "a", map(_fields, rows))
         self.rows += rows
         self._norms += _norms_of_backbone(rows)
-        with self._path.open("a", newline="", encoding="utf-8") as file:
-            csv.writer(file).writerows(map(_fields, rows))
-        for row in rows:
-            name = "_".join(part for part in (row.quantity, row.task_a, row.task_b) if part)
-            if math.isfinite(row.value):
-                self._visual.scalars({name: row.value}, step, f"diagnosis/{row.stage}")
         if self._can_starve:
             self._warn()
 
     def _warn(self) -> None:
-        last = self._norms[-self._rounds :]
-        if len(last) < self._rounds:
+        last = self._norms[-STARVING_ROUNDS:]
+        if len(last) < STARVING_ROUNDS:
             return
         for task in last[-1].keys() - self._warned:
-            # where every gradient is zero (a part that is frozen, a loss that is switched off) nobody is worse off
+            # Where every gradient is zero (a frozen part, a loss that is switched off) no task is worse off
             shares = [norms.get(task, 0.0) / top if (top := max(norms.values())) > 0 else 1.0 for norms in last]
-            if max(shares) >= self._share:
+            if max(shares) >= STARVING_SHARE:
                 continue
             self._warned.add(task)
             largest = max(last[-1], key=last[-1].__getitem__)
@@ -131,18 +127,12 @@ class Diagnosis:
                 task, len(last), 100 * max(shares), largest, task,
             )  # fmt: skip
 
-    def close(self) -> None:
-        """Draws diagnosis.png of everything recorded, also before a resume."""
-        if self.rows:
-            plot_diagnosis(self.rows, self._path.with_suffix(".png"))
-
     def __enter__(self) -> Diagnosis:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
+    def __exit__(self, *error: object) -> None:
+        if self.rows:
+            plot_diagnosis(self.rows, self._path.with_suffix(".png"))
 
 
 def _measure(step: int, stage: str, tasks: Sequence[str], products: np.ndarray) -> list[Row]:
@@ -156,17 +146,17 @@ def _measure(step: int, stage: str, tasks: Sequence[str], products: np.ndarray) 
 
 
 def _norms_of_backbone(rows: Iterable[Row]) -> list[dict[str, float]]:
-    """Returns {task: norm over the whole backbone} of every step, in the rows' order."""
+    """{task: norm over the entire backbone} of every step, in the rows' order."""
     by_step: dict[int, dict[str, float]] = {}
     for row in rows:
-        if row.stage == WHOLE and row.quantity == "norm":
+        if row.stage == BACKBONE and row.quantity == "norm":
             by_step.setdefault(row.step, {})[row.task_a] = row.value
     return list(by_step.values())
 
 
-def _natural(stage: str) -> tuple[bool, int]:
-    number = stage.rpartition(" ")[2]
-    return (False, int(number)) if number.isdigit() else (True, 0)
+def _write(path: Path, mode: Literal["w", "a"], lines: Iterable[Sequence[str]]) -> None:
+    with path.open(mode, newline="", encoding="utf-8") as file:
+        csv.writer(file).writerows(lines)
 
 
 def _fields(row: Row) -> list[str]:
@@ -174,18 +164,12 @@ def _fields(row: Row) -> list[str]:
 
 
 def _read(path: Path, last_step: int) -> list[Row]:
-    """Returns the rows up to ``last_step``; none if there is no file: the run may have been started without --diagnose."""
-    if not path.is_file():
-        return []
-    with path.open(newline="", encoding="utf-8") as file:
-        lines = [fields for fields in csv.reader(file) if len(fields) == len(Row._fields) and fields[0].isdigit()]
-    values = (float(value) if value else math.nan for *_, value in lines)
-    rows = [Row(int(f[0]), f[1], f[2], f[3], f[4], value) for f, value in zip(lines, values, strict=True)]
-    return [row for row in rows if row.step <= last_step]
-
-
-def _rewrite(path: Path, rows: Iterable[Row]) -> None:
-    fresh = path.with_name(f".{path.name}.new")
-    with fresh.open("w", newline="", encoding="utf-8") as file:
-        csv.writer(file).writerows([list(Row._fields), *map(_fields, rows)])
-    os.replace(fresh, path)
+    """The rows up to ``last_step``; none without a file, as the run may have been started without --diagnose."""
+    rows: list[Row] = []
+    if path.is_file():
+        with path.open(newline="", encoding="utf-8") as file:
+            for fields in csv.reader(file):
+                if len(fields) == len(Row._fields) and fields[0].isdigit() and int(fields[0]) <= last_step:
+                    step, stage, task_a, task_b, quantity, value = fields
+                    rows.append(Row(int(step), stage, task_a, task_b, quantity, float(value or "nan")))
+    return rows

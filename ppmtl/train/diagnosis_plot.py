@@ -11,19 +11,16 @@ import numpy as np
 
 from ppmtl.predict.report import new_figure
 
-_SMOOTHED_FROM = 20
-"""As many diagnoses and more are drawn faint, with a running mean over a tenth of them on top."""
+_SMOOTHED_FROM = 20  # so many diagnoses and more are drawn faint, with a running mean over a tenth of them on top
 
-
-_COLOURS = {
+_COLOURS = {  # tasks and pairs of tasks are different things: no colour means one of each
     "norm": ("#1f77b4", "#ff7f0e", "#2ca02c", "#d62728", "#9467bd", "#8c564b"),
     "cosine": ("#1b9e77", "#7570b3", "#a6761d", "#e7298a", "#66a61e", "#666666"),
 }
-"""Tasks and pairs of tasks are different things: no colour means one of each."""
 
 
 def plot_diagnosis(rows: Sequence[tuple[int, str, str, str, str, float]], path: Path) -> None:
-    """Writes the picture of the lines of diagnosis.csv (at least one) as PNG."""
+    """Draws the lines of diagnosis.csv (at least one) as PNG."""
     from matplotlib.ticker import LogFormatter  # slow to import
 
     lines: dict[tuple[str, str], dict[str, list[tuple[int, float]]]] = defaultdict(lambda: defaultdict(list))

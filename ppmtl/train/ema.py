@@ -11,9 +11,9 @@ import paddle
 class ExponentialMovingAverage:
     """Keeps ``average += (1 - decay) * (weights - average)``; buffers (BN statistics) are averaged as well.
 
-    In this form what does not move (a frozen part) is its own average to the last bit; decay * average + (1 - decay) *
-    weights rounds it away. The decay starts at (1 + step) / (10 + step), so that a short run is not an average with its
-    own beginning. What is evaluated and saved as the model's weights is the average.
+    In this form a frozen part is its own average to the last bit, which decay * average + (1 - decay) * weights would round
+    away. The decay starts at (1 + step) / (10 + step), so that the average of a short run does not hold its beginning. The
+    average is what is evaluated and saved as the model's weights.
 
     Args:
         weights: returns {name: tensor} to follow, float32 even where the model computes in less: ``Precision.weights``.
@@ -29,7 +29,7 @@ class ExponentialMovingAverage:
 
     @paddle.no_grad()
     def update(self, step: int) -> None:
-        """Takes in the weights after 0-based optimizer step ``step``."""
+        """Averages in the weights after 0-based optimizer step ``step``."""
         decay = min(self._decay, (1 + step) / (10 + step))
         for name, value in self._weights().items():
             average = self.average[name]
@@ -39,7 +39,7 @@ class ExponentialMovingAverage:
                 average.set_value(value)
 
     def state(self) -> dict[str, np.ndarray]:
-        """Returns the averaged weights under the model's own names."""
+        """The averaged weights as arrays, for a checkpoint."""
         return {name: value.numpy() for name, value in self.average.items()}
 
     def load(self, state: dict[str, np.ndarray]) -> None:

@@ -279,7 +279,9 @@ def test_norms_in_numbers_are_of_the_gradients_without_the_loss_scale(settings, 
 
 
 def test_tbgc_names_the_norms_that_it_knows():
-    with pytest.raises(ValueError, match=r"got 'sge'; allowed: 'mean', a positive number, or a task \(seg, det\)"):
+    with pytest.raises(
+        ValueError, match=r"got 'sge'; did you mean 'seg'\? allowed: mean, seg, det, or a positive number"
+    ):
         Tbgc(("seg", "det"), norm="sge")
 
 

@@ -67,11 +67,11 @@ def test_a_parameter_belongs_to_the_stage_that_its_name_says(name, stage):
     assert stage_of(name) == stage
 
 
-def test_norms_and_cosines_are_written_per_stage_and_for_the_whole_backbone(tmp_path):
+def test_norms_and_cosines_are_written_per_stage_and_for_the_entire_backbone(tmp_path):
     with Diagnosis(tmp_path, NAMES) as diagnosis:
         diagnosis.record(10, plain())
     values = read(tmp_path)
-    assert len(values) == 3 * (3 + 3)  # stages + whole, three norms and three pairs
+    assert len(values) == 3 * (3 + 3)  # two stages and all of it, three norms and three pairs
     assert {key[1] for key in values} == {"backbone", "stage 0", "stage 1"}
     assert [values["10", "backbone", t, "", "norm"] for t in TASKS] == pytest.approx([5, 2, 1])
     assert [values["10", "stage 0", t, "", "norm"] for t in TASKS] == pytest.approx([3, 2, 0])
@@ -109,25 +109,19 @@ def test_a_resumed_run_goes_on_after_its_checkpoint(tmp_path):
     norms = {step: values[str(step), "backbone", "cls", "", "norm"] for step in (5, 10, 15)}
     assert norms == {5: 2, 10: 2, 15: 7}
     assert len(values) == 3 * 18
-    assert len(diagnosis.rows) == 3 * 18  # and the picture shows the whole run
+    assert len(diagnosis.rows) == 3 * 18  # and the drawing shows the entire run
     assert math.isnan(values["5", "stage 1", "seg", "cls", "cosine"])
 
 
-def test_a_fresh_run_starts_a_fresh_file(tmp_path):
+def test_a_fresh_run_starts_a_fresh_file_which_is_on_disk_before_the_run_ends(tmp_path):
     for _ in range(2):
-        with Diagnosis(tmp_path, NAMES) as diagnosis:
-            diagnosis.record(5, plain())
+        diagnosis = Diagnosis(tmp_path, NAMES)
+        diagnosis.record(5, plain())
     assert len(read(tmp_path)) == 18
-    Diagnosis(tmp_path / "new", NAMES, start_step=50).close()  # resumed from a run without --diagnose
-    assert (tmp_path / "new" / "diagnosis.csv").read_text().startswith("step,stage")
-
-
-def test_numbers_are_on_disk_before_the_run_ends(tmp_path):
-    diagnosis = Diagnosis(tmp_path, NAMES)
-    diagnosis.record(5, plain())
-    assert len(read(tmp_path)) == 18
-    assert not (tmp_path / "diagnosis.png").exists()
-    diagnosis.close()
+    assert [path.name for path in tmp_path.iterdir()] == ["diagnosis.csv"]
+    with Diagnosis(tmp_path / "new", NAMES, start_step=50):  # resumed from a run without --diagnose
+        assert (tmp_path / "new" / "diagnosis.csv").read_text().startswith("step,stage")
+    assert not (tmp_path / "new" / "diagnosis.png").exists()
 
 
 @pytest.mark.parametrize("rounds", [1, 40])
@@ -157,7 +151,7 @@ def test_the_same_numbers_go_to_visualdl(tmp_path):
 
 
 def test_a_starving_task_is_named_once_with_its_remedies(tmp_path, warnings):
-    diagnosis = Diagnosis(tmp_path, NAMES, starving_share=0.05, starving_rounds=3)
+    diagnosis = Diagnosis(tmp_path, NAMES)
     for step, cls_norm in enumerate([0.1, 0.2]):
         diagnosis.record(step, plain(cls_norm))
     assert warnings == []
@@ -171,31 +165,32 @@ def test_a_starving_task_is_named_once_with_its_remedies(tmp_path, warnings):
 
 
 def test_one_good_diagnosis_in_between_is_no_starving(tmp_path, warnings):
-    diagnosis = Diagnosis(tmp_path, NAMES, starving_rounds=3)
+    diagnosis = Diagnosis(tmp_path, NAMES)
     for step, cls_norm in enumerate([0.1, 0.1, 2.0] * 4):
         diagnosis.record(step, plain(cls_norm))
     assert warnings == []
 
 
 def test_a_task_that_reaches_nothing_starves_and_all_zero_is_silent(tmp_path, warnings):
-    diagnosis = Diagnosis(tmp_path, NAMES, starving_rounds=2)
-    for step in range(2):
+    diagnosis, silent = Diagnosis(tmp_path, NAMES), Diagnosis(tmp_path / "zero", NAMES)
+    for step in range(3):
         diagnosis.record(step, gradients([[1, 0]] * 3, [None] * 3, [[0, 1]] * 3))
+        silent.record(step, gradients(*[[[0, 0]] * 3] * 3))
     assert len(warnings) == 1
     assert "at most 0.0 %" in warnings[0]
-    Diagnosis(tmp_path / "zero", NAMES, starving_rounds=1).record(1, gradients(*[[[0, 0]] * 3] * 3))
-    assert len(warnings) == 1
 
 
 def test_starving_is_counted_across_a_resume(tmp_path, warnings):
-    Diagnosis(tmp_path, NAMES, starving_rounds=2).record(5, plain(0.1))
+    for step in (5, 10):
+        Diagnosis(tmp_path, NAMES, start_step=step - 5).record(step, plain(0.1))
     assert warnings == []
-    Diagnosis(tmp_path, NAMES, start_step=5, starving_rounds=2).record(10, plain(0.1))
+    Diagnosis(tmp_path, NAMES, start_step=10).record(15, plain(0.1))
     assert len(warnings) == 1
 
 
-def test_nobody_starves_where_the_method_gives_all_the_same_norm(tmp_path, warnings):
-    Diagnosis(tmp_path, NAMES, starving_rounds=1, balance=Tbgc(TASKS)).record(1, plain(0.1))
-    assert warnings == []
-    Diagnosis(tmp_path, NAMES, starving_rounds=1, balance=Pcgrad(TASKS)).record(1, plain(0.1))
-    assert len(warnings) == 1
+@pytest.mark.parametrize("method, count", [(Tbgc, 0), (Pcgrad, 1)])
+def test_no_task_starves_where_the_method_gives_all_the_same_norm(tmp_path, warnings, method, count):
+    diagnosis = Diagnosis(tmp_path, NAMES, balance=method(TASKS))
+    for step in range(3):
+        diagnosis.record(step, plain(0.1))
+    assert len(warnings) == count

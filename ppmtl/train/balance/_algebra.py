@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import operator
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -12,42 +14,36 @@ from ppmtl.train.balance._base import Gradients
 
 @paddle.no_grad()
 def inner_products(gradients: Mapping[str, Gradients]) -> np.ndarray:
-    """Returns (P, T, T) float64: for each of P parameters the inner products of the T tasks' gradients.
+    """Inner products of the T tasks' gradients for each of P parameters: (P, T, T) float64.
 
     Summed over any set of parameters this is the Gram matrix of the joined vectors: norms are the roots of its diagonal,
-    and every projection that PCGrad makes can be computed from it. A gradient that is None counts as zero. Reads each
-    gradient T times, copies none (float32 ones), and fetches all numbers from the device at once.
+    and every projection that PCGrad makes can be computed from it. A gradient that is None counts as zero. Copies no
+    float32 gradient, and fetches all numbers from the device at once.
     """
-    tasks, count = list(gradients), len(next(iter(gradients.values())))
-    places: list[tuple[int, int, int]] = []
-    values: list[paddle.Tensor] = []
-    for index in range(count):
-        flat = [None if g is None else g.flatten().astype("float32") for g in (gradients[t][index] for t in tasks)]
+    found: dict[tuple[int, int, int], paddle.Tensor] = {}
+    of_parameters = list(zip(*gradients.values(), strict=True))
+    for index, of_parameter in enumerate(of_parameters):
+        flat = [None if g is None else g.flatten().astype("float32") for g in of_parameter]
         for a, first in enumerate(flat):
             for b, second in enumerate(flat[: a + 1]):
                 if first is not None and second is not None:
-                    places.append((index, a, b))
-                    values.append(paddle.dot(first, second))
-    products = np.zeros((count, len(tasks), len(tasks)))
-    if values:
-        for (index, a, b), value in zip(places, paddle.stack(values).numpy().tolist(), strict=True):
-            products[index, a, b] = products[index, b, a] = value
+                    found[index, a, b] = paddle.dot(first, second)
+    products = np.zeros((len(of_parameters), len(gradients), len(gradients)))
+    if found:
+        index, a, b = np.array(list(found)).T
+        products[index, a, b] = products[index, b, a] = paddle.stack(list(found.values())).numpy()
     return products
 
 
 @paddle.no_grad()
 def weighted_sum(gradients: Mapping[str, Gradients], factors: Sequence[float]) -> Gradients:
-    """Returns sum over tasks of factor * gradient, parameter by parameter; None where no task has a gradient.
+    """The sum over tasks of factor * gradient, parameter by parameter; None where no task has a gradient.
 
-    A factor of exactly 1 multiplies nothing, so that all ones give the same bits as adding up.
+    A factor of 1 multiplies nothing, so that all ones give the same bits as adding up.
     """
     total: Gradients = []
     for of_parameter in zip(*gradients.values(), strict=True):
-        parts = [
-            g if factor == 1 else g * factor for g, factor in zip(of_parameter, factors, strict=True) if g is not None
-        ]
-        result = parts[0] if parts else None
-        for part in parts[1:]:
-            result = result + part
-        total.append(result)
+        pairs = zip(of_parameter, factors, strict=True)
+        parts = [gradient if factor == 1 else gradient * factor for gradient, factor in pairs if gradient is not None]
+        total.append(functools.reduce(operator.add, parts) if parts else None)
     return total

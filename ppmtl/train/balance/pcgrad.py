@@ -1,4 +1,4 @@
-"""PCGrad: where two tasks pull the trunk in opposite directions, each gives up the part that harms the other."""
+"""PCGrad: where two tasks pull the backbone in opposite directions, each gives up the part that harms the other."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from ppmtl.train.balance._base import BalanceMethod, Gradients
 class Pcgrad(BalanceMethod):
     """Projects each task's gradient off every other task's that it conflicts with (negative inner product), then adds up.
 
-    The whole trunk is one vector. A task's gradient meets the others' unprojected ones, in an order drawn anew for every
-    step and task. Every projected gradient is a sum of the original ones with some factors, so the factors are worked out on
-    the (T, T) matrix of inner products and the gradients are touched twice only: once for that matrix, once for the sum.
-    A gradient of zero conflicts with nothing.
+    The backbone is one vector. A task's gradient is projected off the others' original ones, in an order drawn anew for
+    every step and task. Every projected gradient is a weighted sum of the original ones, so the weights are computed on the
+    (T, T) matrix of inner products and the gradients are read twice only: for that matrix and for the sum. A gradient of
+    zero conflicts with nothing.
 
-    Costs one copy of the trunk's gradients per task plus one for the result, and T (T + 1) / 2 inner products.
+    Costs one copy of the backbone's gradients per task plus one for the result, and T (T + 1) / 2 inner products.
 
     Source: Yu et al. 2020, "Gradient Surgery for Multi-Task Learning", algorithm 1.
     """
@@ -26,17 +26,17 @@ class Pcgrad(BalanceMethod):
     separate = True
 
     def combine(self, gradients: Mapping[str, Gradients], seed: Sequence[int]) -> Gradients:
-        """Returns the sum of the projected gradients."""
+        """The sum of the projected gradients."""
         products = inner_products(gradients).sum(axis=0)
         return weighted_sum(gradients, projected_factors(products, seed).tolist())
 
 
 def projected_factors(products: np.ndarray, seed: Sequence[int]) -> np.ndarray:
-    """Returns (T,) float64: the factors with which the original gradients make up the sum of the projected ones.
+    """The sum of the projected gradients as factors (T,) float64 of the original ones.
 
     Args:
         products: (T, T) float64 inner products of the gradients.
-        seed: decides the order in which each task meets the others.
+        seed: decides the order of the projections.
     """
     count = len(products)
     order = np.random.default_rng(list(seed))

@@ -1,4 +1,4 @@
-"""TBGC: every task's gradient reaches the trunk clipped on its own and with the same norm."""
+"""TBGC: every task's gradient reaches the backbone clipped on its own and with the same norm."""
 
 from __future__ import annotations
 
@@ -8,31 +8,32 @@ from typing import Annotated
 import numpy as np
 from annotated_types import Gt
 
+from ppmtl.config import suggestion
 from ppmtl.train.balance._algebra import inner_products, weighted_sum
 from ppmtl.train.balance._base import BalanceMethod, Gradients
 
 
 class Tbgc(BalanceMethod):
-    """Clips each task's trunk gradient, rescales all of them to one norm, then adds up.
+    """Clips each task's gradient in the backbone, rescales all of them to one norm, then adds up.
 
-    In the trunk train.loss_weights cancels out (it still weighs the heads, which keep their gradients). A task that reached
-    nothing, or whose gradient is zero, is left out and does not enter the mean. One task alone with the default settings
-    gets its plain gradient.
+    In the backbone train.loss_weights cancels out (it still weighs the heads, which keep their gradients). A task without a
+    gradient, or with one of zero, is left out, also of the mean. One task alone with the default settings gets its plain
+    gradient.
 
-    Only the paper's abstract was at hand: gradients are clipped "independently for each task" and the trunk's are "rescaled
-    to the same norm scale". Which norm, it does not say; the mean is our choice, because it leaves the size of the sum, and so
-    the learning rate and optimizer.clip_norm, about where they were.
+    Only the paper's abstract was available: gradients are clipped "independently for each task" and rescaled "to the same
+    norm scale". It does not say which norm; the mean is our choice, because it leaves the size of the sum, and so the
+    learning rate and optimizer.clip_norm, about where they were.
 
-    Costs one copy of the trunk's gradients per task plus one for the result, and T (T + 1) / 2 inner products.
+    Costs one copy of the backbone's gradients per task plus one for the result, and T (T + 1) / 2 inner products.
 
     Source: Zhang and Pan 2023, "TBGC: Task-level Backbone-Oriented Gradient Clip", arXiv 2307.03465.
 
     Args:
         tasks: the tasks' names.
         norm: the norm that all get: "mean" of the tasks' (clipped) norms, a task's name for that task's, or a number.
-        clip_norm: each task's trunk gradient is first clipped to this; None = no clipping. It bounds how far one task's
-            outlier can lift the mean, and does nothing when ``norm`` is a number. optimizer.task_clip_norm clips
-            trunk and head together, before this.
+        clip_norm: each task's gradient in the backbone is first clipped to this; None = no clipping. It bounds how far one
+            task's outlier can lift the mean, and does nothing when ``norm`` is a number. optimizer.task_clip_norm clips
+            backbone and head together, before this.
     """
 
     separate = True
@@ -46,17 +47,16 @@ class Tbgc(BalanceMethod):
         clip_norm: Annotated[float, Gt(0)] | None = None,
     ) -> None:
         super().__init__(tasks)
-        if isinstance(norm, str) and norm != "mean" and norm not in self.tasks:
-            raise ValueError(
-                f"train.balance.norm: got {norm!r}; allowed: 'mean', a positive number, or a task ({', '.join(self.tasks)})"
-            )
+        allowed = ("mean", *self.tasks)
+        if isinstance(norm, str) and norm not in allowed:
+            raise ValueError(f"train.balance.norm: got {norm!r}{suggestion(norm, allowed)}, or a positive number")
         self.norm, self.clip_norm = norm, clip_norm
 
     def combine(self, gradients: Mapping[str, Gradients], seed: Sequence[int]) -> Gradients:  # noqa: ARG002
-        """Returns the sum of the rescaled gradients."""
-        norms = np.sqrt(np.diagonal(inner_products(gradients).sum(axis=0)))
-        target = self._target(dict(zip(gradients, norms.tolist(), strict=True)))
-        return weighted_sum(gradients, [target / norm if norm > 0 else 1.0 for norm in norms.tolist()])
+        """The sum of the rescaled gradients."""
+        norms = np.sqrt(np.diagonal(inner_products(gradients).sum(axis=0))).tolist()
+        target = self._target(dict(zip(gradients, norms, strict=True)))
+        return weighted_sum(gradients, [target / norm if norm > 0 else 1.0 for norm in norms])
 
     def _target(self, norms: Mapping[str, float]) -> float:
         if isinstance(self.norm, float | int):

@@ -16,11 +16,9 @@ class Uncertainty(BalanceMethod):
     The paper writes ``L / (2 sigma^2) + log sigma`` for a Gaussian (regression) likelihood and ``L / sigma^2 + log sigma``
     for a softmax one. With s = log sigma^2 our form is twice the first: same minimum, and s = 0 starts from the weights of
     train.loss_weights. The second would only double the weight that a task settles at; here most tasks add up terms of
-    both kinds, so one form serves all. On a constant loss s goes to log L and the weight to 1 / L: whatever
-    train.loss_weights says cancels out in the end and only decides where the run starts.
-
-    s is trained by the run's optimizer at its learning rate: AdamW moves it by about one learning rate per step, so a run
-    whose learning rates add up to less than 1 barely changes the weights.
+    both kinds, so one form serves all. On a constant loss s goes to log L and the weight to 1 / L: train.loss_weights
+    cancels out in the end and only decides where the run starts. AdamW moves s by about one learning rate per step, so a
+    run whose learning rates add up to less than 1 barely changes the weights.
 
     Costs one number per task; no time.
 
@@ -39,10 +37,10 @@ class Uncertainty(BalanceMethod):
         )
 
     def weigh(self, task: str, loss: paddle.Tensor) -> paddle.Tensor:
-        """Returns exp(-s) loss + s."""
+        """exp(-s) loss + s."""
         log_variance = self.log_variances[task]
         return paddle.exp(-log_variance) * loss + log_variance
 
     def factors(self) -> dict[str, float]:
-        """Returns {task: exp(-s)}."""
+        """{task: exp(-s)}."""
         return {task: float(paddle.exp(-self.log_variances[task])) for task in self.tasks}
