@@ -1,9 +1,8 @@
-"""Starting from a checkpoint of other classes or other tasks: the trunk in full, of the heads what fits."""
+"""Starting from a checkpoint of other classes or other tasks: the entire backbone, of the heads what fits."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -16,77 +15,6 @@ from ppmtl.train.log import announce
 _HEADS = "heads."
 
 
-@dataclass(frozen=True)
-class HeadReport:
-    """What became of one head.
-
-    Attributes:
-        task: its name.
-        loaded: tensors taken from the file.
-        fresh: tensors that keep their initial values: "name [shape in the file] -> [shape here]", or without an arrow
-            where the file has none.
-        dropped: tensors of the file that this head does not have.
-        old, new: class names of the file and of this run; ``old`` is None where the file does not say.
-    """
-
-    task: str
-    loaded: int
-    fresh: tuple[str, ...]
-    dropped: tuple[str, ...]
-    old: tuple[str, ...] | None
-    new: tuple[str, ...]
-
-    @property
-    def renamed(self) -> tuple[str, ...]:
-        """Returns "3: 'car' is now 'bus'" of the classes at whose place the file had another one, if as many in all."""
-        if self.old is None or len(self.old) != len(self.new) or _numbered(self.old) or _numbered(self.new):
-            return ()
-        pairs = enumerate(zip(self.old, self.new, strict=True))
-        return tuple(f"{index}: {old!r} is now {new!r}" for index, (old, new) in pairs if old != new)
-
-    def warnings(self) -> list[str]:
-        """Returns what a user has to know, one sentence each; nothing when the whole head was loaded for its classes."""
-        said = []
-        if not self.loaded:
-            said.append(f"head '{self.task}' is not in the file, or fits nowhere: all its tensors start afresh")
-        elif self.fresh:
-            old, new = "an unknown number of" if self.old is None else len(self.old), len(self.new)
-            classes = "" if old == new else f"answered {old} classes, now {new}: "
-            said.append(
-                f"head '{self.task}' {classes}{len(self.fresh)} of its {self.loaded + len(self.fresh)} tensors start "
-                f"afresh: {_some(self.fresh)}"
-            )
-        if self.dropped:
-            said.append(
-                f"head '{self.task}': {len(self.dropped)} tensors of the file are not used: {_some(self.dropped)}"
-            )
-        if self.renamed and self.loaded:
-            said.append(
-                f"head '{self.task}' was trained for other classes at {len(self.renamed)} of {len(self.new)} places "
-                f"({_some(self.renamed)}): its weights answer the old ones until they have learned. If the classes only "
-                f"stand in another order, give classes.{self.task}.names in the file's order"
-            )
-        return said
-
-
-@dataclass(frozen=True)
-class FineTuneReport:
-    """What became of a checkpoint: one report per head of the model, and the tasks of the file that are left out."""
-
-    where: str
-    heads: tuple[HeadReport, ...]
-    left_out: tuple[str, ...]
-
-    def warnings(self) -> list[str]:
-        """Returns what a user has to know, one sentence each; empty when everything fits."""
-        said = [f"weights {self.where}: {text}" for head in self.heads for text in head.warnings()]
-        if self.left_out:
-            said.append(
-                f"weights {self.where}: the heads of {', '.join(self.left_out)} are not of this run and left out"
-            )
-        return said
-
-
 def load_initial(
     model: nn.Layer,
     arrays: Mapping[str, np.ndarray],
@@ -94,13 +22,13 @@ def load_initial(
     *,
     stored_classes: Mapping[str, Mapping[str, Sequence[Any]]] | None,
     classes: Mapping[str, ClassList],
-) -> FineTuneReport:
-    """Returns what became of the weights that a new run starts from, after putting them into the model and saying it.
+) -> None:
+    """Puts the weights that a new run starts from into the model, and logs a warning about everything that does not fit.
 
-    The backbone must match in full. A head's tensors that the file lacks or has in another shape keep their initial
-    values: with another number of classes that is the classifier, with a new task the whole head. No rows are carried
-    over between class lists, even where names coincide. Resuming goes through ``checkpoint.load_weights``, which allows
-    none of this.
+    The backbone must match completely. A head's tensors that the file lacks or has in another shape keep their initial
+    values: with another number of classes that is the classifier, with a new task the entire head. No rows are copied
+    from one class list to another, even where names coincide. Resuming goes through ``checkpoint.load_weights``, which
+    allows none of this.
 
     Args:
         model: a MultiTaskModel with its initial weights.
@@ -112,35 +40,65 @@ def load_initial(
     Raises:
         ValueError: if the backbone's tensors are not exactly the model's, or there are tensors of neither kind.
     """
-    own = model.state_dict()
-    fitting, reports = {n: a for n, a in arrays.items() if not n.startswith(_HEADS)}, []
+    own, warnings = model.state_dict(), []
+    fitting = {name: array for name, array in arrays.items() if not name.startswith(_HEADS)}
     for task in model.heads:
         prefix = f"{_HEADS}{task}."
-        names = [name for name in own if name.startswith(prefix)]
-        loaded = [n for n in names if n in arrays and list(arrays[n].shape) == list(own[n].shape)]
+        mine = {name: value for name, value in own.items() if name.startswith(prefix)}
+        loaded = {
+            n: arrays[n] for n, value in mine.items() if n in arrays and list(arrays[n].shape) == list(value.shape)
+        }
         # The rest is given its own values, so that one strict function loads and checks everything
-        fitting |= {n: arrays[n] if n in loaded else own[n].numpy() for n in names}
-        fresh = tuple(
-            f"{n.removeprefix(prefix)} "
-            + (f"{list(arrays[n].shape)} -> {list(own[n].shape)}" if n in arrays else f"{list(own[n].shape)}")
-            for n in names
+        fitting |= {name: value.numpy() for name, value in mine.items()} | loaded
+        fresh = [
+            f"{n.removeprefix(prefix)} {f'{list(arrays[n].shape)} -> ' if n in arrays else ''}{list(value.shape)}"
+            for n, value in mine.items()
             if n not in loaded
-        )
-        dropped = tuple(n.removeprefix(prefix) for n in arrays if n.startswith(prefix) and n not in own)
-        old = (stored_classes or {}).get(task)
-        old_names = tuple(map(str, old["names"])) if old is not None else None
-        reports.append(HeadReport(task, len(loaded), fresh, dropped, old_names, classes[task].names))
+        ]
+        stored = (stored_classes or {}).get(task)
+        old = None if stored is None else tuple(map(str, stored["names"]))
+        warnings += _tensor_warnings(task, len(loaded), fresh, old, classes[task].names)
+        unused = [name.removeprefix(prefix) for name in arrays if name.startswith(prefix) and name not in own]
+        if unused:
+            warnings.append(f"head '{task}': {len(unused)} tensors of the file are not used: {_some(unused)}")
+        if loaded and old is not None:
+            warnings += _class_warnings(task, old, classes[task].names)
     checkpoint.load_weights(model, fitting, where)
     tasks_of_file = dict.fromkeys(name.split(".")[1] for name in arrays if name.startswith(_HEADS))
-    report = FineTuneReport(where, tuple(reports), tuple(task for task in tasks_of_file if task not in model.heads))
-    for text in report.warnings():
-        announce("%s", text)
-    return report
+    left_out = [task for task in tasks_of_file if task not in model.heads]
+    if left_out:
+        warnings.append(f"the heads of {', '.join(left_out)} are not of this run and left out")
+    for text in warnings:
+        announce("weights %s: %s", where, text)
 
 
-def _numbered(names: tuple[str, ...]) -> bool:
-    """Returns whether the names are the "0", "1", ... of a config that gives only a count."""
-    return names == tuple(map(str, range(len(names))))
+def _tensor_warnings(
+    task: str, loaded: int, fresh: Sequence[str], old: Sequence[str] | None, new: Sequence[str]
+) -> list[str]:
+    """What to say of a head whose ``fresh`` tensors keep their initial values."""
+    if not loaded:
+        return [f"head '{task}' is not in the file, or fits nowhere: all its tensors start afresh"]
+    if not fresh:
+        return []
+    before = "an unknown number of" if old is None else len(old)
+    classes = "" if before == len(new) else f"answered {before} classes, now {len(new)}: "
+    return [f"head '{task}' {classes}{len(fresh)} of its {loaded + len(fresh)} tensors start afresh: {_some(fresh)}"]
+
+
+def _class_warnings(task: str, old: Sequence[str], new: Sequence[str]) -> list[str]:
+    """What to say of a head that was trained for as many classes of other names."""
+    only_counted = [str(index) for index in range(len(new))]  # the "0", "1", ... of a config that gives only a count
+    if len(old) != len(new) or only_counted in (list(old), list(new)):
+        return []
+    pairs = enumerate(zip(old, new, strict=True))
+    renamed = [f"{index}: {before!r} is now {after!r}" for index, (before, after) in pairs if before != after]
+    if not renamed:
+        return []
+    return [
+        f"head '{task}' was trained for other classes at {len(renamed)} of {len(new)} places ({_some(renamed)}): its "
+        "weights answer the old ones until they have learned. If the classes only stand in another order, give "
+        f"classes.{task}.names in the file's order"
+    ]
 
 
 def _some(names: Sequence[str]) -> str:

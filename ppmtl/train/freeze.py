@@ -12,14 +12,14 @@ from ppmtl.train.parameters import inside, under
 
 
 def freeze(model: nn.Layer, prefixes: Sequence[str]) -> int:
-    """Returns how many parameters stopped being trained; call it before the optimizer is built.
+    """Stops the training of parts of a model and returns of how many parameters; call it before the optimizer is built.
 
     The parts' parameters get no gradient and the parts stay in evaluation mode however often ``model.train()`` is called.
     Nothing below the first trained parameter is differentiated, so frozen leading stages cost their forward pass only; a
     frozen part above a trained one still passes the gradient on.
 
-    A frozen head is still evaluated, and its loss still moves a trunk that is not frozen: freezing is about parameters,
-    leaving a task out (``--tasks``) is about losses. A warning says so.
+    A frozen head is still evaluated, and its loss still trains a backbone that is not frozen: freezing is about
+    parameters, leaving a task out (``--tasks``) is about losses. A warning says so.
 
     Args:
         model: a MultiTaskModel.
@@ -45,18 +45,16 @@ def freeze(model: nn.Layer, prefixes: Sequence[str]) -> int:
 
 
 def _warn_of_idle_heads(model: nn.Layer, trained: set[str]) -> None:
-    """Says what a frozen head's loss still does, because either answer surprises somebody."""
-    trunk = any(name.startswith("backbone.") for name in trained)
+    """Warns about what a frozen head's loss still does, because either answer surprises somebody."""
     for task in model.heads:
-        if not any(name.startswith(f"heads.{task}.") for name in trained):
+        if any(inside(name, f"heads.{task}") for name in trained):
+            continue
+        if any(inside(name, "backbone") for name in trained):
+            others = ",".join(name for name in model.heads if name != task)
+            effect = f"its loss still trains the backbone; leave the task out with --tasks {others} if it must not"
+        else:
             effect = (
-                f"its loss still trains the backbone; leave the task out with --tasks {_others(model, task)} if it must not"
-                if trunk
-                else "the backbone is frozen too, so its batches train nothing and only cost time: take its source out of "
+                "the backbone is frozen too, so its batches train nothing and only cost time: take its source out of "
                 "the config"
             )
-            announce("train.freeze: the head of task '%s' is frozen; %s", task, effect)
-
-
-def _others(model: nn.Layer, task: str) -> str:
-    return ",".join(name for name in model.heads if name != task)
+        announce("train.freeze: the head of task '%s' is frozen; %s", task, effect)

@@ -1,4 +1,4 @@
-"""Mixed precision as one small object, so that the loop reads the same with and without it."""
+"""Mixed precision behind one small object, so that the loop reads the same with and without it."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ class Precision:
     """Casts forward passes, scales losses, keeps float32 weights behind low-precision ones. Without settings: nothing.
 
     A step is: ``autocast`` around every forward pass, ``backward`` for every loss (one scale for all tasks, so that their
-    gradients add up), the all-reduce, ``unscale``, the clip, ``step``. The all-reduce comes first because an overflow on
-    one process must make all of them skip the step.
+    gradients add up), the all-reduce, ``unscale``, the clip, ``step``. The all-reduce comes before ``unscale`` because an
+    overflow on one process must make all of them skip the step.
 
-    Losses are float32 whatever the settings: the heads cast their outputs before the loss. Evaluation is float32 with O1;
-    with O2 the weights themselves are low-precision and evaluation has to run in :meth:`evaluation`.
+    Losses are always float32: the heads cast their outputs before the loss. Evaluation is float32 with O1; with O2 the
+    weights themselves are low-precision and evaluation has to run in :meth:`evaluation`.
 
-    Written against Paddle's documentation and source and tested with its own scaler on CPU; the developers had no GPU,
-    where alone mixed precision takes effect, to run it on.
+    Mixed precision takes effect on GPUs only, and there it has not been run yet: this was written from Paddle's
+    documentation and source, and tested with its own scaler on CPU.
 
     Args:
         settings: ``train.amp``; None = float32.
@@ -40,8 +40,7 @@ class Precision:
         self._settings, self._model, self._optimizer = settings, model, optimizer
         self._scaler: paddle.amp.GradScaler | None = None
         self._full: dict[str, paddle.Tensor] = {}
-        self.found_nonfinite = False
-        """Whether the last ``unscale`` met an infinite or NaN gradient; ``step`` then leaves all weights as they are."""
+        self.found_nonfinite = False  # in the last ``unscale``; ``step`` then leaves all weights as they are
         if settings is None:
             return
         _require_support(settings.dtype)
@@ -52,24 +51,22 @@ class Precision:
 
     @property
     def scale(self) -> float:
-        """Returns the factor that the gradients carry between ``backward`` and ``unscale``; 1 = none."""
+        """The factor that the gradients carry between ``backward`` and ``unscale``; 1 = none."""
         return 1.0 if self._scaler is None else float(self._scaler.state_dict()["scale"][0])
 
     def autocast(self) -> AbstractContextManager[None]:
-        """Returns the context of a training forward pass, losses included."""
-        if self._settings is None:
-            return nullcontext()
-        context: AbstractContextManager[None] = paddle.amp.auto_cast(
-            level=self._settings.level, dtype=self._settings.dtype
-        )
+        """The context of a training forward pass, losses included."""
+        context: AbstractContextManager[None] = nullcontext()
+        if self._settings is not None:
+            context = paddle.amp.auto_cast(level=self._settings.level, dtype=self._settings.dtype)
         return context
 
     def evaluation(self) -> AbstractContextManager[None]:
-        """Returns the context of an evaluation: that of training with O2, whose weights fit no float32 input."""
+        """The context of an evaluation: that of training with O2, whose weights fit no float32 input."""
         return self.autocast() if self._full else nullcontext()
 
     def backward(self, loss: paddle.Tensor, *, retain_graph: bool = False) -> None:
-        """Adds the gradients of the (scaled) loss to those there are."""
+        """Adds the gradients of the (scaled) loss to ``.grad``."""
         (loss if self._scaler is None else self._scaler.scale(loss)).backward(retain_graph=retain_graph)
 
     def unscale(self) -> None:
@@ -87,15 +84,12 @@ class Precision:
             self._scaler.update()
 
     def weights(self) -> dict[str, paddle.Tensor]:
-        """Returns {name: tensor} of the model's state in float32: what is averaged and saved."""
+        """{name: tensor} of the model's state in float32: what is averaged and saved."""
         return {name: self._full.get(name, value) for name, value in self._model.state_dict().items()}
 
     @paddle.no_grad()
     def set_weights(self, arrays: Mapping[str, np.ndarray | paddle.Tensor]) -> None:
-        """Puts float32 arrays into the model: as they are behind it, rounded into low-precision parameters."""
-        if not self._full:
-            self._model.set_state_dict(arrays)
-            return
+        """Sets the float32 weights, and rounds them into the model's parameters where those are low-precision."""
         state = self._model.state_dict()
         for name in state.keys() & arrays.keys():
             array = arrays[name]
@@ -105,7 +99,7 @@ class Precision:
             state[name].set_value(array)
 
     def state(self) -> dict[str, float]:
-        """Returns the scaler's state in numbers; empty without one."""
+        """The scaler's state in numbers; empty without one."""
         if self._scaler is None:
             return {}
         state = self._scaler.state_dict()
@@ -113,51 +107,43 @@ class Precision:
 
     def load(self, state: Mapping[str, float]) -> None:
         """Continues from a saved :meth:`state`; an empty one leaves the scaler at its start."""
-        if self._scaler is None or not state:
-            if bool(state) != (self._scaler is not None):
-                announce("train.amp: only one of the checkpoint and this run scales losses; it starts afresh")
-            return
-        saved = {"incr_count": int(state["good_steps"]), "decr_count": int(state["bad_steps"])}
-        scale = np.array([state["scale"]], np.float32)
-        self._scaler.load_state_dict({**self._scaler.state_dict(), **saved, "scale": scale})
+        if self._scaler is not None and state:
+            saved = {"incr_count": int(state["good_steps"]), "decr_count": int(state["bad_steps"])}
+            scale = np.array([state["scale"]], np.float32)
+            self._scaler.load_state_dict({**self._scaler.state_dict(), **saved, "scale": scale})
+        elif self._scaler is not None or state:
+            announce("train.amp: only one of the checkpoint and this run scales losses; it starts afresh")
 
 
 def _require_support(dtype: str) -> None:
-    device = paddle.get_device()
+    device, problem = paddle.get_device(), ""
     if not device.startswith("gpu"):
-        raise ConfigError(
-            [
-                f"train.amp: mixed precision needs a GPU and this run is on {device}, where Paddle accepts the switches and "
-                "computes in float32 all the same; use train.amp=null, or --device gpu on a machine that has one"
-            ]
+        problem = (
+            f"train.amp: mixed precision needs a GPU and this run is on {device}, where Paddle accepts the switches and "
+            "computes in float32 all the same; use train.amp=null, or --device gpu on a machine that has one"
         )
-    supported = {"float16": paddle.amp.is_float16_supported, "bfloat16": paddle.amp.is_bfloat16_supported}
-    if not supported[dtype]():
-        other = {"float16": "train.amp=null", "bfloat16": "train.amp.dtype=float16 or train.amp=null"}[dtype]
-        raise ConfigError(
-            [
-                f"train.amp.dtype: {dtype} is not supported by {paddle.device.cuda.get_device_name()} (float16 needs "
-                f"compute capability 7.0, bfloat16 8.0), and Paddle would compute in float32 all the same; use {other}"
-            ]
+    elif not (paddle.amp.is_float16_supported() if dtype == "float16" else paddle.amp.is_bfloat16_supported()):
+        other = "train.amp=null" if dtype == "float16" else "train.amp.dtype=float16 or train.amp=null"
+        problem = (
+            f"train.amp.dtype: {dtype} is not supported by {paddle.device.cuda.get_device_name()} (float16 needs "
+            f"compute capability 7.0, bfloat16 8.0), and Paddle would compute in float32 all the same; use {other}"
         )
+    if problem:
+        raise ConfigError([problem])
 
 
 def _lower(model: nn.Layer, optimizer: paddle.optimizer.Optimizer, dtype: str) -> dict[str, paddle.Tensor]:
-    """Casts the parameters in place; returns {name: float32 tensor} of those cast, which the optimizer then moves.
+    """Casts the parameters in place; returns {name: float32 tensor} of those cast, which the optimizer then updates.
 
-    Paddle would make the master weights from the already rounded parameters at the first step, and keep none of frozen
-    ones: a fine-tuned checkpoint would have lost its low digits before it starts.
+    Paddle would make the master weights from the already rounded parameters at the first step, and none of frozen ones:
+    a fine-tuned checkpoint would lose its low digits before the first step.
     """
     before = {name: parameter.clone().detach() for name, parameter in model.named_parameters()}
     # The model itself is left out, not the layers in it: its own buffers are the input's mean and scale.
     paddle.amp.decorate(model, optimizer, level="O2", dtype=dtype, excluded_layers=[type(model)])
-    full = {name: before[name] for name, p in model.named_parameters() if p.dtype != before[name].dtype}
-    masters = {}
-    for name, parameter in model.named_parameters():
-        if name in full and not parameter.stop_gradient:
-            full[
-                name
-            ].name = f"{parameter.name}_fp32_master_0"  # Paddle's name for it, which its moments are called after
-            masters[parameter.name] = full[name]
-    optimizer.set_state_dict({"master_weights": masters})
-    return full
+    cast = {name: p for name, p in model.named_parameters() if p.dtype != before[name].dtype}
+    trained = {name: parameter for name, parameter in cast.items() if not parameter.stop_gradient}
+    for name, parameter in trained.items():
+        before[name].name = f"{parameter.name}_fp32_master_0"  # Paddle's name for it, after which it names the moments
+    optimizer.set_state_dict({"master_weights": {p.name: before[name] for name, p in trained.items()}})
+    return {name: before[name] for name in cast}
