@@ -20,7 +20,7 @@ class ExponentialMovingAverage:
         decay: in (0, 1); .9999 remembers about 10,000 steps.
 
     Attributes:
-        average: {name: averaged tensor} under the model's own names.
+        average: {name: averaged tensor} with the model's names.
     """
 
     def __init__(self, weights: Callable[[], Mapping[str, paddle.Tensor]], decay: float) -> None:

@@ -19,10 +19,7 @@ class Precision:
 
     A step is: ``autocast`` around every forward pass, ``backward`` for every loss (one scale for all tasks, so that their
     gradients add up), the all-reduce, ``unscale``, the clip, ``step``. The all-reduce comes before ``unscale`` because an
-    overflow on one process must make all of them skip the step.
-
-    Losses are always float32: the heads cast their outputs before the loss. Evaluation is float32 with O1; with O2 the
-    weights themselves are low-precision and evaluation has to run in :meth:`evaluation`.
+    overflow on one process must make all of them skip the step. Losses are always float32: the heads cast their outputs.
 
     Mixed precision takes effect on GPUs only, and there it has not been run yet: this was written from Paddle's
     documentation and source, and tested with its own scaler on CPU.

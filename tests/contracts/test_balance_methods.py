@@ -24,6 +24,9 @@ def build(name: str, tasks: tuple[str, ...] = TASKS) -> BalanceMethod:
     return resolve_part(PACKAGE, name)(tasks)
 
 
+SEPARATE = [name for name in MODULES if build(name).separate]
+
+
 def gradients(tasks: tuple[str, ...], seed: int = 0) -> dict[str, list[paddle.Tensor | None]]:
     """Random gradients; the second parameter is not reached by the last task, and the third by none."""
     rng = np.random.default_rng(seed)
@@ -36,9 +39,9 @@ def gradients(tasks: tuple[str, ...], seed: int = 0) -> dict[str, list[paddle.Te
 
 
 def test_the_listing_found_the_methods() -> None:
-    assert len(MODULES) == 4
-    assert MODULES == ["dwa", "pcgrad", "tbgc", "uncertainty"]
+    assert len(MODULES) >= 4
     assert part_names(PACKAGE) == MODULES
+    assert len(SEPARATE) >= 2
 
 
 @pytest.mark.parametrize("name", MODULES)
@@ -96,18 +99,11 @@ def test_what_it_learns_is_named_after_the_task(name: str) -> None:
     assert [key.rpartition(".")[2] for key in names] == (list(TASKS) if names else [])
 
 
-SEPARATE = [name for name in MODULES if build(name).separate]
-
-
-def test_two_methods_combine_gradients() -> None:
-    assert SEPARATE == ["pcgrad", "tbgc"]
-
-
 @pytest.mark.parametrize("name", SEPARATE)
-def test_combined_gradients_are_finite_and_keep_their_shapes(name: str) -> None:
+def test_combined_gradients_are_finite_keep_their_shapes_and_are_a_function_of_the_seed(name: str) -> None:
     given = gradients(TASKS)
     before = {task: [None if g is None else g.numpy() for g in kept] for task, kept in given.items()}
-    result = build(name).combine(given, (42, 7))
+    result, again = build(name).combine(given, (42, 7)), build(name).combine(gradients(TASKS), (42, 7))
     assert len(result) == len(SHAPES)
     assert result[2] is None
     for index, shape in enumerate(SHAPES):
@@ -116,6 +112,7 @@ def test_combined_gradients_are_finite_and_keep_their_shapes(name: str) -> None:
             assert result[index].dtype == paddle.float32
             assert result[index].stop_gradient
             assert np.isfinite(result[index].numpy()).all()
+            assert np.array_equal(result[index].numpy(), again[index].numpy())
     for task, kept in given.items():  # the loop may still want them, for a diagnosis
         assert all(g is None or np.array_equal(g.numpy(), b) for g, b in zip(kept, before[task], strict=True))
 
@@ -126,9 +123,3 @@ def test_one_task_alone_gets_its_plain_gradient(name: str) -> None:
     for result, plain in zip(build(name, ("seg",)).combine(given, (0, 0)), given["seg"], strict=True):
         assert (result is None) == (plain is None)
         assert plain is None or np.array_equal(result.numpy(), plain.numpy())
-
-
-@pytest.mark.parametrize("name", SEPARATE)
-def test_the_same_seed_gives_the_same_bits(name: str) -> None:
-    first, second = (build(name).combine(gradients(TASKS), (42, 3)) for _ in range(2))
-    assert all(a is b is None or np.array_equal(a.numpy(), b.numpy()) for a, b in zip(first, second, strict=True))

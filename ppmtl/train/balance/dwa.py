@@ -15,10 +15,9 @@ from ppmtl.train.balance._base import BalanceMethod
 class Dwa(BalanceMethod):
     """Weighs tasks by ``K softmax(r / temperature)``, r = mean loss of the last epoch / mean loss of the one before.
 
-    K is the number of tasks, so the weights add up to K. In the first two epochs there is no ratio and every weight is 1.
-    A task's scale, and with it train.loss_weights, does not matter to the ratio. An epoch is train.steps_per_epoch; a task
-    without a loss in one of the two epochs counts as unchanged (r = 1). Its buffers are float64, so that resuming within
-    an epoch is exact. Costs no time.
+    K is the number of tasks. In the first two epochs (of train.steps_per_epoch) there is no ratio and every weight is 1; a
+    task without a loss in one of the two epochs counts as unchanged (r = 1). The buffers are float64, so that resuming
+    within an epoch is exact. Costs no time.
 
     Source: Liu, Johns and Davison 2019, "End-to-End Multi-Task Learning with Attention", eq. 7; temperature 2 is theirs.
 

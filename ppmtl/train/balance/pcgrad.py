@@ -14,9 +14,8 @@ class Pcgrad(BalanceMethod):
     """Projects each task's gradient off every other task's that it conflicts with (negative inner product), then adds up.
 
     The backbone is one vector. A task's gradient is projected off the others' original ones, in an order drawn anew for
-    every step and task. Every projected gradient is a weighted sum of the original ones, so the weights are computed on the
-    (T, T) matrix of inner products and the gradients are read twice only: for that matrix and for the sum. A gradient of
-    zero conflicts with nothing.
+    every step and task. Every projected gradient is a weighted sum of the original ones, so only the weights are computed,
+    on the (T, T) matrix of inner products. A gradient of zero conflicts with nothing.
 
     Costs one copy of the backbone's gradients per task plus one for the result, and T (T + 1) / 2 inner products.
 

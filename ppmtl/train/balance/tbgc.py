@@ -20,9 +20,8 @@ class Tbgc(BalanceMethod):
     gradient, or with one of zero, is left out, also of the mean. One task alone with the default settings gets its plain
     gradient.
 
-    Only the paper's abstract was available: gradients are clipped "independently for each task" and rescaled "to the same
-    norm scale". It does not say which norm; the mean is our choice, because it leaves the size of the sum, and so the
-    learning rate and optimizer.clip_norm, about where they were.
+    The paper's abstract, all that was available, does not say which norm. The mean is our choice: it leaves the size of
+    the sum, and so the learning rate and optimizer.clip_norm, about where they were.
 
     Costs one copy of the backbone's gradients per task plus one for the result, and T (T + 1) / 2 inner products.
 
@@ -31,9 +30,8 @@ class Tbgc(BalanceMethod):
     Args:
         tasks: the tasks' names.
         norm: the norm that all get: "mean" of the tasks' (clipped) norms, a task's name for that task's, or a number.
-        clip_norm: each task's gradient in the backbone is first clipped to this; None = no clipping. It bounds how far one
-            task's outlier can lift the mean, and does nothing when ``norm`` is a number. optimizer.task_clip_norm clips
-            backbone and head together, before this.
+        clip_norm: each task's gradient in the backbone is first clipped to this; None = no clipping. It bounds what an
+            outlier does to the mean; without effect where ``norm`` is a number.
     """
 
     separate = True

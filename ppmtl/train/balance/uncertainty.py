@@ -13,12 +13,9 @@ from ppmtl.train.balance._base import BalanceMethod
 class Uncertainty(BalanceMethod):
     """Minimises ``exp(-s) L + s`` with one learned log variance s per task.
 
-    The paper writes ``L / (2 sigma^2) + log sigma`` for a Gaussian (regression) likelihood and ``L / sigma^2 + log sigma``
-    for a softmax one. With s = log sigma^2 our form is twice the first: same minimum, and s = 0 starts from the weights of
-    train.loss_weights. The second would only double the weight that a task settles at; here most tasks add up terms of
-    both kinds, so one form serves all. On a constant loss s goes to log L and the weight to 1 / L: train.loss_weights
-    cancels out in the end and only decides where the run starts. AdamW moves s by about one learning rate per step, so a
-    run whose learning rates add up to less than 1 barely changes the weights.
+    This is twice the paper's ``L / (2 sigma^2) + log sigma`` for regression, with s = log sigma^2; docs/balancing.md says
+    why one form serves all tasks. On a constant loss s goes to log L and the weight to 1 / L, so train.loss_weights only
+    decides where the run starts.
 
     Costs one number per task; no time.
 
@@ -32,9 +29,8 @@ class Uncertainty(BalanceMethod):
     def __init__(self, tasks: Sequence[str], *, initial_log_variance: float = 0.0) -> None:
         super().__init__(tasks)
         start = nn.initializer.Constant(initial_log_variance)
-        self.log_variances = nn.ParameterDict(
-            {task: self.create_parameter([], default_initializer=start) for task in self.tasks}
-        )
+        parameters = {task: self.create_parameter([], default_initializer=start) for task in self.tasks}
+        self.log_variances = nn.ParameterDict(parameters)
 
     def weigh(self, task: str, loss: paddle.Tensor) -> paddle.Tensor:
         """exp(-s) loss + s."""
