@@ -65,7 +65,7 @@ def mean_iou(matrix: np.ndarray, absent: AbsentClass = "skip") -> float:
     """Returns the mean IoU over classes; NaN if every class is absent and skipped.
 
     Args:
-        matrix: (C, C) counts of the whole data set.
+        matrix: (C, C) counts of the entire data set.
         absent: what a class with an empty union counts. The official scorer's PaddleSeg 2.7.0 counts it 0, PaddleSeg
             since October 2023 counts it 1; leaving it out is what the literature means.
     """

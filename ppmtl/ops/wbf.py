@@ -114,7 +114,7 @@ def _clustered(boxes: np.ndarray, scores: np.ndarray, labels: np.ndarray, iou_th
     that none of them reaches. So clusters that reach one another across groups are looked up afterwards; their groups
     are joined and fused again, until there are none.
     """
-    if scores.min() <= 0:  # boxes that score 0 can fuse to NaN, which attracts every later box: none is out of reach
+    if scores.min() < 1e-30:  # float32 sums vanish, 0 / 0 is NaN and attracts every later box: none is out of reach
         return _fused(labels, boxes, scores, iou_threshold)
     ranks = np.cumsum(np.diff(labels, prepend=labels[0]) != 0)  # 0, 1, ... for the classes, which come in one piece
     blocks = reach(boxes, ranks, iou_threshold)

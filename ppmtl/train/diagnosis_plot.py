@@ -1,4 +1,4 @@
-"""diagnosis.csv as a picture: one column per stage, norms above, cosines below."""
+"""diagnosis.csv as a drawing: one column per stage, norms above, cosines below."""
 
 from __future__ import annotations
 

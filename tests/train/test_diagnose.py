@@ -1,4 +1,4 @@
-"""diagnosis.csv, its picture and the warning, from gradients whose norms and angles are known."""
+"""diagnosis.csv, its drawing and the warning, from gradients whose norms and angles are known."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def gradients(seg, cls, det):
 
 
 def plain(cls_norm=2.0):
-    """Norms over the whole backbone: seg 5, cls ``cls_norm``, det 1."""
+    """Norms over the entire backbone: seg 5, cls ``cls_norm``, det 1."""
     return gradients([[3, 0], [0, 4], None], [[-cls_norm, 0], None, None], [None, [0, 0], [0, 1]])
 
 
@@ -125,13 +125,13 @@ def test_a_fresh_run_starts_a_fresh_file_which_is_on_disk_before_the_run_ends(tm
 
 
 @pytest.mark.parametrize("rounds", [1, 40])
-def test_the_picture_is_drawn_of_few_and_of_many_diagnoses(tmp_path, rounds):
+def test_the_drawing_is_made_of_few_and_of_many_diagnoses(tmp_path, rounds):
     with Diagnosis(tmp_path, NAMES) as diagnosis:
         for step in range(rounds):
             diagnosis.record(step, plain(cls_norm=1 + step % 3))
-    picture = cv2.imread(str(tmp_path / "diagnosis.png"))
-    assert picture.shape[0] > 500
-    assert picture.std() > 10
+    drawing = cv2.imread(str(tmp_path / "diagnosis.png"))
+    assert drawing.shape[0] > 500
+    assert drawing.std() > 10
 
 
 def test_the_same_numbers_go_to_visualdl(tmp_path):

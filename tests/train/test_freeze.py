@@ -93,7 +93,7 @@ def test_nothing_below_the_first_trained_parameter_is_differentiated(model):
     assert all(p.grad is None for n, p in model.named_parameters() if n.startswith(STAGES))
 
 
-def test_a_frozen_head_is_evaluated_and_its_loss_still_moves_the_trunk_which_is_said(model, said):
+def test_a_frozen_head_is_evaluated_and_its_loss_still_moves_the_backbone_which_is_said(model, said):
     freeze(model, ["heads.cls"])
     assert said.messages == [
         "train.freeze: the head of task 'cls' is frozen; its loss still trains the backbone; leave the task out with "
