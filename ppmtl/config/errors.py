@@ -29,22 +29,20 @@ class ConfigError(ValueError):
 
 
 def nearest(name: str, names: Iterable[str]) -> str | None:
-    """Returns the name most like ``name`` (ignoring case, ``-`` and ``_``), or None if none is close.
-
-    Close means: difflib's ratio is at least 0.6 (its default), or the name has three letters or more and is part of it.
-    """
-    plain, given = {_plain(candidate): candidate for candidate in names}, _plain(name)
-    close = difflib.get_close_matches(given, plain, n=1, cutoff=0.6)
-    close += [candidate for candidate in plain if len(given) >= 3 and given in candidate]
-    return plain[close[0]] if close else None
+    """The name most like ``name`` (difflib's ratio at least 0.6, or three letters or more of it), or None."""
+    known, given = {plain(candidate): candidate for candidate in names}, plain(name)
+    close = difflib.get_close_matches(given, known, n=1, cutoff=0.6)
+    close += [candidate for candidate in known if len(given) >= 3 and given in candidate]
+    return known[close[0]] if close else None
 
 
-def _plain(name: str) -> str:
+def plain(name: str) -> str:
+    """A name without case, ``-`` and ``_``: RandomCrop and random_crop are the same."""
     return name.lower().replace("-", "").replace("_", "")
 
 
 def suggestion(name: str, names: Iterable[str]) -> str:
-    """Returns "; did you mean 'x'? allowed: x, y, z" for a name that is none of ``names``."""
+    """Text "; did you mean 'x'? allowed: x, y, z" for a name that is none of ``names``."""
     known = list(names)
     guess = nearest(name, known)
     hint = f"; did you mean '{guess}'?" if guess else ";"
@@ -52,10 +50,15 @@ def suggestion(name: str, names: Iterable[str]) -> str:
 
 
 def show(value: Any) -> str:
-    """Returns a value as a YAML user knows it, with its kind where that could be mistaken: ``'0.1' (text)``."""
+    """A value as a YAML user knows it, with its kind where that could be mistaken: ``'0.1' (text)``."""
     if value is None or isinstance(value, bool):
         return {None: "null", True: "true", False: "false"}[value]
     text = repr(value)
     text = text if len(text) <= 60 else f"{text[:57]}..."
     kinds = {str: "text", int: "whole number", float: "number", list: "list", dict: "mapping"}
     return f"{text} ({kinds.get(type(value), type(value).__name__)})"
+
+
+def join(path: str, key: str | int) -> str:
+    """The dotted path of ``key`` below ``path``."""
+    return f"{path}.{key}" if path else str(key)

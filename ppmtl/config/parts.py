@@ -5,14 +5,12 @@ from __future__ import annotations
 import ast
 import importlib
 import importlib.util
-import inspect
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
-from ppmtl.config.errors import ConfigError, suggestion
+from ppmtl.config.errors import ConfigError, plain, show, suggestion
 
 
 @dataclass(frozen=True)
@@ -34,7 +32,7 @@ class Part:
 
 
 def resolve_part(package: str, type_name: str) -> Callable[..., Any]:
-    """Returns the class that ``type: <type_name>`` means where parts of ``package`` are expected.
+    """The class that ``type: <type_name>`` means where parts of ``package`` are expected.
 
     Args:
         package: as in ``Part``.
@@ -43,97 +41,66 @@ def resolve_part(package: str, type_name: str) -> Callable[..., Any]:
     Raises:
         ConfigError: if there is no such class (naming the nearest and all) or its module cannot be imported.
     """
+    if not isinstance(type_name, str):
+        raise ConfigError([f"got {show(type_name)}; allowed: text"])
     if "." in type_name:
-        return _from_outside(type_name)
-    folders = _folders(package)
-    if folders is None:
-        return _by_class_name(importlib.import_module(package), type_name)
-    usable = type_name.isidentifier() and not type_name.startswith("_")
-    if not usable or not any((folder / f"{type_name}.py").is_file() for folder in folders):
-        raise ConfigError([_unknown(type_name, part_names(package))])
-    module = _import(f"{package}.{type_name}", f"type '{type_name}'")
-    classes = _public_classes(module)
-    chosen = _chosen(classes, type_name)
-    if chosen is None:
+        return _load(type_name, type_name, "; a folder that holds your own code must be on PYTHONPATH")
+    meant = _meanings(package)
+    name = next((name for name in meant if plain(name) == plain(type_name)), None)
+    if name is None:
+        known = suggestion(type_name, part_names(package))
+        raise ConfigError([f"unknown type '{type_name}'{known}, or a dotted path my_package.module.Class"])
+    module, classes = meant[name]
+    if len(classes) != 1:
         found = ", ".join(classes) or "none"
-        raise ConfigError([f"type '{type_name}': {module.__name__} must define one public class, it has {found}"])
-    return classes[chosen]
+        raise ConfigError([f"type '{type_name}': {module} must define one public class, it has {found}"])
+    return _load(f"{module}.{classes[0]}", type_name)
 
 
 def part_names(package: str) -> list[str]:
-    """Returns the short names that ``type:`` may take, in alphabetical order; a folder's modules are not imported."""
-    folders = _folders(package)
-    if folders is None:
-        return sorted(_part_classes(importlib.import_module(package)))
-    files = [file for folder in folders for file in folder.glob("[!_]*.py")]
-    return sorted(file.stem for file in files if _chosen(_class_names(file), file.stem))
+    """The short names that ``type:`` may take, in alphabetical order."""
+    return sorted(name for name, (_, classes) in _meanings(package).items() if len(classes) == 1)
 
 
-def _folders(package: str) -> list[Path] | None:
+def _meanings(package: str) -> dict[str, tuple[str, list[str]]]:
+    """{short name: its module and the class that it means, or all that it could mean}.
+
+    Read from the source and not imported: listing names then needs nothing but what is really used, such as Paddle.
+    """
     spec = importlib.util.find_spec(package)
-    if spec is None:
+    if spec is None or spec.origin is None:
         raise ModuleNotFoundError(f"Part({package!r}) names no module", name=package)
-    locations = spec.submodule_search_locations
-    return None if locations is None else [Path(location) for location in locations]
+    if spec.submodule_search_locations is None:
+        return {name: (package, [name]) for name in _class_names(Path(spec.origin))}
+    meant = {}
+    for file in Path(spec.origin).parent.glob("[!_]*.py"):
+        names = _class_names(file)
+        alike = [name for name in names if plain(name) == plain(file.stem)]
+        meant[file.stem] = (f"{package}.{file.stem}", alike or names)
+    return meant
 
 
 def _class_names(file: Path) -> list[str]:
+    """The public classes of a file, without Protocols."""
     try:
-        body = ast.parse(file.read_text(encoding="utf-8")).body
+        classes = [node for node in ast.parse(file.read_text(encoding="utf-8")).body if isinstance(node, ast.ClassDef)]
     except SyntaxError:
         return [file.stem]  # still offered: choosing it shows what is wrong with it
-    return [node.name for node in body if isinstance(node, ast.ClassDef) and not node.name.startswith("_")]
+    return [c.name for c in classes if c.name[0] != "_" and "Protocol" not in map(ast.unparse, c.bases)]
 
 
-def _chosen(class_names: Iterable[str], module_name: str) -> str | None:
-    names = list(class_names)
-    alike = [name for name in names if _plain(name) == _plain(module_name)]
-    candidates = names if len(names) == 1 else alike
-    return candidates[0] if len(candidates) == 1 else None
-
-
-def _plain(name: str) -> str:
-    return name.replace("_", "").lower()  # RandomCrop and random_crop are the same name
-
-
-def _public_classes(module: ModuleType) -> dict[str, type]:
-    members = {name: value for name, value in vars(module).items() if inspect.isclass(value)}
-    return {n: c for n, c in members.items() if c.__module__ == module.__name__ and not n.startswith("_")}
-
-
-def _part_classes(module: ModuleType) -> dict[str, type]:
-    classes = _public_classes(module).items()
-    return {n: c for n, c in classes if not inspect.isabstract(c) and not getattr(c, "_is_protocol", False)}
-
-
-def _by_class_name(module: ModuleType, type_name: str) -> type:
-    classes = _part_classes(module)
-    alike = [name for name in classes if _plain(name) == _plain(type_name)]
-    if len(alike) != 1:
-        raise ConfigError([_unknown(type_name, sorted(classes))])
-    return classes[alike[0]]
-
-
-def _from_outside(dotted: str) -> Callable[..., Any]:
+def _load(dotted: str, type_name: str, fix: str = "") -> Callable[..., Any]:
     module_name, _, name = dotted.rpartition(".")
     if not all(part.isidentifier() for part in dotted.split(".")):
-        raise ConfigError([f"type '{dotted}' is not a dotted path; allowed: my_package.module.Class"])
-    module = _import(module_name, f"type '{dotted}'", "; a folder that holds your own code must be on PYTHONPATH")
+        raise ConfigError([f"type '{type_name}' is not a dotted path; allowed: my_package.module.Class"])
+    try:
+        module = importlib.import_module(module_name)
+    except (ImportError, SyntaxError) as error:
+        raise ConfigError([f"type '{type_name}': cannot import {module_name}: {error}{fix}"]) from error
     if not hasattr(module, name):
         public = [n for n, value in vars(module).items() if callable(value) and not n.startswith("_")]
-        raise ConfigError([f"type '{dotted}': {module_name} has no '{name}'{suggestion(name, public)}"])
+        raise ConfigError([f"type '{type_name}': {module_name} has no '{name}'{suggestion(name, public)}"])
     found = getattr(module, name)
     if not callable(found):
-        raise ConfigError([f"type '{dotted}' is a {type(found).__name__}; it must be a class or a function"])
+        raise ConfigError([f"type '{type_name}' is a {type(found).__name__}; it must be a class or a function"])
     return found  # type: ignore[no-any-return]
-
-
-def _import(module_name: str, what: str, mend: str = "") -> ModuleType:
-    try:
-        return importlib.import_module(module_name)
-    except (ImportError, SyntaxError) as error:
-        raise ConfigError([f"{what}: cannot import {module_name}: {error}{mend}"]) from error
-
-
-def _unknown(type_name: str, names: Sequence[str]) -> str:
-    return f"unknown type '{type_name}'{suggestion(type_name, names)}, or a dotted path my_package.module.Class"

@@ -3,7 +3,7 @@
 How files combine (``_base_:`` names one parent or a list, relative to the file that names it):
   * mappings merge key by key, later parents win over earlier ones, the file itself over its parents;
   * a mapping whose ``type`` changes replaces the parent's mapping, since its other keys belong to another class;
-  * lists are replaced whole;
+  * lists are replaced as a whole;
   * an empty mapping ``{}`` empties the parent's; ``null`` sets a value to null, and removes an entry from a mapping of
     named things: ``heads: {det: null}`` drops the head "det" that a parent defined.
 An override ``-o a.b=1`` acts like one more child file; list items are reached by index (``transforms.0.size=[1, 2]``).
@@ -12,17 +12,19 @@ An override ``-o a.b=1`` acts like one more child file; list items are reached b
 from __future__ import annotations
 
 import copy
+import functools
+import itertools
+import operator
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ppmtl.config.errors import ConfigError, nearest, show
-from ppmtl.config.yaml_file import Node, parse, to_text
+from ppmtl.config.errors import ConfigError, join, nearest, show
+from ppmtl.config.yaml_file import parse, to_text
 
 BASE = "_base_"
-FLAG = "-o "
 
 
 @dataclass(frozen=True)
@@ -39,36 +41,38 @@ class ConfigTree:
     origins: dict[str, str]
     file: str
 
-    def with_values(self, values: Mapping[str, Any], origin: str) -> ConfigTree:
-        """The tree with other values; ``origin`` is who says so."""
-        data, origins = copy.deepcopy(self.data), dict(self.origins)
-        for path, value in values.items():
-            *parents, key = path.split(".")
-            node = data
-            for name in parents:
-                node = node[int(name)] if isinstance(node, list) else node.setdefault(name, {})
-            node[key] = value
-            origins[path] = origin
-        return ConfigTree(data, origins, self.file)
-
-    def without(self, paths: Sequence[str]) -> ConfigTree:
-        """The tree without these keys."""
-        data = copy.deepcopy(self.data)
-        for path in paths:
-            *parents, key = path.split(".")
-            node: Any = data
-            for name in parents:
-                node = node[name]
-            del node[key]
-        return ConfigTree(data, dict(self.origins), self.file)
-
     def dump(self) -> str:
-        """Returns the resolved config as YAML without parents; loading it again gives the same data."""
+        """The resolved config as YAML without parents; loading it again gives the same data."""
         return dump(self)
+
+    def with_values(self, values: Mapping[str, Any], origin: str) -> ConfigTree:
+        """This tree with values changed as overrides change them.
+
+        Args:
+            values: {dotted key: value}; None sets null, a mapping merges with the one that is there.
+            origin: who changes them, for messages, e.g. "--fast_dev_run".
+
+        Raises:
+            ConfigError: if a key leads through a scalar, or to an item that a list does not have.
+        """
+        typed = {key: parse(to_text(value), lambda _: origin, [])[0] for key, value in values.items()}  # no tuples
+        return _apply(self, [(key, value, origin) for key, value in typed.items()], [])
+
+    def without(self, keys: Collection[str]) -> ConfigTree:
+        """This tree without the mapping entries at these dotted keys.
+
+        Raises:
+            KeyError: if there is no such entry.
+        """
+        data = copy.deepcopy(self.data)
+        for key in keys:
+            *parents, last = key.split(".")
+            del functools.reduce(operator.getitem, parents, data)[last]
+        return _pruned(data, self.origins, self.file)
 
 
 def load_config(path: str | os.PathLike[str], overrides: Sequence[str] = ()) -> ConfigTree:
-    """Returns the config at ``path`` merged with its parents and overridden.
+    """The config at ``path`` merged with its parents and overridden.
 
     Args:
         path: a YAML file (UTF-8).
@@ -78,72 +82,64 @@ def load_config(path: str | os.PathLike[str], overrides: Sequence[str] = ()) -> 
         ConfigError: with every unreadable file, syntax mistake and malformed override at once.
     """
     problems: list[str] = []
-    root = _load_file(Path(path), (), "", problems) or Node({}, str(path))
-    for override in overrides:
-        root = _override(root, override, problems)
-    if problems:
-        raise ConfigError(problems, str(path))
-    origins: dict[str, str] = {}
-    return ConfigTree(_unwrap(root, "", origins), origins, str(path))
+    tree = _load_file(Path(path), (), "", problems) or ConfigTree({}, {}, str(path))
+    changes = [change for override in overrides if (change := _change(override, problems))]
+    return _apply(tree, changes, problems)
 
 
 def dump(tree: ConfigTree | Mapping[str, Any]) -> str:
-    """Returns the resolved config as YAML without parents; loading it again gives the same data."""
+    """The resolved config as YAML without parents; loading it again gives the same data."""
     return to_text(tree.data if isinstance(tree, ConfigTree) else dict(tree))
 
 
 def diff(a: ConfigTree | Mapping[str, Any], b: ConfigTree | Mapping[str, Any]) -> list[str]:
-    """Returns the dotted keys whose values differ or exist on one side only, in the order of ``a``, then ``b``."""
-    left, right = (_leaves(tree.data if isinstance(tree, ConfigTree) else tree) for tree in (a, b))
+    """The dotted keys whose values differ or exist on one side only, in the order of ``a``, then ``b``."""
+    nodes = (_nodes(tree.data if isinstance(tree, ConfigTree) else tree) for tree in (a, b))
+    # repr: True is not 1, 1 is not 1.0, nan is nan
+    left, right = ({p: repr(v) for p, v in n if not (v and isinstance(v, (Mapping, list)))} for n in nodes)
     return [key for key in left | right if left.get(key) != right.get(key)]
 
 
-def join(path: str, key: str | int) -> str:
-    """Returns the dotted path of ``key`` below ``path``."""
-    return f"{path}.{key}" if path else str(key)
-
-
-def _leaves(value: Any, path: str = "") -> dict[str, str]:
+def _nodes(value: Any, path: str = "") -> Iterator[tuple[str, Any]]:
+    """The dotted path and value of everything in a tree, parents first."""
+    yield path, value
     pairs = value.items() if isinstance(value, Mapping) else enumerate(value) if isinstance(value, list) else ()
-    found: dict[str, str] = {}
     for key, item in pairs:
-        found |= _leaves(item, join(path, key))
-    return found or {path: repr(value)}  # repr: True is not 1, 1 is not 1.0, nan is nan
+        yield from _nodes(item, join(path, key))
 
 
-def _unwrap(node: Node, path: str, origins: dict[str, str]) -> Any:
-    origins[path] = node.origin
-    if isinstance(node.value, dict):
-        return {key: _unwrap(child, join(path, key), origins) for key, child in node.value.items()}
-    if isinstance(node.value, list):
-        return [_unwrap(child, join(path, i), origins) for i, child in enumerate(node.value)]
-    return node.value
+def _pruned(data: dict[str, Any], origins: Mapping[str, str], file: str) -> ConfigTree:
+    """A tree without the origins of values that are gone."""
+    return ConfigTree(data, {path: origins[path] for path, _ in _nodes(data) if path in origins}, file)
 
 
-def _load_file(path: Path, chain: tuple[Path, ...], asked_by: str, problems: list[str]) -> Node | None:
-    """Returns the file merged onto its parents, or None if it or one of them cannot be used."""
+def _load_file(path: Path, chain: tuple[Path, ...], asked_by: str, problems: list[str]) -> ConfigTree | None:
+    """The file merged onto its parents, or None if it or one of them cannot be used."""
     here = f"{asked_by}: " if asked_by else ""
     if path.resolve() in [parent.resolve() for parent in chain]:
         names = " -> ".join(str(p) for p in (*chain, path))
         problems.append(f"{here}{BASE} goes in a circle: {names}; remove one of these links")
         return None
-    text = _read_text(path, here, problems)
-    node = parse(text, lambda line: f"{path}:{line}", problems) if text is not None else None
-    if node is None:
+    before, text = len(problems), _read_text(path, here, problems)
+    data, origins = parse(text or "", lambda line: f"{path}:{line}", problems)
+    if len(problems) > before:
         return None
-    if not isinstance(node.value, dict):
-        got = "is empty" if node.value is None else f"holds a {type(node.value).__name__}"
+    if not isinstance(data, dict):
+        got = "is empty" if data is None else f"holds {show(data)}"
         problems.append(f"{here}{path} {got}; a config is a mapping of keys to values")
         return None
-    if "_BASE_" in node.value:
-        problems.append(f"{node.value['_BASE_'].origin}: '_BASE_' is written '{BASE}' here")
-    merged: Node | None = None
-    for name in _base_names(node.value.pop(BASE, None), problems):
-        base = _load_file(Path(os.path.normpath(path.parent / name.value)), (*chain, path), name.origin, problems)
-        merged = base if merged is None or base is None else _merge(merged, base)
-    if merged is None or not node.value:  # a file with nothing but parents does not empty them
-        return merged or node
-    return _merge(merged, node)
+    if "_BASE_" in data:
+        problems.append(f"{origins['_BASE_']}: '_BASE_' is written '{BASE}' here")
+    merged: dict[str, Any] = {}
+    inherited: dict[str, str] = {}
+    names = data.pop(BASE, [])
+    for i, name in enumerate(names if isinstance(names, list) else [names]):
+        origin = origins.get(f"{BASE}.{i}", origins[BASE])
+        if not isinstance(name, str):
+            problems.append(f"{origin}: {BASE} is a path or a list of paths, got {show(name)}")
+        elif base := _load_file(Path(os.path.normpath(path.parent / name)), (*chain, path), origin, problems):
+            merged, inherited = _merge(merged, base.data), inherited | base.origins
+    return ConfigTree(_merge(merged, data) if data else merged, inherited | origins, str(path))
 
 
 def _read_text(path: Path, here: str, problems: list[str]) -> str | None:
@@ -161,72 +157,56 @@ def _read_text(path: Path, here: str, problems: list[str]) -> str | None:
     return None
 
 
-def _base_names(node: Node | None, problems: list[str]) -> list[Node]:
-    if node is None:
-        return []
-    names = node.value if isinstance(node.value, list) else [node]
-    for name in names:
-        if not isinstance(name.value, str):
-            problems.append(f"{name.origin}: {BASE} is a path or a list of paths, got {show(_unwrap(name, '', {}))}")
-    return [name for name in names if isinstance(name.value, str)]
-
-
-def _merge(parent: Node, child: Node) -> Node:
-    if not isinstance(parent.value, dict) or not isinstance(child.value, dict) or not child.value:
+def _merge(parent: Any, child: Any) -> Any:
+    """The child over the parent."""
+    if not isinstance(parent, dict) or not isinstance(child, dict) or not child:
         return child
-    merged = dict(parent.value)
-    origin = parent.origin if child.origin.startswith(FLAG) else child.origin  # one override does not own the mapping
-    old, new = parent.value.get("type"), child.value.get("type")
-    if old is not None and new is not None and old.value != new.value:
-        merged, origin = _set_by_hand(parent).value, new.origin
-    for key, value in child.value.items():
-        merged[key] = _merge(merged[key], value) if key in merged else value
-    return Node(merged, origin)
+    if "type" in parent and child.get("type", parent["type"]) != parent["type"]:
+        return child
+    return parent | {key: _merge(parent[key], value) if key in parent else value for key, value in child.items()}
 
 
-def _set_by_hand(node: Node) -> Node:
-    """Returns the part of a mapping that overrides set: ``-o x.depth=3 x.type=other`` must not lose the depth."""
-    kept = {}
-    for key, child in node.value.items():
-        inner = _set_by_hand(child) if isinstance(child.value, dict) else None
-        if child.origin.startswith(FLAG) or (inner is not None and inner.value):
-            kept[key] = inner or child
-    return Node(kept, node.origin)
-
-
-def _override(root: Node, text: str, problems: list[str]) -> Node:
-    origin = FLAG + text
-    name, equals, value_text = text.partition("=")
-    keys = [key.strip() for key in name.split(".")]
-    if not equals or not all(keys):
+def _change(override: str, problems: list[str]) -> tuple[str, Any, str] | None:
+    origin = f"-o {override}"
+    key, equals, text = override.partition("=")
+    if not equals or not all(part.strip() for part in key.split(".")):
         problems.append(f"{origin}: an override is written a.b.c=value, without empty parts")
-        return root
-    value = parse(value_text, lambda _: origin, problems)
-    if value is None:
-        return root
-    try:
-        return _set(root, keys, Node(value.value, origin), "")
-    except LookupError as error:
-        problems.append(f"{origin}: {error.args[0]}")
-        return root
+        return None
+    return key, parse(text, lambda _: origin, problems)[0], origin
 
 
-def _set(node: Node | None, keys: list[str], value: Node, path: str) -> Node:
-    """Returns ``node`` with ``value`` merged in at ``keys``; makes mappings on the way (checking names comes later)."""
+def _apply(tree: ConfigTree, changes: Sequence[tuple[str, Any, str]], problems: list[str]) -> ConfigTree:
+    """The tree after ``changes``: (dotted key, value, origin) each; raises with their problems and those so far."""
+    data, origins = tree.data, dict(tree.origins)
+    # Twice, so that x.depth=3 x.type=other does not lose the depth
+    for is_again, (dotted, value, origin) in itertools.product((False, True), changes):
+        keys = [key.strip() for key in dotted.split(".")]
+        try:
+            data = _set(data, keys, value, "")
+        except LookupError as error:
+            problems += [] if is_again else [f"{origin}: {error.args[0]}"]
+        for end in range(1, len(keys)):  # mappings that are made on the way
+            origins.setdefault(".".join(keys[:end]), origin)
+        if keys[-1] == "type":  # decides what the keys beside it mean
+            origins[".".join(keys[:-1])] = origin
+        origins |= {path: origin for path, _ in _nodes(value, ".".join(keys))}
+    if problems:
+        raise ConfigError(problems, tree.file)
+    return _pruned(data, origins, tree.file)
+
+
+def _set(node: Any, keys: list[str], value: Any, path: str) -> Any:
+    """``node`` with ``value`` merged in at ``keys``; makes mappings on the way (checking names comes later)."""
     if not keys:
-        return value if node is None else _merge(node, value)
-    if node is None or node.value is None:
-        node = Node({}, value.origin)
+        return _merge(node, value)
     head, rest = keys[0], keys[1:]
-    if isinstance(node.value, list):
-        items = list(node.value)
-        if not head.isdecimal() or int(head) >= len(items):
-            allowed = f"0 to {len(items) - 1}" if items else "none, it is empty"
+    if isinstance(node, list):
+        if not head.isdecimal() or int(head) >= len(node):
+            allowed = f"0 to {len(node) - 1}" if node else "none, it is empty"
             raise LookupError(f"{path} is a list; got index '{head}', allowed: {allowed}")
-        items[int(head)] = _set(items[int(head)], rest, value, join(path, head))
-        return Node(items, node.origin)
-    if not isinstance(node.value, dict):
-        raise LookupError(f"{path} is {show(node.value)}, not a mapping: there is no '{head}' to set in it")
-    if not rest:
-        return _merge(node, Node({head: value}, node.origin))
-    return Node({**node.value, head: _set(node.value.get(head), rest, value, join(path, head))}, node.origin)
+        index = int(head)
+        return [*node[:index], _set(node[index], rest, value, join(path, head)), *node[index + 1 :]]
+    node = {} if node is None else node
+    if not isinstance(node, dict):
+        raise LookupError(f"{path} is {show(node)}, not a mapping: there is no '{head}' to set in it")
+    return _merge(node, {head: _set(node.get(head), rest, value, join(path, head))})

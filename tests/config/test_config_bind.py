@@ -5,13 +5,12 @@ from __future__ import annotations
 import functools
 import textwrap
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import KW_ONLY, dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import pytest
 from annotated_types import Ge, Gt, Interval, MinLen
-from pydantic import AfterValidator
 
 from ppmtl.config import ConfigError, Part, bind, check, load_config
 
@@ -118,12 +117,6 @@ def test_a_fitting_value_is_taken(hint: Any, value: Any, expected: Any) -> None:
     assert type(got) is type(expected)
 
 
-def _even(value: int) -> int:
-    if value % 2:
-        raise ValueError("must be even")
-    return value
-
-
 REFUSED = [
     (int, "1", "p.k: got '1' (text); allowed: a whole number"),
     (int, True, "p.k: got true; allowed: a whole number"),
@@ -152,8 +145,9 @@ REFUSED = [
     (dict[Literal["a"], int], {"b": 1}, "p.k.b: got 'b' (text); allowed: 'a'"),
     (Annotated[tuple[int, ...], MinLen(1)], [],
      "p.k: got [] (list); allowed: a list, each a whole number of at least 1 items"),
-    (Annotated[int, AfterValidator(_even)], 3,
-     "p.k: got 3 (whole number); allowed: a whole number (Value error, must be even)"),
+    (Annotated[float, Gt(7.0)], 7, "p.k: got 7 (whole number); allowed: a number > 7"),  # typing takes Gt(7) for the same
+    (str | tuple[str, ...], ["a", 5], "p.k.1: got 5 (whole number); allowed: text"),
+    (Inner | None, {"low": 2}, "p.k: low 2.0 is above high 1.0"),
 ]  # fmt: skip
 
 
@@ -170,9 +164,9 @@ class Reader:
         self.root, self.split, self.limit, self.more = root, split, limit, more
 
 
-def bind_problems(target: Callable[..., Any], node: dict[str, Any], **more: Any) -> list[str]:
+def bind_problems(target: Callable[..., Any], node: dict[str, Any]) -> list[str]:
     problems: list[str] = []
-    assert bind(target, node, path="eval.det", problems=problems, **more) is None
+    assert bind(target, node, path="eval.det", problems=problems) is None
     return problems
 
 
@@ -185,20 +179,37 @@ def test_bind_returns_a_partial_that_waits_for_the_positional_arguments() -> Non
 
 
 def test_all_problems_of_one_mapping_are_reported_at_once() -> None:
-    origins = {"eval.det": "f.yml:3", "eval.det.root": "f.yml:4", "eval.det.limits": "-o eval.det.limits=1"}
-    assert bind_problems(Reader, {"root": "x", "limits": 1, "more": 1}, origins=origins) == [
-        "eval.det.root (f.yml:4): 'root' is supplied by the program and cannot be set; allowed: split, limit",
-        "eval.det.limits (-o eval.det.limits=1): unknown key 'limits'; did you mean 'limit'? allowed: split, limit",
-        "eval.det.more (f.yml:3): unknown key 'more'; allowed: split, limit",
-        "eval.det.split (f.yml:3): missing; needs 'train' or 'val'",
+    assert bind_problems(Reader, {"root": "x", "limits": 1, "more": 1}) == [
+        "eval.det.root: 'root' is supplied by the program and cannot be set; allowed: split, limit",
+        "eval.det.limits: unknown key 'limits'; did you mean 'limit'? allowed: split, limit",
+        "eval.det.more: unknown key 'more'; allowed: split, limit",
+        "eval.det.split: missing; needs 'train' or 'val'",
     ]
 
 
-def test_what_the_builder_supplies_need_not_and_may_not_be_set() -> None:
-    problems: list[str] = []
-    assert bind(Inner, {"low": 0.5}, path="i", problems=problems, supplied=("rate",)) is not None
-    (problem,) = bind_problems(Inner, {"rate": 1.0}, supplied=("rate",))
-    assert problem == "eval.det.rate: 'rate' is supplied by the program and cannot be set; allowed: betas, low, high"
+@dataclass
+class Meter:
+    names: list[str]
+    _: KW_ONLY
+    threshold: Annotated[float, Ge(0)] = 0.5
+
+
+@dataclass
+class RankMeter(Meter):
+    size: int
+    _: KW_ONLY
+    top: int
+
+
+def test_a_dataclass_with_keyword_only_fields_gets_the_others_from_the_program() -> None:
+    partial = bind(RankMeter, {"top": 3, "threshold": 0}, path="m", problems=[])
+    assert partial is not None
+    assert partial(["a"], 2) == RankMeter(["a"], 2, threshold=0.0, top=3)
+    assert bind_problems(RankMeter, {"names": [], "size": 1}) == [
+        "eval.det.names: 'names' is supplied by the program and cannot be set; allowed: threshold, top",
+        "eval.det.size: 'size' is supplied by the program and cannot be set; allowed: threshold, top",
+        "eval.det.top: missing; needs a whole number",
+    ]
 
 
 def test_a_class_without_parameters_allows_no_keys() -> None:
@@ -295,4 +306,50 @@ def test_problems_inside_parts_carry_the_whole_path(tmp_path: Path) -> None:
         f"allowed: {names}, or a dotted path my_package.module.Class",
         "heads.e.bias (x.yml:13): missing; needs true or false",
         "ops.1.size.1 (x.yml:17): got 'x' (text); allowed: a whole number",
+    ]  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Place:
+    part: Callable[..., Any]
+    answers: tuple[str, ...] = ()
+    weight: Annotated[float, Gt(0)] = 1.0
+
+    def __post_init__(self) -> None:
+        if len(self.answers) > 2:
+            raise ValueError("at most two answers")
+
+
+@dataclass(frozen=True)
+class Places:
+    heads: dict[str, Annotated[Place, Part("toyparts.heads")]]
+
+
+@pytest.mark.usefixtures("toyparts")
+def test_a_place_takes_its_own_settings_and_leaves_the_others_to_the_part(tmp_path: Path) -> None:
+    text = "heads:\n  seg: {type: upernet, answers: [a, b], channels: 3}\n  cls: {type: linear, bias: true}\n"
+    heads = check(Places, load_config(write(tmp_path, "x.yml", text))).heads
+    assert (heads["seg"].answers, heads["seg"].part.keywords) == (("a", "b"), {"channels": 3})
+    assert (heads["cls"].answers, heads["cls"].part.keywords) == ((), {"bias": True})
+
+
+@pytest.mark.usefixtures("toyparts")
+def test_problems_of_a_place_and_of_its_part_come_together(tmp_path: Path) -> None:
+    text = """\
+    heads:
+      a: {type: upernet, answer: [a], channels: 0, weight: 0}
+      b: {type: upernet, part: x}
+      c: {type: upernet, answers: [a, b, c]}
+      d: {type: linear}
+    """
+    with pytest.raises(ConfigError) as caught:
+        check(Places, load_config(write(tmp_path, "x.yml", text)))
+    keys = "allowed: channels, dropout, aux, answers, weight"
+    assert [problem.replace(f"{tmp_path}/", "") for problem in caught.value.problems] == [
+        f"heads.a.answer (x.yml:2): unknown key 'answer'; did you mean 'answers'? {keys}",
+        "heads.a.channels (x.yml:2): got 0 (whole number); allowed: a whole number >= 1",
+        "heads.a.weight (x.yml:2): got 0 (whole number); allowed: a number > 0",
+        f"heads.b.part (x.yml:3): unknown key 'part'; {keys}",
+        "heads.c (x.yml:4): at most two answers",
+        "heads.d.bias (x.yml:5): missing; needs true or false",
     ]  # fmt: skip
