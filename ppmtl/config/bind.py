@@ -62,15 +62,13 @@ class _Walk:
         self.problems.append((path, problem))
 
     def sentences(self) -> list[str]:
-        """Every problem with its path and who set it (the nearest known parent)."""
-        found = []
-        for path, problem in self.problems:
-            known = path
-            while known and known not in self.origins:
-                known = known.rpartition(".")[0]
-            origin = f" ({self.origins[known]})" if known in self.origins else ""
-            found.append(f"{path or 'top level'}{origin}: {problem}")
-        return found
+        """Every problem with its path and who set it."""
+        return [f"{path or 'top level'}{self.origin(path)}: {problem}" for path, problem in self.problems]
+
+    def origin(self, path: str) -> str:
+        while path and path not in self.origins:
+            path = path.rpartition(".")[0]  # what is missing was left out by who set its parent
+        return f" ({self.origins[path]})" if path in self.origins else ""
 
     def arguments(
         self, target: Callable[..., Any], node: Mapping[str, Any], path: str, elsewhere: Collection[str] = ()
@@ -83,16 +81,16 @@ class _Walk:
             name = getattr(target, "__qualname__", repr(target))
             return self.note(path, f"cannot read the parameters of {name}: {error}")  # type: ignore[no-any-return]
         settable = [name for name in _settable(target) if name not in elsewhere]
-        allowed = [*settable, *elsewhere]
-        arguments = {}
+        allowed, arguments = [*settable, *elsewhere], {}
         for key, value in node.items():
             if key in settable:
                 arguments[key] = self.convert(types.get(key, Any), value, join(path, key))
-            elif key in parameters and parameters[key].kind not in _VARIADIC:
-                keys = ", ".join(allowed) or "none"
-                self.note(join(path, key), f"'{key}' is supplied by the program and cannot be set; allowed: {keys}")
             else:
-                self.note(join(path, key), f"unknown key '{key}'{suggestion(key, allowed)}")
+                is_parameter = key in parameters and parameters[key].kind not in _VARIADIC
+                what = (
+                    f"'{key}' is supplied by the program and cannot be set" if is_parameter else f"unknown key '{key}'"
+                )
+                self.note(join(path, key), what + suggestion(key, allowed))
         for name in settable:
             if name not in node and parameters[name].default is inspect.Parameter.empty:
                 self.note(join(path, name), f"missing; needs {h.describe(types.get(name, Any))}")

@@ -15,7 +15,7 @@ import yaml
 from ppmtl.config.errors import join, show
 
 _TAG = "tag:yaml.org,2002:"
-_FLOAT = r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?|[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)"
+_FLOAT = r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*|(?=[eE])))([eE][-+]?[0-9]+)?|[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)"
 _SCALARS: dict[str, tuple[str, Callable[[str], Any]]] = {
     "null": (r"~|null|Null|NULL|", lambda _: None),
     "bool": (r"true|True|TRUE|false|False|FALSE", lambda text: text.lower() == "true"),
@@ -39,9 +39,8 @@ class _Dumper(yaml.SafeDumper):
         return True  # a saved config is read by people: repeat shared values instead of &id001
 
     def represent_mapping(self, tag: str, mapping: Any, flow_style: bool | None = None) -> yaml.MappingNode:  # noqa: ARG002
-        return super().represent_mapping(
-            tag, mapping, flow_style=False
-        )  # one key per line; lists of scalars stay short
+        # One key per line; lists of scalars stay short
+        return super().represent_mapping(tag, mapping, flow_style=False)
 
 
 for _name, (_pattern, _) in _SCALARS.items():
@@ -56,10 +55,7 @@ def to_text(data: Any) -> str:
 def parse(text: str, origin_of: Callable[[int], str], problems: list[str]) -> tuple[Any, dict[str, str]]:
     """The one document in ``text`` (None if it is empty) and {dotted path: origin}; counts only if there is no problem.
 
-    Args:
-        text: YAML.
-        origin_of: maps a line number, counted from 1, to the origin to remember and to blame.
-        problems: gets one line per mistake.
+    ``origin_of`` maps a line number, counted from 1, to the origin to remember; every mistake adds to ``problems``.
     """
     builder = _Builder(origin_of, problems)
     try:
@@ -94,12 +90,8 @@ class _Builder:
             value = self.mapping(node, path)
         elif isinstance(node, yaml.SequenceNode):
             value = [self.build(item, item.start_mark.line + 1, join(path, i)) for i, item in enumerate(node.value)]
-        elif node.style is None:  # neither in quotes nor a block
-            value = next((read for known, read in _SCALARS.values() if re.fullmatch(known, node.value)), str)(
-                node.value
-            )
         else:
-            value = node.value
+            value = _scalar(node)
         self.open.pop()
         return value
 
@@ -107,9 +99,10 @@ class _Builder:
         result: dict[str, Any] = {}
         for key_node, value_node in node.value:
             line = key_node.start_mark.line + 1
-            key = _Builder(self.origin_of, self.problems).build(key_node, line, "")
+            key = _scalar(key_node) if isinstance(key_node, yaml.ScalarNode) and not key_node.tag else key_node.value
             if not isinstance(key, str):
-                problem = f"a key must be text, got {show(key)}; put it in quotes"
+                got = "a list or mapping" if isinstance(key, list) else show(key)
+                problem = f"a key must be text, got {got}; put it in quotes"
             elif not key.strip() or "." in key:
                 problem = f"a key must not be empty or contain a dot, got '{key}'; write nested mappings instead"
             elif key == "<<" and key_node.style is None:
@@ -122,3 +115,11 @@ class _Builder:
                 continue
             self.problems.append(f"{self.origin_of(line)}: {problem}")
         return result
+
+
+def _scalar(node: yaml.ScalarNode) -> Any:
+    if node.style is None:  # neither in quotes nor a block
+        for pattern, read in _SCALARS.values():
+            if re.fullmatch(pattern, node.value):
+                return read(node.value)
+    return node.value

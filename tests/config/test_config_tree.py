@@ -35,36 +35,13 @@ def load_problems(folder: Path, text: str, *overrides: str) -> list[str]:
 # --- reading YAML -----------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    ("text", "value"),
-    [
-        ("1e-4", 1e-4),
-        ("1E5", 1e5),
-        ("-.5", -0.5),
-        ("3.", 3.0),
-        ("-.inf", -float("inf")),
-        ("12:30", "12:30"),
-        ("1:2:3.5", "1:2:3.5"),
-        ("010", 10),
-        ("0x1F", 31),
-        ("0o17", 15),
-        ("-7", -7),
-        ("1_000", "1_000"),
-        ("on", "on"),
-        ("off", "off"),
-        ("yes", "yes"),
-        ("No", "No"),
-        ("true", True),
-        ("False", False),
-        ("null", None),
-        ("~", None),
-        ("", None),
-        ("2024-01-31", "2024-01-31"),
-        ("'1e-4'", "1e-4"),
-        ("=", "="),
-        ("1e-4s", "1e-4s"),
-    ],
-)
+SCALARS = {
+    "1e-4": 1e-4, "1E5": 1e5, "-.5": -0.5, "3.": 3.0, "-.inf": -float("inf"), "010": 10, "0x1F": 31, "0o17": 15, "-7": -7,
+    "true": True, "False": False, "null": None, "~": None, "": None, "'1e-4'": "1e-4",
+} | {text: text for text in ("9" * 100, "12:30", "1:2:3.5", "1_000", "on", "off", "yes", "No", "2024-01-31", "=", "1e-4s")}  # fmt: skip
+
+
+@pytest.mark.parametrize(("text", "value"), SCALARS.items())
 def test_scalars_follow_yaml_1_2(tmp_path: Path, text: str, value: Any) -> None:
     got = load(tmp_path, f"a: {text}\n")["a"]
     assert got == value
@@ -97,7 +74,7 @@ def test_aliases_repeat_a_value(tmp_path: Path) -> None:
         ("a: *nobody\n", "x.yml:1, column 4: not valid YAML: found undefined alias"),
         ("a: &a [1, *a]\n", "x.yml:1: an alias (*name) refers to a mapping or list that it is part of"),
         ("1: a\n", "x.yml:1: a key must be text, got 1 (whole number); put it in quotes"),
-        ("? [a]\n: 1\n", "x.yml:1: a key must be text"),
+        ("&a {? *a : 1}\n", "x.yml:1: a key must be text, got a list or mapping"),
         ("a.b: 1\n", "x.yml:1: a key must not be empty or contain a dot, got 'a.b'; write nested mappings instead"),
         ("'': 1\n", "x.yml:1: a key must not be empty"),
         ("a: !Coco {b: 1}\n", "x.yml:1: YAML tag '!Coco' is not understood; name a class with 'type: NAME'"),
@@ -136,10 +113,11 @@ def test_a_folder_and_a_file_that_is_not_utf8_are_refused(tmp_path: Path) -> Non
 
 
 def test_parents_merge_in_order_and_the_file_itself_wins(tmp_path: Path) -> None:
-    write(tmp_path, "base/a.yml", "m: {x: a, y: a, z: a}\nl: [1, 2, 3]\n")
-    write(tmp_path, "base/b.yml", "m: {y: b, z: b}\n")
+    write(tmp_path, "base/root.yml", "r: 1\nl: [0]\n")  # both have it as their parent
+    write(tmp_path, "base/a.yml", "_base_: root.yml\nm: {x: a, y: a, z: a}\n")
+    write(tmp_path, "base/b.yml", "_base_: root.yml\nm: {y: b, z: b}\nl: [1, 2, 3]\n")
     data = load(tmp_path, "_base_: [base/a.yml, base/b.yml]\nm: {z: c}\nl: [4]\n")
-    assert data == {"m": {"x": "a", "y": "b", "z": "c"}, "l": [4]}
+    assert data == {"r": 1, "m": {"x": "a", "y": "b", "z": "c"}, "l": [4]}
 
 
 def test_a_parent_is_found_relative_to_the_file_that_names_it(tmp_path: Path) -> None:
@@ -162,13 +140,6 @@ def test_null_stays_null_and_an_empty_mapping_empties(tmp_path: Path) -> None:
     write(tmp_path, "a.yml", "clip: 1.0\nweights: {seg: 2}\nm: {x: 1}\n")
     data = load(tmp_path, "_base_: a.yml\nclip: null\nweights: {}\nm: {x: }\n")
     assert data == {"clip": None, "weights": {}, "m": {"x": None}}
-
-
-def test_two_parents_may_share_a_grandparent(tmp_path: Path) -> None:
-    write(tmp_path, "root.yml", "x: 1\n")
-    write(tmp_path, "a.yml", "_base_: root.yml\ny: 1\n")
-    write(tmp_path, "b.yml", "_base_: root.yml\nz: 1\n")
-    assert load(tmp_path, "_base_: [a.yml, b.yml]\n") == {"x": 1, "y": 1, "z": 1}
 
 
 def test_a_circle_of_parents_is_refused_with_the_chain(tmp_path: Path) -> None:
@@ -310,14 +281,9 @@ def test_a_dumped_tree_loads_again_to_the_same_values(tmp_path: Path) -> None:
     floats += [generator.uniform(-1, 1) * 10 ** generator.randint(-12, 12) for _ in range(50)]
     keyed = {text: {"v": text} for text in TRICKY if text not in ("", ".inf")}
     data = {"texts": TRICKY, "floats": floats, "keyed": keyed, "e": {}, "l": [], "n": [None, True, 3]}
-    again = load_config(write_raw(tmp_path / "x.yml", dump(data)))
+    again = load_config(write(tmp_path, "x.yml", dump(data)))
     assert repr(again.data) == repr(data)
     assert again.dump() == dump(again) == dump(data)
-
-
-def write_raw(path: Path, text: str) -> Path:
-    path.write_text(text, encoding="utf-8")
-    return path
 
 
 def test_a_dump_has_one_key_per_line_and_no_aliases() -> None:
