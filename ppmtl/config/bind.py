@@ -120,19 +120,17 @@ class _Walk:
 
     def one_of(self, choices: Collection[Any], value: Any, path: str) -> Any:
         """``attempt`` for a union: the first member that fits, else the problems of the only one of the same shape."""
-        outer, noted = self.problems, []
+        noted = []
         for choice in choices:
-            self.problems = []
-            result = self.attempt(choice, value, path)
-            if result is not _MISFIT and not self.problems:
-                break
-            noted += [self.problems] if self.problems else []
-            result = _MISFIT
-        self.problems = outer
-        if result is _MISFIT and len(noted) == 1:
-            self.problems += noted[0]
-            return None
-        return result
+            trial = _Walk(self.origins)
+            result = trial.attempt(choice, value, path)
+            if result is not _MISFIT and not trial.problems:
+                return result
+            noted += [trial.problems] if trial.problems else []
+        if len(noted) != 1:
+            return _MISFIT
+        self.problems += noted[0]
+        return None
 
     def plain(self, bare: Any, value: Any, path: str) -> Any:
         """``attempt`` for a hint that is no union, without its limits."""

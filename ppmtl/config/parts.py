@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 import importlib
 import importlib.util
 from collections.abc import Callable
@@ -17,15 +18,13 @@ from ppmtl.config.errors import ConfigError, plain, show, suggestion
 class Part:
     """Marks a parameter as an open part, to be named by ``type:`` in a config.
 
-    Used as ``Annotated[Callable[..., X], Part("ppmtl.models.necks")]``; the parameter then receives a functools.partial
-    of the chosen class with its checked keyword arguments. ``Annotated[S, Part(...)]`` with a dataclass S that has a field
-    ``part`` receives an S: keys that are fields of S are settings of the place (a head's ``answers``), the others go to
-    the part.
+    ``Annotated[Callable[..., X], Part("ppmtl.models.necks")]`` receives a functools.partial of the chosen class with its
+    checked keyword arguments. ``Annotated[S, Part(...)]`` with a dataclass S that has a field ``part`` receives an S: keys
+    that are fields of S are settings of the place (a head's ``answers``), the others go to the part.
 
     Attributes:
         package: where short names live. A folder: ``type: upernet`` is the one public class of ``<package>/upernet.py``
-            (with several: the one named like the file). A single module: ``type: random_crop`` (or ``RandomCrop``) is
-            the class of that name in it.
+            (with several: the one named like the file). A module: ``type: random_crop`` is its class of that name.
     """
 
     package: str
@@ -68,18 +67,19 @@ def _meanings(package: str) -> dict[str, tuple[str, list[str]]]:
     Read from the source and not imported: listing names then needs nothing but what is really used, such as Paddle.
     """
     spec = importlib.util.find_spec(package)
-    if spec is None or spec.origin is None:
+    if spec is None:
         raise ModuleNotFoundError(f"Part({package!r}) names no module", name=package)
     if spec.submodule_search_locations is None:
-        return {name: (package, [name]) for name in _class_names(Path(spec.origin))}
+        return {name: (package, [name]) for name in _class_names(Path(str(spec.origin)))}
     meant = {}
-    for file in Path(spec.origin).parent.glob("[!_]*.py"):
+    for file in (file for folder in spec.submodule_search_locations for file in Path(folder).glob("[!_]*.py")):
         names = _class_names(file)
         alike = [name for name in names if plain(name) == plain(file.stem)]
         meant[file.stem] = (f"{package}.{file.stem}", alike or names)
     return meant
 
 
+@functools.cache  # a config names many parts of the same few files
 def _class_names(file: Path) -> list[str]:
     """The public classes of a file, without Protocols."""
     try:

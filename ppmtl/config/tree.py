@@ -147,9 +147,8 @@ def _read_text(path: Path, here: str, problems: list[str]) -> str | None:
         return path.read_text(encoding="utf-8-sig")  # editors on Windows write a byte order mark
     except FileNotFoundError:
         guess = nearest(path.name, (p.name for p in path.parent.glob("*.y*ml")))
-        problems.append(
-            f"{here}{path} does not exist" + (f"; did you mean '{path.with_name(guess)}'?" if guess else "")
-        )
+        hint = f"; did you mean '{path.with_name(guess)}'?" if guess else ""
+        problems.append(f"{here}{path} does not exist{hint}")
     except UnicodeDecodeError as error:
         problems.append(f"{here}{path} is not UTF-8 text (byte {error.start}); save it as UTF-8")
     except OSError as error:

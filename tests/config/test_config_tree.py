@@ -38,7 +38,7 @@ def load_problems(folder: Path, text: str, *overrides: str) -> list[str]:
 SCALARS = {
     "1e-4": 1e-4, "1E5": 1e5, "-.5": -0.5, "3.": 3.0, "-.inf": -float("inf"), "010": 10, "0x1F": 31, "0o17": 15, "-7": -7,
     "true": True, "False": False, "null": None, "~": None, "": None, "'1e-4'": "1e-4",
-} | {text: text for text in ("9" * 100, "12:30", "1:2:3.5", "1_000", "on", "off", "yes", "No", "2024-01-31", "=", "1e-4s")}  # fmt: skip
+} | {text: text for text in ["12:30", "1:2:3.5", "1_000", "on", "off", "yes", "No", "2024-01-31", "=", "1e-4s"]}  # fmt: skip
 
 
 @pytest.mark.parametrize(("text", "value"), SCALARS.items())
@@ -46,6 +46,10 @@ def test_scalars_follow_yaml_1_2(tmp_path: Path, text: str, value: Any) -> None:
     got = load(tmp_path, f"a: {text}\n")["a"]
     assert got == value
     assert type(got) is type(value)
+
+
+def test_a_number_that_python_would_not_read_is_text(tmp_path: Path) -> None:
+    assert load(tmp_path, f"a: {'9' * 5000}\n") == {"a": "9" * 5000}
 
 
 def test_keys_that_yaml_1_1_takes_for_booleans_are_text(tmp_path: Path) -> None:
