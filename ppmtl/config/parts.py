@@ -31,11 +31,9 @@ class Part:
 
 
 def resolve_part(package: str, type_name: str) -> Callable[..., Any]:
-    """The class that ``type: <type_name>`` means where parts of ``package`` are expected.
+    """The class that ``type: <type_name>`` means where parts of ``package`` (see ``Part``) are expected.
 
-    Args:
-        package: as in ``Part``.
-        type_name: a short name, or a dotted path "my_package.module.Class" to a callable outside the project.
+    A name with a dot is the path "my_package.module.Class" of a class or function anywhere.
 
     Raises:
         ConfigError: if there is no such class (naming the nearest and all) or its module cannot be imported.
