@@ -1,9 +1,9 @@
 """Settings -> objects: the wires between tasks, heads, sources and evaluation sets, and one truth about a run."""
 
+import json
 from pathlib import Path
 
 import pytest
-import yaml
 
 from ppmtl import build
 from ppmtl.config import ConfigError
@@ -13,7 +13,7 @@ DEMO = str(ROOT / "configs" / "allinone_demo.yml")
 
 
 def write(tmp_path, **changes) -> str:
-    (tmp_path / "x.yml").write_text(yaml.safe_dump({"_base_": DEMO, **changes}))
+    (tmp_path / "x.yml").write_text(json.dumps({"_base_": DEMO, **changes}))  # JSON is YAML with quotes
     return str(tmp_path / "x.yml")
 
 
@@ -133,3 +133,12 @@ def test_missing_data_are_listed_before_anything_is_built(tmp_path):
     with pytest.raises(ConfigError, match=r"data: 2 of the paths") as caught:
         build.require_data(settings, training=True, evaluation=True)
     assert all(f"{tmp_path / name}\n" in str(caught.value) for name in ("i", "l"))
+
+
+def test_multipliers_name_parts_with_dots_in_quotes_and_survive_being_saved(tmp_path):
+    run = build.load(write(tmp_path, optimizer={"multipliers": {"heads.seg": 10, "backbone": 0.1}}))
+    (tmp_path / "saved.yml").write_text(run.tree.dump())
+    assert build.load(str(tmp_path / "saved.yml")).settings.optimizer.multipliers == {
+        "heads.seg": 10.0,
+        "backbone": 0.1,
+    }

@@ -40,7 +40,10 @@ class _Dumper(yaml.SafeDumper):
 
     def represent_mapping(self, tag: str, mapping: Any, flow_style: bool | None = None) -> yaml.MappingNode:  # noqa: ARG002
         # One key per line; lists of scalars stay short
-        return super().represent_mapping(tag, mapping, flow_style=False)
+        node = super().represent_mapping(tag, mapping, flow_style=False)
+        for key, _ in node.value:
+            key.style = '"' if "." in key.value else key.style
+        return node
 
 
 for _name, (_pattern, _) in _SCALARS.items():
@@ -103,8 +106,12 @@ class _Builder:
             if not isinstance(key, str):
                 got = "a list or mapping" if isinstance(key, list) else show(key)
                 problem = f"a key must be text, got {got}; put it in quotes"
-            elif not key.strip() or "." in key:
-                problem = f"a key must not be empty or contain a dot, got '{key}'; write nested mappings instead"
+            elif not key.strip():
+                problem = "a key must not be empty"
+            elif "." in key and key_node.style is None:
+                problem = (
+                    f"got the key '{key}'; write nested mappings, or put it in quotes where the dot is part of a name"
+                )
             elif key == "<<" and key_node.style is None:
                 problem = "'<<' is not part of YAML 1.2; repeat the keys, or put them in a file for _base_"
             elif key in result:

@@ -42,8 +42,8 @@ def load_initial(
     """
     own, warnings = model.state_dict(), []
     fitting = {name: array for name, array in arrays.items() if not name.startswith(_HEADS)}
-    for task in model.heads:
-        prefix = f"{_HEADS}{task}."
+    for task, head in model.head_of.items():
+        prefix = f"{_HEADS}{head}."
         mine = {name: value for name, value in own.items() if name.startswith(prefix)}
         loaded = {
             n: arrays[n] for n, value in mine.items() if n in arrays and list(arrays[n].shape) == list(value.shape)
@@ -64,10 +64,10 @@ def load_initial(
         if loaded and old is not None:
             warnings += _class_warnings(task, old, classes[task].names)
     checkpoint.load_weights(model, fitting, where)
-    tasks_of_file = dict.fromkeys(name.split(".")[1] for name in arrays if name.startswith(_HEADS))
-    left_out = [task for task in tasks_of_file if task not in model.heads]
+    heads_of_file = dict.fromkeys(name.split(".")[1] for name in arrays if name.startswith(_HEADS))
+    left_out = [head for head in heads_of_file if head not in model.heads]
     if left_out:
-        warnings.append(f"the heads of {', '.join(left_out)} are not of this run and left out")
+        warnings.append(f"the heads {', '.join(left_out)} are not of this run and left out")
     for text in warnings:
         announce("weights %s: %s", where, text)
 
@@ -97,7 +97,7 @@ def _class_warnings(task: str, old: Sequence[str], new: Sequence[str]) -> list[s
     return [
         f"head '{task}' was trained for other classes at {len(renamed)} of {len(new)} places ({_some(renamed)}): its "
         "weights answer the old ones until they have learned. If the classes only stand in another order, give "
-        f"classes.{task}.names in the file's order"
+        f"tasks.{task}.classes.names in the file's order"
     ]
 
 

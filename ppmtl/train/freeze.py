@@ -46,11 +46,11 @@ def freeze(model: nn.Layer, prefixes: Sequence[str]) -> int:
 
 def _warn_of_idle_heads(model: nn.Layer, trained: set[str]) -> None:
     """Warns about what a frozen head's loss still does, because either answer surprises somebody."""
-    for task in model.heads:
-        if any(inside(name, f"heads.{task}") for name in trained):
+    for task, head in model.head_of.items():
+        if any(inside(name, f"heads.{head}") for name in trained):
             continue
         if any(inside(name, "backbone") for name in trained):
-            others = ",".join(name for name in model.heads if name != task)
+            others = ",".join(name for name in model.head_of if name != task)
             effect = f"its loss still trains the backbone; leave the task out with --tasks {others} if it must not"
         else:
             effect = (

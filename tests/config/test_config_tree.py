@@ -79,7 +79,10 @@ def test_aliases_repeat_a_value(tmp_path: Path) -> None:
         ("a: &a [1, *a]\n", "x.yml:1: an alias (*name) refers to a mapping or list that it is part of"),
         ("1: a\n", "x.yml:1: a key must be text, got 1 (whole number); put it in quotes"),
         ("&a {? *a : 1}\n", "x.yml:1: a key must be text, got a list or mapping"),
-        ("a.b: 1\n", "x.yml:1: a key must not be empty or contain a dot, got 'a.b'; write nested mappings instead"),
+        (
+            "a.b: 1\n",
+            "x.yml:1: got the key 'a.b'; write nested mappings, or put it in quotes where the dot is part of a name",
+        ),
         ("'': 1\n", "x.yml:1: a key must not be empty"),
         ("a: !Coco {b: 1}\n", "x.yml:1: YAML tag '!Coco' is not understood; name a class with 'type: NAME'"),
         ("a: !!python/object/apply:os.getcwd []\n", "x.yml:1: YAML tag '!!python/object/apply:os.getcwd' is not"),
