@@ -19,7 +19,7 @@ class StepLosses:
 
     Attributes:
         of_tasks: {task: its weighted loss, summed over the batches of the step}; filled by :meth:`to_host`.
-        numbers: {"loss_<task>": sum of the terms, "<task>.<term>": value} of every batch, for the log; likewise.
+        numbers: {"<task>.<term>": value, "loss_<task>": weighted sum of the terms} of every batch, for the log; likewise.
     """
 
     def __init__(self, weights: Mapping[str, float]) -> None:
@@ -53,8 +53,12 @@ class StepLosses:
         Raises:
             FloatingPointError: naming task, term, files and the 0-based ``step`` (+ 1) of a term that is not finite.
         """
-        flat = [value.detach() for terms, _, _ in self._batches for of in terms.values() for value in of.values()]
-        flat += [loss for weighted in self._weighted for loss in weighted.values()]
+        flat = [
+            value.detach()
+            for (terms, _, _), weighted in zip(self._batches, self._weighted, strict=True)
+            for task, of_task in terms.items()
+            for value in (*of_task.values(), weighted[task])
+        ]
         values = iter(paddle.stack([value.reshape([]) for value in flat]).astype("float32").numpy().tolist())
         for terms, source, number in self._batches:
             numbers: dict[str, float] = {}
@@ -68,10 +72,8 @@ class StepLosses:
                             "optimizer.clip_norm, and look at these files; the last checkpoint is untouched"
                         )
                 numbers |= found
-                numbers[f"loss_{task}"] = sum(found.values())
+                numbers[f"loss_{task}"] = next(values)
+                self.of_tasks[task] += numbers[f"loss_{task}"]
             self.numbers.append(numbers)
-        for weighted in self._weighted:
-            for task in weighted:
-                self.of_tasks[task] += next(values)
         self._batches.clear()
         self._weighted.clear()
