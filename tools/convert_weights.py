@@ -3,13 +3,13 @@
     python tools/convert_weights.py convnext_large_22k_1k_384.pth convnext_large.safetensors
     python tools/convert_weights.py https://.../ConvNeXt_large_384_pretrained.pdparams convnext_large.safetensors
     python tools/convert_weights.py output/allinone_demo/best_model model.pdparams            for paddle.load
-    python tools/convert_weights.py output/allinone_demo/best_model backbone.pdparams --trunk
+    python tools/convert_weights.py output/allinone_demo/best_model backbone.pdparams --backbone
 
 IN is a .pth (facebook, timm), .pdparams (PaddleClas) or .safetensors (timm, Hugging Face) file, a checkpoint folder of
 this project, or a URL. Tensors go through one by one; neither torch nor Paddle is needed, and nothing in IN is executed.
 
-OUT.safetensors and --trunk take the ConvNeXt trunk alone, under the names of facebook, PaddleClas and PaddleDetection; heads
-are dropped. Training reads all of IN's formats directly (model.backbone.pretrained); a converted file is smaller and
+OUT.safetensors and --backbone take the ConvNeXt alone, under the names of facebook, PaddleClas and PaddleDetection;
+heads are dropped. Training reads all of IN's formats directly (model.backbone.pretrained); a converted file is smaller and
 quicker to read. OUT.pdparams takes every tensor of a checkpoint as it is, under the names of model.state_dict(). There is
 no .pdopt: Paddle keeps moments under names that it makes up anew in every program, so that they would fit nothing. To go on
 training, resume from the checkpoint folder.
@@ -30,19 +30,20 @@ def main(argv: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("source", metavar="IN", help="file, checkpoint folder or URL (url#sha256=... to check it)")
     parser.add_argument("target", metavar="OUT", type=Path, help="the .safetensors or .pdparams file to write")
-    parser.add_argument("--trunk", action="store_true", help="with OUT.pdparams: the ConvNeXt trunk alone")
+    parser.add_argument("--backbone", "--trunk", action="store_true", help="with OUT.pdparams: the ConvNeXt alone")
     arguments = parser.parse_args(argv)
 
+    from ppmtl.models.backbones._convnext_weights import WEIGHT_NAMES
     from ppmtl.train import storage
     from ppmtl.weights.convert import convert, export_all
 
     folder = Path(arguments.source)
     if (folder / storage.STATE).is_file() and (wrong := storage.problems(folder)):
         raise ValueError(f"{folder} is damaged: {'; '.join(wrong)}; use another checkpoint")
-    if arguments.target.suffix == ".pdparams" and not arguments.trunk:
+    if arguments.target.suffix == ".pdparams" and not arguments.backbone:
         print(f"{export_all(arguments.source, arguments.target)} tensors, as they are")
     else:
-        print(convert(arguments.source, arguments.target).text())
+        print(convert(arguments.source, arguments.target, WEIGHT_NAMES).text())
     print(f"wrote {arguments.target} ({arguments.target.stat().st_size / 2**20:.1f} MiB)")
     return 0
 

@@ -1,46 +1,37 @@
-"""Writes a pretrained trunk, or a whole checkpoint of this project, for other programs, tensor by tensor."""
+"""Writes a pretrained backbone, or a whole checkpoint of this project, for other programs, tensor by tensor."""
 
 from __future__ import annotations
 
 import json
-import math
-import os
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+import pickle
+from collections.abc import Mapping
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any
 
-from ppmtl.weights.files import open_weights
-from ppmtl.weights.pdparams import write_pdparams
-from ppmtl.weights.pretrained import Match, Report, local_file, match
+import numpy as np
+
+from ppmtl.files import atomic_write
+from ppmtl.weights.files import StoredTensor, open_weights
+from ppmtl.weights.names import WeightNames
+from ppmtl.weights.pretrained import Report, local_file, match
 
 
-def convert(path_or_url: str, target: Path) -> Report:
-    """Writes the ConvNeXt trunk of a file to ``target`` and returns the report.
-
-    Names are facebook's and PaddleClas's, linear weights (in, out), numbers float32. ``target`` is at any moment the
-    old file, absent, or the whole new one.
+def convert(path_or_url: str, target: Path, names: WeightNames) -> Report:
+    """Writes the backbone in a file to ``target``, under our names, as float32, linear weights (in, out).
 
     Raises:
         ValueError: if ``target`` is no .safetensors or .pdparams name or the source itself, or the source holds no
-            whole trunk.
+            complete backbone of the kind that ``names`` describe.
     """
-    _require_ending(target, ".safetensors", ".pdparams")
-    source = local_file(path_or_url)
+    source = _source(path_or_url, target, ".safetensors", ".pdparams")
     with open_weights(source) as file:
-        report, matches = match(file, None, path_or_url)
+        report, tensors = match(file, names, None, path_or_url)
         report.require_complete()
-        metadata = {
-            "format": "pd",
-            "source": source.name,
-            "source_sha256": report.sha256,
-            "source_names": report.naming,
-        }
-        with _replacing(target, source) as out:
-            if target.suffix == ".pdparams":
-                write_pdparams(out, ((found.name, found.read()) for found in matches))
-            else:
-                _write(out, matches, metadata)
+        if target.suffix == ".pdparams":
+            _write_pdparams(target, tensors)
+        else:
+            origin = {"source": source.name, "source_sha256": report.sha256, "source_names": report.naming}
+            _write_safetensors(target, tensors, {"format": "pd", **origin})
     return report
 
 
@@ -48,51 +39,62 @@ def export_all(path_or_url: str, target: Path) -> int:
     """Writes every tensor of a checkpoint, as it is and under its name, for ``paddle.load``; returns how many.
 
     Raises:
-        ValueError: if ``target`` is no .pdparams name, or the source's linear weights lie as in torch.
+        ValueError: if ``target`` is no .pdparams name, or the source has no tensor, or linear weights as in torch.
     """
-    _require_ending(target, ".pdparams")
-    source = local_file(path_or_url)
+    source = _source(path_or_url, target, ".pdparams")
     with open_weights(source) as file:
+        if not file.tensors:
+            raise ValueError(f"{source}: holds no tensor, so there is nothing to write; give another file")
         if file.layout == "torch":
             raise ValueError(
                 f"{source}: its linear weights lie as in torch, (out, in), and its names are another toolkit's; "
-                "--trunk translates a ConvNeXt"
+                "--backbone translates a ConvNeXt"
             )
-        with _replacing(target, source) as out:
-            write_pdparams(out, ((name, tensor.raw()) for name, tensor in file.tensors.items()))
+        _write_pdparams(target, file.tensors)
         return len(file.tensors)
 
 
-def _require_ending(target: Path, *endings: str) -> None:
+def _source(path_or_url: str, target: Path, *endings: str) -> Path:
     if target.suffix not in endings:
         raise ValueError(f"{target}: the output is a {' or '.join(endings)} file; give it that ending")
-
-
-@contextmanager
-def _replacing(target: Path, source: Path) -> Iterator[BinaryIO]:
-    """Yields a file that takes the place of ``target`` when the block ends well; otherwise nothing changes."""
+    source = local_file(path_or_url)
     if target.resolve() == source.resolve():
         raise ValueError(f"{target}: is also the input; write to another name")
-    fresh = target.with_name(f".{target.name}.new")
-    try:
-        with fresh.open("wb") as out:
-            yield out
-            out.flush()
-            os.fsync(out.fileno())
-        os.replace(fresh, target)
-    finally:
-        fresh.unlink(missing_ok=True)
+    return source
 
 
-def _write(out: BinaryIO, matches: Sequence[Match], metadata: dict[str, str]) -> None:
-    """Writes the safetensors format: header length (u64), JSON header padded to 8 bytes, tensors without gaps."""
+def _write_safetensors(target: Path, tensors: Mapping[str, StoredTensor], metadata: Mapping[str, str]) -> None:
+    """Writes float32 tensors: header length (u64), JSON header padded to 8 bytes, numbers without gaps.
+
+    Not with safetensors' own writer: it needs all tensors in memory, and only its user may read the file that it makes.
+    """
     header: dict[str, object] = {"__metadata__": metadata}
     end = 0
-    for found in matches:
-        start, end = end, end + 4 * math.prod(found.shape)
-        header[found.name] = {"dtype": "F32", "shape": list(found.shape), "data_offsets": [start, end]}
+    for name, tensor in tensors.items():
+        start, end = end, end + tensor.nbytes
+        header[name] = {"dtype": "F32", "shape": tensor.shape, "data_offsets": [start, end]}
     text = json.dumps(header).encode()
     text += b" " * (-len(text) % 8)
-    out.write(len(text).to_bytes(8, "little") + text)
-    for found in matches:
-        out.write(found.read().astype("<f4", copy=False).data)
+    with atomic_write(target) as fresh, fresh.open("wb") as out:
+        out.write(len(text).to_bytes(8, "little") + text)
+        for tensor in tensors.values():
+            out.write(tensor.raw().astype("<f4", copy=False).data)
+
+
+def _write_pdparams(target: Path, tensors: Mapping[str, StoredTensor]) -> None:
+    """Writes what ``paddle.load`` reads: a pickle of {name: array}."""
+    with atomic_write(target) as fresh, fresh.open("wb") as out:
+        pickler = _Pickler(out, protocol=4)
+        pickler.fast = True  # without the memo, which would keep every array in memory to the end
+        pickler.dump(dict(tensors))
+
+
+class _Pickler(pickle.Pickler):
+    def reducer_override(self, value: Any) -> Any:
+        """Pickles a tensor of a file as a numpy array, which is read only now."""
+        if not isinstance(value, StoredTensor):
+            return NotImplemented
+        array = value.raw()
+        dtype = array.dtype.newbyteorder("<")
+        # By the constructor: numpy 2's own way names a module that numpy before 1.26 does not know
+        return np.ndarray, (array.shape, dtype, array.astype(dtype, copy=False).tobytes())

@@ -1,24 +1,28 @@
-"""Weight files of other toolkits as {name: array}, read tensor by tensor, without torch and without running anything.
+"""Weight files of other toolkits as {name: tensor}, without torch, without Paddle and without running anything.
 
 Read: ``.pth`` (torch's zip format, the default since torch 1.6), ``.pdparams`` (Paddle's pickle), ``.safetensors``.
 The format is recognised by the file's first bytes, not by its name: ``paddle.save(x, "a.safetensors")`` writes a
-pickle. Only ``.pdparams`` has to be in memory as a whole, once: its tensors lie inside the pickle.
+pickle. Tensors are read one by one; only ``.pdparams`` has to be in memory as a whole: its tensors lie inside the pickle.
 """
 
 from __future__ import annotations
 
+import io
 import json
 import math
 import zipfile
+import zlib
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, Any, Literal
+from typing import IO, Literal
 
 import numpy as np
+from safetensors import SafetensorError, safe_open
 
-from ppmtl.weights.safe_pickle import NumpyArray, TorchTensor, load_pickle
+from ppmtl.weights.names import Shape
+from ppmtl.weights.safe_pickle import Window, load_pickle
 
 Layout = Literal["torch", "paddle"]  # of linear weights: torch stores (out, in), Paddle (in, out)
 
@@ -27,12 +31,10 @@ _SAFETENSORS_DTYPES = {
     "F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16",
     "I64": "int64", "I32": "int32", "I16": "int16", "I8": "int8", "U8": "uint8", "BOOL": "bool",
 }  # fmt: skip
-_NUMPY_CODES = {
-    "float64": "f8", "float32": "f4", "float16": "f2", "bfloat16": "u2",
-    "int64": "i8", "int32": "i4", "int16": "i2", "int8": "i1", "uint8": "u1", "bool": "b1",
-}  # fmt: skip
-_NAME_TABLE = "StructuredToParameterName@@"
-_MAX_HEADER = 100 << 20  # bytes; safetensors' own limit
+_DTYPES = {name: np.dtype("uint16" if name == "bfloat16" else name) for name in _SAFETENSORS_DTYPES.values()}
+_LAYOUTS: dict[str, Layout] = {"pt": "torch", "pd": "paddle", "paddle": "paddle"}
+# A member that is missing; an unknown compression, or encryption; damage
+_ZIP_ERRORS = (KeyError, RuntimeError, zipfile.BadZipFile, zlib.error, EOFError)
 
 
 @dataclass(frozen=True)
@@ -45,19 +47,20 @@ class StoredTensor:
         raw: returns it with its own type, a bfloat16 as uint16 (numpy has none); each call reads the file again.
     """
 
-    shape: tuple[int, ...]
+    shape: Shape
     dtype: str
     raw: Callable[[], np.ndarray]
 
     def read(self) -> np.ndarray:
-        """Returns it as a float32 array."""
-        return _to_float32(self.raw(), self.dtype)
+        """The numbers as float32."""
+        if self.dtype == "bfloat16":  # the upper half of a float32
+            return (self.raw().astype(np.uint32) << 16).view(np.float32)
+        return self.raw().astype(np.float32, copy=False)
 
     @property
     def nbytes(self) -> int:
-        """Returns its size in bytes; 0 for a type that is not read."""
-        code = _NUMPY_CODES.get(self.dtype)
-        return math.prod(self.shape) * np.dtype(code).itemsize if code else 0
+        """Its size in bytes; 0 for a type that is not read."""
+        return math.prod(self.shape) * _DTYPES[self.dtype].itemsize if self.dtype in _DTYPES else 0
 
 
 @dataclass(frozen=True)
@@ -88,17 +91,15 @@ def open_weights(path: Path) -> Iterator[WeightFile]:
         file.seek(0)
         if start.startswith(b"PK\x03\x04"):
             yield _open_torch(file, path)
+        elif start[8:9] == b"{":  # before pickles: the length in front of it may begin with any byte
+            yield _open_safetensors(file, path)
         elif start.startswith(_LEGACY_TORCH):
             raise ValueError(
                 f"{path}: written in torch's format from before 1.6, which is not read. Save it again with a newer "
                 "torch: torch.save(torch.load('old.pth', map_location='cpu', weights_only=True), 'new.pth')"
             )
         elif start[:1] == b"\x80":
-            tree = load_pickle(file, path)
-            tensors = {name: _from_numpy(leaf, path) for name, leaf in _flat(tree, NumpyArray)}
-            yield WeightFile(path, tensors, "paddle", _said(tree))
-        elif start[8:9] == b"{":
-            yield _open_safetensors(file, path)
+            yield _open_paddle(file, path)
         else:
             raise ValueError(f"{path}: {_what_else(start)}; read are .pth (torch zip), .pdparams and .safetensors")
 
@@ -112,130 +113,84 @@ def _what_else(start: bytes) -> str:
     return f"not a weights file that is known here (it starts with {start[:8]!r})"
 
 
-def _flat(value: Any, leaf_type: type | tuple[type, ...]) -> Iterator[tuple[str, Any]]:
-    """Yields (dotted name, tensor) of nested dicts; anything else in them (epoch, arguments) is passed over."""
-    seen: set[int] = set()  # a crafted file may nest a dict in itself, or one dict ten times in each of ten others
-
-    def walk(node: Any, prefix: str) -> Iterator[tuple[str, Any]]:
-        if isinstance(node, tuple) and len(node) == 2 and isinstance(node[1], leaf_type):
-            node = node[1]  # Paddle's (name, array)
-        if isinstance(node, leaf_type):
-            yield prefix[:-1], node
-        elif isinstance(node, dict) and id(node) not in seen and prefix.count(".") < 50:
-            seen.add(id(node))
-            for key, item in node.items():
-                yield from walk(item, f"{prefix}{key}.")
-
-    return walk(value, "")
-
-
-def _said(tree: Any) -> dict[str, str]:
-    """Returns the words and numbers of nested dicts, but for Paddle's table of generated names."""
-    leaves = _flat(tree, (str, int, float))
-    return {name: str(leaf) for name, leaf in leaves if name and not name.startswith(_NAME_TABLE)}
-
-
-def _to_float32(raw: np.ndarray, dtype: str) -> np.ndarray:
-    """Returns numbers as float32; ``raw`` of a bfloat16 is uint16, the upper half of a float32."""
-    if dtype == "bfloat16":
-        return (raw.astype(np.uint32) << 16).view(np.float32)
-    return raw.astype(np.float32, copy=False)
-
-
-def _numpy_dtype(dtype: str, order: Literal["<", ">"] = "<") -> np.dtype[Any]:
-    return np.dtype(order + _NUMPY_CODES[dtype])
-
-
 def _open_torch(file: IO[bytes], path: Path) -> WeightFile:
     try:
         archive = zipfile.ZipFile(file)
-    except (zipfile.BadZipFile, NotImplementedError) as error:
-        raise ValueError(f"{path}: the zip archive is not whole ({error}); get the file again") from error
-    pickles = [name for name in archive.namelist() if name.split("/")[1:] == ["data.pkl"]]
-    if len(pickles) != 1:
-        raise ValueError(f"{path}: a zip archive, but not torch's: it has {len(pickles)} data.pkl instead of one")
-    root = pickles[0].split("/")[0]
-    order: Literal["<", ">"] = "<"
-    if f"{root}/byteorder" in archive.namelist() and archive.read(f"{root}/byteorder") == b"big":
-        order = ">"
-    with archive.open(pickles[0]) as member:
-        tree = load_pickle(member, path)
-    leaves = list(_flat(tree, TorchTensor))
+        pickles = [name for name in archive.namelist() if name.split("/")[1:] == ["data.pkl"]]
+        if len(pickles) != 1:
+            raise ValueError(f"{path}: a zip archive, but not torch's: it has {len(pickles)} data.pkl instead of one")
+        root = pickles[0].removesuffix("data.pkl")
+        big = f"{root}byteorder" in archive.namelist() and archive.read(f"{root}byteorder") == b"big"
+        with archive.open(pickles[0]) as member:
+            windows, words = load_pickle(member, path)
+    except _ZIP_ERRORS as error:
+        raise ValueError(f"{path}: a damaged zip archive ({error}); get the file again") from error
 
-    def stored(name: str, tensor: TorchTensor) -> StoredTensor:
-        def read() -> np.ndarray:
-            return _read_torch(archive, f"{root}/data/{tensor.storage.key}", tensor, order, f"{path}: {name}")
+    def storage(key: str) -> IO[bytes]:
+        return archive.open(f"{root}data/{key}")
 
-        return StoredTensor(tensor.shape, tensor.storage.dtype, read)
-
-    return WeightFile(path, {name: stored(name, tensor) for name, tensor in leaves}, "torch", _said(tree))
+    return WeightFile(path, _from_windows(windows, path, storage, ">" if big else "<"), "torch", words)
 
 
-def _read_torch(
-    archive: zipfile.ZipFile, member: str, tensor: TorchTensor, order: Literal["<", ">"], where: str
-) -> np.ndarray:
-    """Returns a window of a storage, reading no more of it than the window spans."""
-    dtype = _numpy_dtype(tensor.storage.dtype, order)
-    if 0 in tensor.shape:
-        return np.zeros(tensor.shape, dtype)
-    span = 1 + sum((n - 1) * stride for n, stride in zip(tensor.shape, tensor.strides, strict=True))
-    try:
-        with archive.open(member) as file:
-            file.seek(tensor.offset * dtype.itemsize)
-            raw = file.read(span * dtype.itemsize)
-    except (KeyError, zipfile.BadZipFile) as error:
-        raise ValueError(f"{where}: its storage is missing or damaged ({error}); get the file again") from error
-    if len(raw) != span * dtype.itemsize:
-        raise ValueError(f"{where}: its storage ends too early; get the file again")
-    strides = [stride * dtype.itemsize for stride in tensor.strides]
-    return np.lib.stride_tricks.as_strided(np.frombuffer(raw, dtype), tensor.shape, strides, writeable=False)
+def _open_paddle(file: IO[bytes], path: Path) -> WeightFile:
+    def storage(key: str) -> IO[bytes]:
+        raise KeyError(f"only torch's zip has storages, not {key}")
+
+    windows, words = load_pickle(file, path)
+    return WeightFile(path, _from_windows(windows, path, storage, "<"), "paddle", words)
 
 
-def _from_numpy(array: NumpyArray, path: Path) -> StoredTensor:
-    def read() -> np.ndarray:
-        dtype = _numpy_dtype(array.dtype)
-        if len(array.data) != math.prod(array.shape) * dtype.itemsize:
-            raise ValueError(f"{path}: an array of shape {array.shape} has {len(array.data)} bytes; get the file again")
-        order: Literal["F", "C"] = "F" if array.fortran_order else "C"
-        return np.frombuffer(array.data, dtype).reshape(array.shape, order=order)
+def _from_windows(
+    windows: Mapping[str, Window], path: Path, storage: Callable[[str], IO[bytes]], order: Literal["<", ">"]
+) -> dict[str, StoredTensor]:
+    """The tensors of a pickle; ``storage`` opens the storages outside it, whose bytes have the given order."""
 
-    return StoredTensor(array.shape, array.dtype, read)
+    def stored(name: str, window: Window) -> StoredTensor:
+        def raw() -> np.ndarray:
+            inside = window.storage if isinstance(window.storage, bytes) else None
+            dtype = _DTYPES[window.dtype].newbyteorder(order if inside is None else "<")
+            if 0 in window.shape:
+                return np.zeros(window.shape, dtype)
+            span = 1 + sum((n - 1) * stride for n, stride in zip(window.shape, window.strides, strict=True))
+            try:
+                with storage(str(window.storage)) if inside is None else io.BytesIO(inside) as file:
+                    file.seek(window.offset * dtype.itemsize)
+                    data = file.read(span * dtype.itemsize)
+            except _ZIP_ERRORS as error:
+                message = f"{path}: {name}: its storage is missing or damaged ({error}); get the file again"
+                raise ValueError(message) from error
+            if len(data) != span * dtype.itemsize:
+                raise ValueError(f"{path}: {name}: its storage ends too early; get the file again")
+            strides = [stride * dtype.itemsize for stride in window.strides]
+            return np.lib.stride_tricks.as_strided(np.frombuffer(data, dtype), window.shape, strides, writeable=False)
+
+        return StoredTensor(window.shape, window.dtype, raw)
+
+    return {name: stored(name, window) for name, window in windows.items()}
 
 
 def _open_safetensors(file: IO[bytes], path: Path) -> WeightFile:
-    # Not safetensors.safe_open: its numpy flavour cannot read bfloat16 (TypeError in 0.8.0)
-    length = int.from_bytes(file.read(8), "little")
     try:
-        header = dict(json.loads(file.read(min(length, _MAX_HEADER))))
-        metadata = {str(k): str(v) for k, v in header.pop("__metadata__", {}).items()}
-        entries = {
-            str(name): (
-                _SAFETENSORS_DTYPES.get(e["dtype"], e["dtype"]),
-                tuple(e["shape"]),
-                *map(int, e["data_offsets"]),
-            )
-            for name, e in header.items()
-        }
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise ValueError(f"{path}: its safetensors header is damaged; get the file again") from error
-    size = path.stat().st_size - 8 - length
+        with safe_open(path, "np") as checked:  # compares the header with the file
+            metadata = checked.metadata() or {}
+    except SafetensorError as error:
+        raise ValueError(f"{path}: a damaged safetensors file ({error}); get the file again") from error
+    # The tensors are read here: safe_open's numpy flavour knows no bfloat16 (TypeError in 0.8.0)
+    start = 8 + int.from_bytes(file.read(8), "little")
+    header = json.loads(file.read(start - 8))
+    header.pop("__metadata__", None)
+
+    def stored(name: str, dtype: str, shape: Shape, begin: int, end: int) -> StoredTensor:
+        def raw() -> np.ndarray:
+            if dtype not in _DTYPES:
+                raise ValueError(f"{path}: {name} has the type {dtype}, which is not read")
+            file.seek(start + begin)
+            return np.frombuffer(file.read(end - begin), _DTYPES[dtype].newbyteorder("<")).reshape(shape)
+
+        return StoredTensor(shape, dtype, raw)
+
     tensors = {}
-    for name, (dtype, shape, start, end) in entries.items():
-        known = dtype in _SAFETENSORS_DTYPES.values()
-        whole = 0 <= start <= end <= size and all(type(n) is int and n >= 0 for n in shape)
-        if not whole or (known and end - start != math.prod(shape) * _numpy_dtype(dtype).itemsize):
-            raise ValueError(f"{path}: {name} lies outside the file or has another size than its shape; get it again")
-        tensors[name] = StoredTensor(shape, dtype, _safetensors_reader(file, 8 + length + start, dtype, shape))
-    layout: dict[str, Layout] = {"pt": "torch", "pd": "paddle", "paddle": "paddle"}
-    return WeightFile(path, tensors, layout.get(metadata.get("format", "")), metadata)
-
-
-def _safetensors_reader(file: IO[bytes], offset: int, dtype: str, shape: tuple[int, ...]) -> Callable[[], np.ndarray]:
-    def read() -> np.ndarray:
-        if dtype not in _SAFETENSORS_DTYPES.values():
-            raise ValueError(f"{file.name}: a tensor has the type {dtype}, which is not read")
-        file.seek(offset)
-        raw = file.read(math.prod(shape) * _numpy_dtype(dtype).itemsize)
-        return np.frombuffer(raw, _numpy_dtype(dtype)).reshape(shape)
-
-    return read
+    for name, entry in header.items():
+        dtype = _SAFETENSORS_DTYPES.get(entry["dtype"], entry["dtype"])
+        tensors[name] = stored(name, dtype, tuple(entry["shape"]), *entry["data_offsets"])
+    return WeightFile(path, tensors, _LAYOUTS.get(metadata.get("format", "")), metadata)

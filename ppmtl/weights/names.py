@@ -1,82 +1,52 @@
-"""How other toolkits name the tensors of a ConvNeXt, as data. Source: reference/model.md section 1."""
+"""How other projects name the weights of a backbone: what a backbone states as its attribute ``weight_names``."""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-_BLOCK_WORDS = {
-    "conv_dw": "dwconv",
-    "mlp.fc1": "pwconv1",
-    "mlp.fc2": "pwconv2",
-    "layernorm": "norm",
-    "layer_scale_parameter": "gamma",
-}
+Shape = tuple[int, ...]
 
 
 @dataclass(frozen=True)
 class Naming:
-    """One toolkit's names.
+    """One project's names, as regular expressions over names without the prefix that a whole model gives them.
 
     Attributes:
-        stem: the stem convolution's weight; whatever a file has in front of it is the prefix of the whole trunk.
-        trunk: first words of a trunk tensor's name. One with such a name must find its place; any other is dropped.
-        rules: (pattern of a name, our name); words inside a block are then translated one by one.
+        title: in reports, e.g. "timm".
+        stem: a name by which the naming is recognised; whatever stands in front of it in a file is the prefix.
+        inside: how names of the backbone begin. Such a tensor must find its place; any other is dropped.
+        rules: (pattern, replacement), applied in order: they turn a name into ours.
     """
 
     title: str
     stem: str
-    trunk: str
-    rules: tuple[tuple[str, str], ...]
+    inside: str
+    rules: tuple[tuple[str, str], ...] = ()
 
-    def is_trunk(self, name: str) -> bool:
-        """Returns whether a tensor of this name (without prefix) belongs to the trunk."""
-        return re.match(self.trunk, name) is not None
-
-    def translate(self, name: str) -> str | None:
-        """Returns our name of a trunk tensor, or None if it has none."""
+    def translate(self, name: str) -> str:
+        """Our name of a tensor; a name that no rule knows stays as it is and fits no parameter."""
         for pattern, ours in self.rules:
-            if found := re.fullmatch(pattern, name):
-                translated = found.expand(ours)
-                for word, our_word in _BLOCK_WORDS.items():
-                    translated = re.sub(rf"(?<=\.){re.escape(word)}(?=\.|\Z)", our_word, translated)
-                return translated
-        return None
+            name = re.sub(pattern, ours, name)
+        return name
 
 
-def _timm(title: str, dot: str) -> Naming:
-    d = re.escape(dot)
-    return Naming(
-        title,
-        f"stem{dot}0.weight",
-        rf"(stem|stages){d}",
-        (
-            (rf"stem{d}(\d)\.(\w+)", r"downsample_layers.0.\1.\2"),
-            (rf"stages{d}(\d)\.downsample\.(\d)\.(\w+)", r"downsample_layers.\1.\2.\3"),
-            (rf"stages{d}(\d)\.blocks\.(\d+)\.(.+)", r"stages.\1.\2.\3"),
-        ),
-    )
+@dataclass(frozen=True)
+class WeightNames:
+    """What reading other projects' files has to know of one kind of backbone.
 
+    Attributes:
+        backbone: its name in messages, e.g. "ConvNeXt".
+        namings: the projects known.
+        linear: pattern of our names of linear weights: (in, out) in Paddle, (out, in) in torch.
+        optional: pattern of our parameters that a file may lack (they keep their values) or have in vain.
+        shapes: ({our name: shape} of a file's tensors, the file's name for errors) -> {name: shape} of the complete
+            backbone that they belong to, for converting without a model. Raises ValueError if it cannot be seen.
+    """
 
-NAMINGS = (
-    Naming(
-        "facebook / PaddleClas",
-        "downsample_layers.0.0.weight",
-        r"(downsample_layers|stages|norm\d)\.",
-        ((r"(.+)", r"\1"),),
-    ),
-    _timm("timm", "."),
-    _timm("timm features_only", "_"),
-    Naming(
-        "Hugging Face transformers",
-        "embeddings.patch_embeddings.weight",
-        r"(embeddings|encoder|hidden_states_norms)\.",
-        (
-            (r"embeddings\.patch_embeddings\.(\w+)", r"downsample_layers.0.0.\1"),
-            (r"embeddings\.layernorm\.(\w+)", r"downsample_layers.0.1.\1"),
-            (r"encoder\.stages\.(\d)\.downsampling_layer\.(\d)\.(\w+)", r"downsample_layers.\1.\2.\3"),
-            (r"encoder\.stages\.(\d)\.layers\.(\d+)\.(.+)", r"stages.\1.\2.\3"),
-            *((rf"hidden_states_norms\.stage{i + 1}\.(\w+)", rf"norm{i}.\1") for i in range(4)),
-        ),
-    ),
-)
+    backbone: str
+    namings: tuple[Naming, ...]
+    linear: str
+    optional: str
+    shapes: Callable[[Mapping[str, Shape], str], dict[str, Shape]]

@@ -1,4 +1,4 @@
-"""What is in a file of weights, in numbers: totals per part of the model, statistics, and the difference of two files."""
+"""What is in a file of weights, in numbers: totals per part of a model, statistics, and how two files differ."""
 
 from __future__ import annotations
 
@@ -44,36 +44,37 @@ class Comparison:
     """
 
     equal: int
-    missing: tuple[str, ...]
-    unexpected: tuple[str, ...]
-    other_shape: tuple[str, ...]
-    differing: Mapping[str, float]
-    other_type: tuple[str, ...]
+    missing: list[str]
+    unexpected: list[str]
+    other_shape: list[str]
+    differing: dict[str, float]
+    other_type: list[str]
 
     @property
     def same(self) -> bool:
-        """Returns whether nothing differs at all."""
+        """Whether nothing differs at all."""
         return not (self.missing or self.unexpected or self.other_shape or self.differing or self.other_type)
 
 
 def part_of(name: str) -> str:
-    """Returns the part of a model that a tensor belongs to: "backbone", "heads.seg", ..."""
+    """The part of a model that a tensor belongs to: "backbone", "heads.seg", ..."""
     words = name.partition("|")[0].split(".")
     return ".".join(words[:2]) if words[0] == "heads" and len(words) > 2 else words[0]
 
 
 def parts(tensors: Mapping[str, StoredTensor]) -> dict[str, Part]:
-    """Returns {part: totals} in the order in which parts first appear."""
-    found: dict[str, Part] = {}
+    """{part: totals} in the order in which parts first appear."""
+    groups: dict[str, list[StoredTensor]] = {}
     for name, tensor in tensors.items():
-        so_far = found.get(part_of(name), Part(0, 0, 0))
-        numbers = so_far.numbers + math.prod(tensor.shape)
-        found[part_of(name)] = Part(so_far.tensors + 1, numbers, so_far.nbytes + tensor.nbytes)
-    return found
+        groups.setdefault(part_of(name), []).append(tensor)
+    return {
+        part: Part(len(group), sum(math.prod(t.shape) for t in group), sum(t.nbytes for t in group))
+        for part, group in groups.items()
+    }
 
 
 def statistics(tensor: StoredTensor) -> Statistics:
-    """Returns minimum, maximum and mean of a tensor, and how many of its numbers are NaN or infinite."""
+    """Minimum, maximum and mean of a tensor, and how many of its numbers are NaN or infinite."""
     numbers = tensor.read()
     finite = numbers[np.isfinite(numbers)]
     if finite.size == 0:
@@ -83,41 +84,27 @@ def statistics(tensor: StoredTensor) -> Statistics:
 
 
 def compare(first: Mapping[str, StoredTensor], second: Mapping[str, StoredTensor]) -> Comparison:
-    """Returns how ``second`` differs from ``first``, reading a pair of tensors at a time."""
+    """How ``second`` differs from ``first``, reading a pair of tensors at a time."""
     equal, other_shape, other_type, differing = 0, [], [], {}
-    for name in first.keys() & second.keys():
+    for name in sorted(first.keys() & second.keys()):
         ours, theirs = first[name], second[name]
         if ours.shape != theirs.shape:
             other_shape.append(f"{name}: {list(ours.shape)} against {list(theirs.shape)}")
             continue
         if ours.dtype != theirs.dtype:
             other_type.append(f"{name}: {ours.dtype} against {theirs.dtype}")
-        elif ours.raw().tobytes() == theirs.raw().tobytes():
-            equal += 1
-            continue
         largest = _largest_difference(ours, theirs)
         if largest != 0:
             differing[name] = largest
         elif ours.dtype == theirs.dtype:
-            equal += 1  # -0 and 0, or NaN of other bits
-    order = sorted(differing, key=lambda n: (-math.inf if math.isnan(differing[n]) else -differing[n], n))
-    return Comparison(
-        equal,
-        tuple(sorted(first.keys() - second.keys())),
-        tuple(sorted(second.keys() - first.keys())),
-        tuple(sorted(other_shape)),
-        {name: differing[name] for name in order},
-        tuple(sorted(other_type)),
-    )
+            equal += 1
+    largest_first = sorted(differing.items(), key=lambda item: -math.inf if math.isnan(item[1]) else -item[1])
+    missing, unexpected = sorted(first.keys() - second.keys()), sorted(second.keys() - first.keys())
+    return Comparison(equal, missing, unexpected, other_shape, dict(largest_first), other_type)
 
 
 def _largest_difference(ours: StoredTensor, theirs: StoredTensor) -> float:
-    a, b = (_float64(tensor) for tensor in (ours, theirs))
+    a, b = ((t.read() if t.dtype == "bfloat16" else t.raw()).astype(np.float64) for t in (ours, theirs))
     with np.errstate(invalid="ignore"):  # infinity less infinity
         difference = np.where((a == b) | (np.isnan(a) & np.isnan(b)), 0.0, np.abs(a - b))
     return float(difference.max(initial=0.0))
-
-
-def _float64(tensor: StoredTensor) -> np.ndarray:
-    numbers = tensor.read() if tensor.dtype == "bfloat16" else tensor.raw()
-    return numbers.astype(np.float64)

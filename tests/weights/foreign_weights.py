@@ -1,22 +1,21 @@
-"""Writes weight files as other toolkits do, from a ConvNeXt of ours. No torch: its zip is written by hand."""
+"""Writes weight files as other toolkits do, from a ConvNeXt of ours. Without torch: its names are stand-ins."""
 
-import json
+import os
 import pickle
 import re
+import sys
+import types
 import zipfile
+from collections import OrderedDict
 from dataclasses import dataclass, field
+from io import BytesIO
+from unittest import mock
 
 import numpy as np
 import paddle
+from safetensors import TensorSpec, serialize_file
 
 from ppmtl.models.backbones.convnext import ConvNeXt
-
-TORCH_STORAGE = {
-    "float32": "FloatStorage",
-    "float16": "HalfStorage",
-    "float64": "DoubleStorage",
-    "uint16": "BFloat16Storage",
-}
 
 
 def random_convnext(seed=0, **arguments):
@@ -35,7 +34,7 @@ def features(model, seed=5):
         return [level.numpy() for level in model(paddle.to_tensor(image))]
 
 
-def classifier_state(model, *, torch):
+def classifier_state(model, *, torch=True):
     """Returns facebook's names with a classifier on top; linear weights as torch or Paddle stores them."""
     state = {n: v.numpy() for n, v in model.state_dict().items() if not re.match(r"norm\d", n)}
     if torch:
@@ -67,21 +66,18 @@ def hugging_face_names(state):
         name = re.sub(r"^downsample_layers\.(\d)\.(\d)", r"convnext.encoder.stages.\1.downsampling_layer.\2", name)
         name = re.sub(r"^stages\.(\d)\.(\d+)\.", r"convnext.encoder.stages.\1.layers.\2.", name)
         name = name.replace("gamma", "layer_scale_parameter").replace(".norm.", ".layernorm.")
-        renamed[
-            name.replace("head.", "classifier.").replace("norm.", "convnext.layernorm.", name.startswith("norm."))
-        ] = array
+        renamed[re.sub(r"^norm\.", "convnext.layernorm.", re.sub(r"^head\.", "classifier.", name))] = array
     return renamed
 
 
-def write_safetensors(path, arrays, metadata=None, bf16=False):
-    header, body = {"__metadata__": metadata} if metadata else {}, b""
+def write_safetensors(path, arrays, metadata=None):
+    """A uint16 array is a bfloat16, as in Paddle."""
+    arrays = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
+    specs = {}
     for name, array in arrays.items():
-        raw = to_bf16(array).tobytes() if bf16 else np.ascontiguousarray(array).tobytes()
-        dtype = "BF16" if bf16 else {"float32": "F32", "float16": "F16"}[str(array.dtype)]
-        header[name] = {"dtype": dtype, "shape": list(array.shape), "data_offsets": [len(body), len(body) + len(raw)]}
-        body += raw
-    text = json.dumps(header).encode()
-    path.write_bytes(len(text).to_bytes(8, "little") + text + body)
+        dtype = "bfloat16" if array.dtype == np.uint16 else array.dtype.name
+        specs[name] = TensorSpec(dtype=dtype, shape=array.shape, data_ptr=array.ctypes.data, data_len=array.nbytes)
+    serialize_file(specs, path, metadata)
 
 
 def to_bf16(array):
@@ -99,55 +95,77 @@ class Window:
     strides: tuple
 
 
+def _stand_in(module, name):
+    """Returns something that pickles under another module's name."""
+    return type(name, (), {"__module__": module})
+
+
+REBUILD = _stand_in("torch._utils", "_rebuild_tensor_v2")
+STORAGES = {
+    dtype: _stand_in("torch", f"{name}Storage")
+    for dtype, name in {"float32": "Float", "float16": "Half", "float64": "Double", "uint16": "BFloat16"}.items()
+}
+TORCH, TORCH_UTILS = types.ModuleType("torch"), types.ModuleType("torch._utils")
+TORCH.__dict__.update({storage.__name__: storage for storage in STORAGES.values()})
+TORCH_UTILS._rebuild_tensor_v2 = REBUILD
+
+
 @dataclass
 class TorchZip:
-    """torch.save's format, opcode by opcode (protocol 2)."""
+    """torch.save's format."""
 
     storages: list = field(default_factory=list)
 
     def pickle(self, value):
-        return b"\x80\x02" + self._dump(value) + b"."
+        zip_file = self
+
+        class Pickler(pickle.Pickler):
+            def persistent_id(self, value):
+                if not isinstance(value, _Storage):
+                    return None
+                array = zip_file.storages[value.key]
+                return "storage", STORAGES[array.dtype.name], str(value.key), "cpu", array.size
+
+            def reducer_override(self, value):
+                if isinstance(value, np.ndarray):
+                    value = zip_file.window(value)
+                if not isinstance(value, Window):
+                    return NotImplemented
+                storage = _Storage(zip_file.key(value.storage))
+                return REBUILD, (storage, value.offset, value.shape, value.strides, False, OrderedDict())
+
+        out = BytesIO()
+        with mock.patch.dict(sys.modules, {"torch": TORCH, "torch._utils": TORCH_UTILS}):
+            Pickler(out, protocol=2).dump(value)
+        return out.getvalue()
+
+    def window(self, array):
+        """Returns the array on a storage of its own; what is saved transposed stays so, as in torch."""
+        array = array if array.T.flags.c_contiguous else np.ascontiguousarray(array)
+        strides = tuple(s // array.itemsize for s in array.strides)
+        return Window(array.ravel(order="K"), 0, array.shape, strides)
+
+    def key(self, storage):
+        known = [key for key, other in enumerate(self.storages) if other is storage]
+        if not known:
+            self.storages.append(storage)
+        return known[0] if known else len(self.storages) - 1
 
     def write(self, path, value):
         self.write_pickle(path, self.pickle(value))
 
-    def write_pickle(self, path, data):
+    def write_pickle(self, path, data, byteorder="little"):
         with zipfile.ZipFile(path, "w") as archive:
             archive.writestr("archive/data.pkl", data)
-            archive.writestr("archive/byteorder", "little")
+            archive.writestr("archive/byteorder", byteorder)
             for key, storage in enumerate(self.storages):
                 archive.writestr(f"archive/data/{key}", storage.tobytes())
             archive.writestr("archive/version", "3\n")
 
-    def _dump(self, value):
-        if isinstance(value, dict):
-            items = b"".join(self._dump(k) + self._dump(v) + b"s" for k, v in value.items())
-            return b"ccollections\nOrderedDict\n)R" + items
-        if isinstance(value, str):
-            return b"X" + len(value.encode()).to_bytes(4, "little") + value.encode()
-        if isinstance(value, bool):
-            return b"\x88" if value else b"\x89"
-        if isinstance(value, int):
-            return b"J" + value.to_bytes(4, "little", signed=True)
-        if isinstance(value, tuple):
-            return b"(" + b"".join(map(self._dump, value)) + b"t"
-        if isinstance(value, np.ndarray):
-            strides = tuple(s // value.itemsize for s in value.strides)
-            if not value.flags.c_contiguous and value.T.flags.c_contiguous:  # saved transposed, as torch does
-                value = Window(value.T.reshape(-1), 0, value.shape, strides)
-            else:
-                value = np.ascontiguousarray(value)
-                value = Window(value.reshape(-1), 0, value.shape, tuple(s // value.itemsize for s in value.strides))
-        assert isinstance(value, Window)
-        known = [index for index, storage in enumerate(self.storages) if storage is value.storage]
-        if not known:
-            self.storages.append(value.storage)
-        key = known[0] if known else len(self.storages) - 1
-        kind = f"ctorch\n{TORCH_STORAGE[str(value.storage.dtype)]}\n".encode()
-        numel = self._dump(int(value.storage.size))
-        storage = b"(" + self._dump("storage") + kind + self._dump(str(key)) + self._dump("cpu") + numel + b"tQ"
-        rest = b"".join(map(self._dump, (value.offset, value.shape, value.strides, False, {})))
-        return b"ctorch._utils\n_rebuild_tensor_v2\n(" + storage + rest + b"tR"
+
+@dataclass
+class _Storage:
+    key: int
 
 
 class Hostile:
@@ -157,8 +175,6 @@ class Hostile:
         self.marker = marker
 
     def __reduce__(self):
-        import os
-
         return os.system, (f"touch {self.marker}",)
 
 

@@ -19,7 +19,6 @@ import paddle
 
 from parity_checks.outcome import NotRun, Outcome, need, not_run, relative, release, seeded
 from ppmtl.models.backbones.convnext import ConvNeXt
-from ppmtl.weights.names import NAMINGS
 from ppmtl.weights.pretrained import load_pretrained
 
 SIZE = (72, 104)  # no multiple of 32: levels of 18, 9, 4 and 2 rows
@@ -109,9 +108,9 @@ def _against_timm() -> Iterator[Outcome]:
     _backward(outputs)
     expected = theirs(torch.from_numpy(x.numpy()))
     sum((f * torch.from_numpy(_weights_of(i, f.shape))).sum() for i, f in enumerate(expected)).backward()
-    naming = next(n for n in NAMINGS if n.title == "timm features_only")
+    naming = next(n for n in ConvNeXt.weight_names.namings if n.title == "timm")
     wanted = {
-        str(naming.translate(name)): p.grad.numpy().T if p.ndim == 2 else p.grad.numpy()
+        naming.translate(name): p.grad.numpy().T if p.ndim == 2 else p.grad.numpy()
         for name, p in theirs.named_parameters()
     }
     features = relative([f.numpy() for f in outputs], [f.detach().numpy() for f in expected])

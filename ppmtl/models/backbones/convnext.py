@@ -15,6 +15,7 @@ from annotated_types import Gt, Interval
 from paddle import nn
 from paddle.distributed.fleet.utils import recompute
 
+from ppmtl.models.backbones._convnext_weights import WEIGHT_NAMES
 from ppmtl.models.base import Backbone
 from ppmtl.models.layers import ChannelLayerNorm, DropPath
 from ppmtl.structures import FeatureSpec
@@ -116,6 +117,8 @@ class ConvNeXt(Backbone):
             bit; in training only. Measured on CPU (tiny, 256 px, batch 4, one thread): 1061 instead of 1734 MB for 24 %
             more time; whole stages at once would save less (1222 MB) in the same time.
     """
+
+    weight_names = WEIGHT_NAMES
 
     def __init__(
         self,
