@@ -1,34 +1,46 @@
 """Pickles of tensors, read without executing anything.
 
-A pickle is a program: it names Python functions ("globals") and has them called. Here every name is looked up in a
-short table of stand-ins written in this file; a name that is not in it stops the reading. The stand-ins only note what
-they are given, so even torch's and numpy's own reconstruction code, written in C, never sees the file.
+A pickle is a program: it names Python functions ("globals") and has them called. Here a name outside a short list stops the
+reading, and a call of one inside it is only written down. What was written down is checked, and turned into tensors, when
+the program has ended and can change nothing any more.
 """
 
 from __future__ import annotations
 
 import math
 import pickle
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 
 _STORAGES = {
-    "Double": "float64", "Float": "float32", "Half": "float16", "BFloat16": "bfloat16",
-    "Long": "int64", "Int": "int32", "Short": "int16", "Char": "int8", "Byte": "uint8", "Bool": "bool",
+    "torch.DoubleStorage": "float64", "torch.FloatStorage": "float32", "torch.HalfStorage": "float16",
+    "torch.BFloat16Storage": "bfloat16", "torch.LongStorage": "int64", "torch.IntStorage": "int32",
+    "torch.ShortStorage": "int16", "torch.CharStorage": "int8", "torch.ByteStorage": "uint8", "torch.BoolStorage": "bool",
 }  # fmt: skip
 # Paddle has no 16-bit unsigned tensors: a numpy uint16 in its files is a bfloat16
 _NUMPY_CODES = {
     "f8": "float64", "f4": "float32", "f2": "float16", "u2": "bfloat16",
     "i8": "int64", "i4": "int32", "i2": "int16", "i1": "int8", "u1": "uint8", "b1": "bool",
 }  # fmt: skip
-# Facts about training that whole checkpoints carry beside the tensors: read as nothing, whatever their arguments
-_INERT_CALLS = ("torch.device", "torch.Size", "torch.serialization._get_layout")
-_INERT_NAMES = tuple(f"torch.{name}" for name in ("float64", "float32", "float16", "bfloat16", "int64", "strided"))
+_TORCH_TENSOR = ("torch._utils._rebuild_tensor_v2", "torch._utils._rebuild_tensor")
+_TORCH_PARAMETER = "torch._utils._rebuild_parameter"
+_NUMPY_ARRAY = ("numpy.core.multiarray._reconstruct", "numpy._core.multiarray._reconstruct")  # numpy 1 and 2
+_DICTS = ("collections.OrderedDict", "argparse.Namespace")
+_TUPLES = ("builtins.tuple", "__builtin__.tuple")  # Paddle pickles a tensor as tuple((name, array))
+_ALLOWED = {
+    *_STORAGES, *_TORCH_TENSOR, _TORCH_PARAMETER, *_NUMPY_ARRAY, "numpy.ndarray", "numpy.dtype", "_codecs.encode",
+    # Facts about training that whole checkpoints carry beside the tensors
+    "numpy.core.multiarray.scalar", "numpy._core.multiarray.scalar", "torch.device", "torch.Size", "torch.strided",
+    "torch.serialization._get_layout", "torch.float64", "torch.float32", "torch.float16", "torch.bfloat16", "torch.int64",
+}  # fmt: skip
+# What the pickle machine raises on a damaged or crafted program, by its documentation and by trying
+_DAMAGE = (
+    EOFError, AttributeError, ImportError, IndexError, KeyError, TypeError, OverflowError, ValueError, RecursionError,
+)  # fmt: skip
 _GENERATED_NAMES = "StructuredToParameterName@@"  # Paddle's table of names that it makes up anew in every program
 
 
-# Tuples, not dataclasses: a pickle's BUILD opcode could give those other values after they were checked
 class Window(NamedTuple):
     """A tensor on a storage that others may share.
 
@@ -45,32 +57,6 @@ class Window(NamedTuple):
     strides: tuple[int, ...]
 
 
-class _Storage(NamedTuple):
-    dtype: str
-    key: str = ""  # of a type of storage
-
-
-class _NumpyDtype:
-    def __init__(self, code: Any, *_: Any) -> None:
-        if code not in _NUMPY_CODES:
-            raise pickle.UnpicklingError(f"holds numpy data of type {code!r}; read are {', '.join(_NUMPY_CODES)}")
-        self.name = _NUMPY_CODES[code]
-
-    def __setstate__(self, state: Any) -> None:
-        if state[1] not in ("<", "|"):
-            raise pickle.UnpicklingError(f"holds numpy data of byte order {state[1]!r}; only little-endian is read")
-
-
-class _NumpyArray:
-    """A numpy array as its own pickles build it: empty at first, then given a state."""
-
-    window: Window | None = None
-
-    def __setstate__(self, state: Any) -> None:
-        _, shape, dtype, fortran_order, data = state  # the layout of numpy.ndarray.__reduce__, version 1
-        self.window = _numpy_window(shape, dtype, data, fortran_order)
-
-
 def load_pickle(file: IO[bytes], path: Path) -> tuple[dict[str, Window], dict[str, str]]:
     """Reads a pickle of nested dicts; names inside them are joined with dots.
 
@@ -82,32 +68,76 @@ def load_pickle(file: IO[bytes], path: Path) -> tuple[dict[str, Window], dict[st
         The tensors, and whatever else it says in words and numbers, e.g. a learning-rate scheduler's state.
 
     Raises:
-        ValueError: if the pickle names anything outside the table, or is damaged.
+        ValueError: if the pickle names anything outside the list, or is damaged.
     """
     try:
         leaves = dict(_leaves(_Unpickler(file).load()))
+        tensors = {name: leaf for name, leaf in leaves.items() if isinstance(leaf, Window)}
+        words = {name: str(leaf) for name, leaf in leaves.items() if name and name not in tensors}
     except pickle.UnpicklingError as error:
         raise ValueError(f"{path}: {error}. Nothing of it was run") from error
-    # What the pickle machine raises on a damaged or crafted program, by its documentation and by trying
-    except (EOFError, AttributeError, ImportError, IndexError, KeyError, TypeError, OverflowError, ValueError) as error:
+    except _DAMAGE as error:
         raise ValueError(f"{path}: a damaged pickle ({type(error).__name__}: {error}); get the file again") from error
-    tensors = {name: leaf for name, leaf in leaves.items() if isinstance(leaf, Window)}
-    words = {name: str(leaf) for name, leaf in leaves.items() if name and not isinstance(leaf, Window)}
     return tensors, words
 
 
-def _leaves(tree: Any) -> Iterator[tuple[str, Any]]:
-    """Yields (dotted name, Window, word or number) of nested dicts; anything else in them is passed over."""
+class _Global(NamedTuple):
+    """Stands for a function or class that the pickle names."""
+
+    name: str
+
+    def __call__(self, *arguments: Any) -> _Call:
+        return _Call(self.name, arguments)
+
+
+class _Call:
+    """A call that the pickle asked for, or a storage outside it; ``state`` is what its result was given later."""
+
+    def __init__(self, name: str, arguments: tuple[Any, ...]) -> None:
+        self.name, self.arguments = name, arguments
+        self.state: Any = ()
+
+    def __setstate__(self, state: Any) -> None:
+        self.state = state
+
+
+class _Unpickler(pickle.Unpickler):
+    def __init__(self, file: IO[bytes]) -> None:
+        super().__init__(file)
+        # A class is needed here; a new one for each file, because a pickle can set attributes on what it names.
+        # Attributes of its objects (a state dict's _metadata, a Namespace's values) are ignored.
+        self._dict = type("_Dict", (dict,), {"__setstate__": lambda *_: None})
+
+    def find_class(self, module: str, name: str) -> Any:
+        full = f"{module}.{name}"
+        if full in _DICTS:
+            return self._dict
+        if full in _TUPLES:
+            return tuple
+        if full in _ALLOWED:
+            return _Global(full)
+        raise pickle.UnpicklingError(
+            f"names {full}, which is none of the few names that a file of tensors needs. Do not open it with "
+            "torch.load or paddle.load unless you trust its author; if you do, save its tensors alone "
+            "(torch.save(state_dict, ...)) and use that file"
+        )
+
+    def persistent_load(self, pid: Any) -> _Call:
+        return _Call("storage", tuple(pid))
+
+
+def _leaves(tree: Any) -> Iterator[tuple[str, Window | str | int | float]]:
+    """Yields (dotted name, tensor, word or number) of nested dicts; anything else in them is passed over."""
     seen: set[int] = set()  # a crafted file may nest a dict in itself, or one dict ten times in each of ten others
 
     def walk(node: Any, prefix: str) -> Iterator[tuple[str, Any]]:
         if type(node) is tuple and len(node) == 2:
             node = node[1]  # Paddle's (name, array)
-        if isinstance(node, _NumpyArray):
-            node = node.window
+        if isinstance(node, _Call):
+            node = _window(node)
         if isinstance(node, Window | str | int | float):
             yield prefix[:-1], node
-        elif isinstance(node, Mapping) and id(node) not in seen and prefix.count(".") < 50:
+        elif isinstance(node, dict) and id(node) not in seen and prefix.count(".") < 50:
             seen.add(id(node))
             for key, item in node.items():
                 if key != _GENERATED_NAMES:
@@ -116,74 +146,48 @@ def _leaves(tree: Any) -> Iterator[tuple[str, Any]]:
     return walk(tree, "")
 
 
-class _Unpickler(pickle.Unpickler):
-    def __init__(self, file: IO[bytes]) -> None:
-        super().__init__(file)
-        self._table = _stand_ins()
-
-    def find_class(self, module: str, name: str) -> Any:
-        full = f"{module}.{name}"
-        if full not in self._table:
-            raise pickle.UnpicklingError(
-                f"names {full}, which is none of the few names that a file of tensors needs. Do not open it with "
-                "torch.load or paddle.load unless you trust its author; if you do, save its tensors alone "
-                "(torch.save(state_dict, ...)) and use that file"
-            )
-        return self._table[full]
-
-    def persistent_load(self, pid: Any) -> _Storage:
-        if not isinstance(pid, tuple) or len(pid) < 3 or pid[0] != "storage" or not isinstance(pid[1], _Storage):
-            raise pickle.UnpicklingError(f"has an unknown kind of storage, {pid!r:.80}")
-        if not (isinstance(pid[2], str) and pid[2].isalnum()):  # torch numbers them; anything else could be a path
-            raise pickle.UnpicklingError(f"has a storage with the odd name {pid[2]!r:.40}")
-        return _Storage(pid[1].dtype, pid[2])
-
-
-def _stand_ins() -> dict[str, Any]:
-    """{global: its stand-in}, made anew for each file: a pickle can set attributes on the functions that it names."""
-
-    class Inert(dict[Any, Any]):
-        def __setstate__(self, state: Any) -> None:
-            """Ignores attributes (a state dict's ``_metadata``, a Namespace's values)."""
-
-    def nothing(*_: Any) -> None:
+def _window(call: _Call) -> Window | None:
+    """The tensor that a call builds, or None if it builds something else."""
+    if call.name == _TORCH_PARAMETER:
+        call = call.arguments[0]
+    if call.name in _TORCH_TENSOR:
+        return _torch_window(*call.arguments[:4])
+    if call.name in _NUMPY_ARRAY:
+        _, shape, dtype, fortran_order, data = call.state  # the layout of numpy.ndarray.__reduce__, version 1
+    elif call.name == "numpy.ndarray":  # as convert.py writes it
+        (shape, dtype, data), fortran_order = call.arguments, False
+    else:
         return None
-
-    def encode(text: str, encoding: str) -> bytes:  # how pickles of protocol 2 spell bytes
-        return text.encode({"latin1": "latin1"}[encoding])
-
-    def torch_tensor(storage: Any, offset: Any, shape: Any, strides: Any, *_: Any) -> Window:
-        if not isinstance(storage, _Storage) or not storage.key:
-            raise pickle.UnpicklingError("builds a tensor from something that is no storage")
-        shape, strides = _sizes(shape), _sizes(strides)
-        if len(shape) != len(strides):
-            raise pickle.UnpicklingError(f"has a tensor with shape {shape} and strides {strides}")
-        return Window(storage.key, storage.dtype, _sizes((offset,))[0], shape, strides)
-
-    table: dict[str, Any] = {
-        "collections.OrderedDict": Inert,
-        "argparse.Namespace": Inert,
-        "builtins.tuple": tuple,  # Paddle pickles a tensor as tuple((name, array))
-        "__builtin__.tuple": tuple,
-        "_codecs.encode": encode,
-        "torch._utils._rebuild_tensor_v2": torch_tensor,
-        "torch._utils._rebuild_tensor": torch_tensor,
-        "torch._utils._rebuild_parameter": lambda tensor, *_: tensor,
-        "numpy.ndarray": lambda *arguments: _numpy_window(*arguments),  # called in what convert.py writes
-        "numpy.dtype": lambda *arguments: _NumpyDtype(*arguments),
-    }
-    for multiarray in ("numpy.core.multiarray", "numpy._core.multiarray"):  # numpy 1 and 2
-        table |= {f"{multiarray}._reconstruct": lambda *_: _NumpyArray(), f"{multiarray}.scalar": nothing}
-    table |= dict.fromkeys(_INERT_CALLS, nothing) | dict.fromkeys(_INERT_NAMES)
-    return table | {f"torch.{name}Storage": _Storage(dtype) for name, dtype in _STORAGES.items()}
-
-
-def _numpy_window(shape: Any, dtype: Any, data: Any, fortran_order: Any = False) -> Window:
-    if not isinstance(data, bytes) or not isinstance(dtype, _NumpyDtype):
-        raise pickle.UnpicklingError("holds a numpy array of Python objects; only numbers are read")
+    if isinstance(data, _Call) and data.name == "_codecs.encode":  # how pickles of protocol 2 spell bytes
+        data = data.arguments[0].encode("latin1")
     shape = _sizes(shape)
     strides = [math.prod(shape[:axis] if fortran_order else shape[axis + 1 :]) for axis in range(len(shape))]
-    return Window(data, dtype.name, 0, shape, tuple(strides))
+    if not isinstance(data, bytes):
+        raise pickle.UnpicklingError("holds a numpy array of Python objects; only numbers are read")
+    return Window(data, _numpy_dtype(dtype), 0, shape, tuple(strides))
+
+
+def _torch_window(storage: Any, offset: Any, shape: Any, strides: Any) -> Window:
+    if not isinstance(storage, _Call) or storage.name != "storage":
+        raise pickle.UnpicklingError("builds a tensor from something that is no storage")
+    kind, dtype, key = storage.arguments[:3]
+    if kind != "storage" or not isinstance(dtype, _Global) or dtype.name not in _STORAGES:
+        raise pickle.UnpicklingError(f"has an unknown kind of storage, {storage.arguments!r:.80}")
+    if not isinstance(key, str) or not key.isalnum():  # torch numbers its storages; anything else could be a path
+        raise pickle.UnpicklingError(f"has a storage with the odd name {key!r:.40}")
+    (offset,), shape, strides = _sizes([offset]), _sizes(shape), _sizes(strides)
+    if len(shape) != len(strides):
+        raise pickle.UnpicklingError(f"has a tensor with shape {shape} and strides {strides}")
+    return Window(key, _STORAGES[dtype.name], offset, shape, strides)
+
+
+def _numpy_dtype(dtype: _Call) -> str:
+    code, order = dtype.arguments[0], dtype.state[1]
+    if dtype.name != "numpy.dtype" or code not in _NUMPY_CODES:
+        raise pickle.UnpicklingError(f"holds numpy data of type {code!r}; read are {', '.join(_NUMPY_CODES)}")
+    if order not in ("<", "|"):
+        raise pickle.UnpicklingError(f"holds numpy data of byte order {order!r}; only little-endian is read")
+    return _NUMPY_CODES[code]
 
 
 def _sizes(values: Any) -> tuple[int, ...]:

@@ -116,7 +116,8 @@ def test_a_pickle_cannot_name_anything_outside_the_table(tmp_path, name):
 def test_a_pickle_cannot_change_the_stand_ins_for_the_next_file(tmp_path):
     poison = b"\x80\x02ctorch._utils\n_rebuild_tensor_v2\n}X\x0c\x00\x00\x00__defaults__K\x01sb."
     (tmp_path / "poison.pdparams").write_bytes(poison)
-    assert read(tmp_path / "poison.pdparams") == {}
+    with pytest.raises(ValueError, match="damaged"):
+        read(tmp_path / "poison.pdparams")
     TorchZip().write(tmp_path / "good.pth", {"a": np.ones(3, "float32")})
     assert read(tmp_path / "good.pth")["a"].tolist() == [1, 1, 1]
 
@@ -127,14 +128,13 @@ def test_a_pickle_cannot_change_a_tensor_after_its_check(tmp_path):
     outside = pickle.dumps({"shape": (2, 2), "strides": (-3, 4)}, protocol=2)[2:-1] + b"b"  # BUILD
     built = good.rindex(b"R") + 1
     torch.write_pickle(tmp_path / "w.pth", good[:built] + outside + good[built:])
-    with pytest.raises(ValueError, match=r"w\.pth: a damaged pickle"):
-        read(tmp_path / "w.pth")
+    assert read(tmp_path / "w.pth")["a"].tolist() == [0, 1], "not four numbers, some of them from before the storage"
 
 
 CRAFTED = {
     "arrays of objects": pickle.dumps({"a": np.array([None, {}], dtype=object)}),
-    "a storage outside the archive": b"\x80\x02X\x07\x00\x00\x00storage"
-    b"ctorch\nFloatStorage\nX\x05\x00\x00\x00../..\x87Q.",
+    "a storage outside the archive": b"\x80\x02ctorch._utils\n_rebuild_tensor_v2\n"
+    b"((X\x07\x00\x00\x00storagectorch\nFloatStorage\nX\x05\x00\x00\x00../..tQK\x00K\x02\x85K\x01\x85tR.",
     "a tensor without storage": b"\x80\x02ctorch._utils\n_rebuild_tensor_v2\n(K\x01K\x00)))tR.",
     "a negative size": TorchZip().pickle({"a": Window(np.ones(2, "float32"), 0, (-4,), (1,))}),
     "a negative stride": TorchZip().pickle({"a": Window(np.ones(2, "float32"), 0, (2,), (-9,))}),
