@@ -18,7 +18,7 @@ CONFIG = {
     "data_root": "data",
     "classes": {"cls": {"count": 4}},
     "model": {
-        "backbone": {**ARCH, "output_norm": False, "pretrained": "trunk.safetensors"},
+        "backbone": {**ARCH, "output_norm": False, "pretrained": "backbone.safetensors"},
         "heads": {"cls": {"channels": 16}},
     },
     "sources": {"cls": {"batch_size": 4, "transforms": [{"type": "resize", "size": [32, 32]}]}},
@@ -40,27 +40,26 @@ def work(tmp_path_factory):
     made = run(folder, "make_demo_data", "--out", "data", *DATA)
     assert made.returncode == 0, made.stderr
     (folder / "run.yml").write_text(json.dumps(CONFIG))
-    trunk = ConvNeXt(**ARCH, output_norm=False).state_dict()
     rng = np.random.default_rng(0)
-    arrays = {n: rng.normal(0, 0.1, v.shape).astype("float32") for n, v in trunk.items()}
-    save_file(arrays, folder / "trunk.safetensors")
+    shapes = {n: v.shape for n, v in ConvNeXt(**ARCH, output_norm=False).state_dict().items()}
+    save_file({n: rng.normal(0, 0.1, s).astype("float32") for n, s in shapes.items()}, folder / "backbone.safetensors")
     return folder
 
 
 TRAIN = ("train", "-c", "run.yml", "--tasks", "cls", "-o", "save_dir=out")
 
 
-def test_a_fresh_start_loads_the_trunk_and_resuming_does_not_need_the_file(work):
+def test_a_fresh_start_loads_the_backbone_and_resuming_does_not_need_the_file(work):
     fresh = run(work, *TRAIN)
     assert fresh.returncode == 0, fresh.stderr
-    assert "pretrained backbone: trunk.safetensors (sha256 " in fresh.stdout
+    assert "pretrained backbone: backbone.safetensors (sha256 " in fresh.stdout
     assert "matched 52, missing 0, unexpected 0" in fresh.stdout
     # the warm-up's first step has a learning rate of 0, so what is saved is what was loaded
     saved = load_file(work / "out" / "latest" / "model.safetensors")
-    for name, array in load_file(work / "trunk.safetensors").items():
+    for name, array in load_file(work / "backbone.safetensors").items():
         assert np.array_equal(saved[f"backbone.{name}"], array), name
 
-    (work / "trunk.safetensors").rename(work / "moved.safetensors")
+    (work / "backbone.safetensors").rename(work / "moved.safetensors")
     resumed = run(work, *TRAIN, "train.epochs=2", "-r")
     assert resumed.returncode == 0, resumed.stderr
     assert "pretrained" not in resumed.stdout.replace("model.backbone.pretrained", "")
@@ -69,7 +68,7 @@ def test_a_fresh_start_loads_the_trunk_and_resuming_does_not_need_the_file(work)
 
     missing = run(work, *TRAIN, "save_dir=third")
     assert missing.returncode == 1
-    assert "trunk.safetensors does not exist" in missing.stderr
+    assert "backbone.safetensors does not exist" in missing.stderr
     assert "Traceback" not in missing.stderr
 
 

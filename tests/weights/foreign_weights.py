@@ -176,7 +176,3 @@ class Hostile:
 
     def __reduce__(self):
         return os.system, (f"touch {self.marker}",)
-
-
-def hostile_pickle(marker):
-    return pickle.dumps({"model": {"a": Hostile(marker)}}, protocol=2)

@@ -18,88 +18,73 @@ from ppmtl.train import checkpoint
 from ppmtl.weights.pretrained import linear_layout, load_pretrained
 
 
-def facebook_pth(path, model):
-    TorchZip().write(path / "w.pth", {"model": classifier_state(model)})
-    return path / "w.pth"
+def pth(path, tree):
+    TorchZip().write(path, tree)
 
 
-def wrapped_pth(path, model):
-    state = {f"module.{n}": a for n, a in classifier_state(model).items()}
-    averaged = {n: a + 1 for n, a in state.items()}
-    TorchZip().write(path / "w.pth", {"epoch": 3, "state_dict": state, "state_dict_ema": averaged, "best": (1, "x")})
-    return path / "w.pth"
+def pdparams(path, tree):
+    paddle.save(tree, str(path))
 
 
-def paddleclas_pdparams(path, model):
-    paddle.save(classifier_state(model, torch=False), str(path / "w.pdparams"))
-    return path / "w.pdparams"
+def pdparams_of_tensors(path, state):
+    tensors = {n: paddle.to_tensor(a) for n, a in state.items()}
+    paddle.save({"model": tensors, "epoch": 1}, str(path), protocol=2)
 
 
-def paddle_tensors_protocol_2(path, model):
-    tensors = {n: paddle.to_tensor(a) for n, a in classifier_state(model, torch=False).items()}
-    paddle.save({"model": tensors, "epoch": 1}, str(path / "w.pdparams"), protocol=2)
-    return path / "w.pdparams"
+def wrapped(state):
+    state = {f"module.{n}": a for n, a in state.items()}
+    return {"epoch": 3, "state_dict": state, "state_dict_ema": {n: a + 1 for n, a in state.items()}, "best": (1, "x")}
 
 
-def timm_safetensors(path, model):
-    write_safetensors(path / "w.safetensors", timm_names(classifier_state(model)), {"format": "pt"})
-    return path / "w.safetensors"
+def with_convolutions(state):
+    return {n: a[:, :, None, None] if "mlp.fc" in n and a.ndim == 2 else a for n, a in timm_names(state).items()}
 
 
-def timm_with_convolutions_for_linears(path, model):
-    state = timm_names(classifier_state(model))
-    state = {n: a[:, :, None, None] if "mlp.fc" in n and a.ndim == 2 else a for n, a in state.items()}
-    write_safetensors(path / "w.safetensors", state)
-    return path / "w.safetensors"
-
-
-def timm_features_only_pth(path, model):
-    TorchZip().write(path / "w.pth", timm_names(classifier_state(model), dot="_"))
-    return path / "w.pth"
-
-
-def hugging_face(path, model):
-    write_safetensors(path / "w.safetensors", hugging_face_names(classifier_state(model)))
-    return path / "w.safetensors"
-
-
-def own_checkpoint_folder(path, model):
-    state = {f"backbone.{n}": v.numpy() for n, v in model.state_dict().items()}
-    checkpoint.save(path / "best", {"model": {**state, "heads.seg.fc.weight": np.ones((3, 4), "float32")}}, {})
-    return path / "best"
-
-
-WRITERS = {
-    facebook_pth: ("facebook / PaddleClas", "model.", "torch"),
-    wrapped_pth: ("facebook / PaddleClas", "state_dict.module.", "torch"),
-    paddleclas_pdparams: ("facebook / PaddleClas", "", "paddle"),
-    paddle_tensors_protocol_2: ("facebook / PaddleClas", "model.", "paddle"),
-    timm_safetensors: ("timm", "", "torch"),
-    timm_with_convolutions_for_linears: ("timm", "", "torch"),
-    timm_features_only_pth: ("timm", "", "torch"),
-    hugging_face: ("Hugging Face transformers", "convnext.", "torch"),
-    own_checkpoint_folder: ("facebook / PaddleClas", "backbone.", "paddle"),
+CASES = {  # who wrote it: (how, what from facebook's names; naming, prefix and layout that are recognised)
+    "facebook": (pth, lambda state: {"model": state}, "facebook / PaddleClas", "model.", "torch"),
+    "wrapped beside an average": (pth, wrapped, "facebook / PaddleClas", "state_dict.module.", "torch"),
+    "PaddleClas": (pdparams, dict, "facebook / PaddleClas", "", "paddle"),
+    "Paddle, protocol 2": (pdparams_of_tensors, dict, "facebook / PaddleClas", "model.", "paddle"),
+    "timm": (write_safetensors, timm_names, "timm", "", "torch"),
+    "timm, linears as convolutions": (write_safetensors, with_convolutions, "timm", "", "torch"),
+    "timm features_only": (pth, lambda state: timm_names(state, dot="_"), "timm", "", "torch"),
+    "Hugging Face": (write_safetensors, hugging_face_names, "Hugging Face transformers", "convnext.", "torch"),
 }
 
 
-@pytest.mark.parametrize("write", WRITERS, ids=lambda f: f.__name__)
-def test_every_naming_gives_the_same_network(tmp_path, write):
-    norm = write is own_checkpoint_folder
-    dims = (8, 32, 8, 32)  # C and 4C repeat, so a wrong transposition could pass for another stage's
-    source, target = (random_convnext(seed=seed, dims=dims, output_norm=norm) for seed in (0, 1))
+@pytest.mark.parametrize("case", CASES)
+def test_every_naming_gives_the_same_network(tmp_path, case):
+    write, tree, *understood = CASES[case]
+    dims = (8, 32, 8, 32)  # C and 4C repeat: a wrong transposition could pass for another stage's
+    source, target = (random_convnext(seed=seed, dims=dims, output_norm=False) for seed in (0, 1))
     wanted = features(source)
     assert not np.allclose(wanted[0], features(target)[0], atol=0.1)
-    report = load_pretrained(target, str(write(tmp_path, source)))
-    assert (report.naming, report.prefix, report.layout) == WRITERS[write]
+    write(tmp_path / "w", tree(classifier_state(source, torch=understood[-1] == "torch")))
+    report = load_pretrained(target, str(tmp_path / "w"))
+    assert [report.naming, report.prefix, report.layout] == understood
     assert len(report.matched) == len(target.state_dict())
-    for ours, theirs in zip(features(target), wanted, strict=True):
-        assert np.array_equal(ours, theirs)
+    assert all(np.array_equal(ours, theirs) for ours, theirs in zip(features(target), wanted, strict=True))
+
+
+def test_a_checkpoint_of_ours_fills_the_output_norms_too(tmp_path):
+    source, target = random_convnext(), random_convnext(seed=1)
+    state = {f"backbone.{n}": v.numpy() for n, v in source.state_dict().items()}
+    checkpoint.save(tmp_path / "best", {"model": {**state, "heads.seg.fc.weight": np.ones((3, 4), "float32")}}, {})
+    report = load_pretrained(target, str(tmp_path / "best"))
+    assert (report.prefix, report.layout, report.fresh) == ("backbone.", "paddle", [])
+    assert report.dropped == ["heads.seg.fc.weight"]
+    assert all(np.array_equal(*pair) for pair in zip(features(target), features(source), strict=True))
+
+
+def facebook(folder, **arguments):
+    pth(folder / "w.pth", {"model": classifier_state(random_convnext(**arguments))})
+    return str(folder / "w.pth")
 
 
 def test_output_norms_and_dropped_heads_are_reported_and_keep_their_values(tmp_path):
     target = random_convnext(seed=1, output_norm=True)
     before = target.norm2.weight.numpy()
-    report = load_pretrained(target, str(facebook_pth(tmp_path, random_convnext())))
+    report = load_pretrained(target, facebook(tmp_path))
     assert len(report.fresh) == 8
     assert np.array_equal(target.norm2.weight.numpy(), before)
     assert set(report.dropped) == {f"model.{n}" for n in ("norm.weight", "norm.bias", "head.weight", "head.bias")}
@@ -138,7 +123,7 @@ def test_a_file_that_does_not_fit_is_refused_and_changes_nothing(tmp_path, case)
     target = random_convnext(seed=1, output_norm=False)
     before = {name: value.numpy() for name, value in target.state_dict().items()}
     with pytest.raises(ValueError, match=words) as error:
-        load_pretrained(target, str(facebook_pth(tmp_path, random_convnext(**arguments))))
+        load_pretrained(target, facebook(tmp_path, **arguments))
     assert "nothing was loaded" in str(error.value)
     for name, value in target.state_dict().items():
         assert np.array_equal(value.numpy(), before[name])
@@ -181,7 +166,7 @@ def test_linear_layout_follows_the_shapes_and_square_ones_follow_the_others():
 
 def test_a_backbone_without_a_table_says_so(tmp_path):
     with pytest.raises(ValueError, match=r"Linear knows no other project's names .*weights="):
-        load_pretrained(paddle.nn.Linear(2, 3), str(facebook_pth(tmp_path, random_convnext())))
+        load_pretrained(paddle.nn.Linear(2, 3), facebook(tmp_path))
 
 
 def test_two_names_for_one_parameter_are_refused(tmp_path):

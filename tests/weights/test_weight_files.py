@@ -17,29 +17,20 @@ def read(path):
 
 def test_torch_windows_share_a_storage_with_offsets_strides_and_expansion(tmp_path):
     storage = np.arange(12, dtype="float32")
-    tree = {
-        "whole": Window(storage, 0, (3, 4), (4, 1)),
-        "transposed": Window(storage, 0, (4, 3), (1, 4)),
-        "row": Window(storage, 4, (4,), (1,)),
-        "every second": Window(storage, 1, (2, 2), (4, 2)),
-        "expanded": Window(storage, 5, (2, 3), (0, 0)),
-        "scalar": Window(storage, 7, (), ()),
-        "empty": Window(storage, 0, (0, 3), (3, 1)),
-    }
-    TorchZip().write(tmp_path / "w.pth", tree)
     grid = storage.reshape(3, 4)
-    wanted = {
-        "whole": grid,
-        "transposed": grid.T,
-        "row": grid[1],
-        "every second": grid[:2, 1::2],
-        "expanded": np.full((2, 3), 5),
-        "scalar": np.array(7),
-        "empty": np.zeros((0, 3)),
+    cases = {
+        "all": (Window(storage, 0, (3, 4), (4, 1)), grid),
+        "transposed": (Window(storage, 0, (4, 3), (1, 4)), grid.T),
+        "row": (Window(storage, 4, (4,), (1,)), grid[1]),
+        "every second": (Window(storage, 1, (2, 2), (4, 2)), grid[:2, 1::2]),
+        "expanded": (Window(storage, 5, (2, 3), (0, 0)), np.full((2, 3), 5)),
+        "scalar": (Window(storage, 7, (), ()), np.array(7)),
+        "empty": (Window(storage, 0, (0, 3), (3, 1)), np.zeros((0, 3))),
     }
+    TorchZip().write(tmp_path / "w.pth", {name: window for name, (window, _) in cases.items()})
     got = read(tmp_path / "w.pth")
-    assert got.keys() == wanted.keys()
-    for name, array in wanted.items():
+    assert got.keys() == cases.keys()
+    for name, (_, array) in cases.items():
         assert got[name].dtype == np.float32
         assert np.array_equal(got[name], array), name
 
@@ -159,49 +150,41 @@ def test_a_dict_that_holds_itself_ends(tmp_path):
     assert set(read(tmp_path / "w.pdparams")) == {"a"}
 
 
-def damaged(tmp_path, good, change):
-    data = bytearray(good.read_bytes())
-    path = tmp_path / f"damaged{good.suffix}"
-    path.write_bytes(change(data))
-    return path
-
-
 def test_damaged_files_are_named_and_never_half_read(tmp_path):
     weights = {"a": np.arange(4000, dtype="float32")}
     TorchZip().write(tmp_path / "w.pth", weights)
     write_safetensors(tmp_path / "w.safetensors", weights)
     (tmp_path / "w.pdparams").write_bytes(pickle.dumps(weights))
-    for name in ("w.pth", "w.safetensors", "w.pdparams"):
-        assert read(tmp_path / name)["a"][-1] == 3999
-        for cut in (0.2, 0.9):
+    for path in (tmp_path / "w.pth", tmp_path / "w.safetensors", tmp_path / "w.pdparams"):
+        assert read(path)["a"][-1] == 3999
+        data = path.read_bytes()
+        wrong = [data[: len(data) // 5], data[: -len(data) // 10]]
+        if path.suffix == ".pth":  # one bit: the zip's checksum sees it
+            at = data.index(np.arange(2000, 2010, dtype="float32").tobytes())
+            wrong.append(data[:at] + bytes([data[at] ^ 1]) + data[at + 1 :])
+        for content in wrong:
+            path.write_bytes(content)
             with pytest.raises(ValueError, match="damaged"):
-                read(damaged(tmp_path, tmp_path / name, lambda data, cut=cut: data[: int(len(data) * cut)]))
-    at = (tmp_path / "w.pth").read_bytes().index(np.arange(2000, 2010, dtype="float32").tobytes())
-    with pytest.raises(ValueError, match="damaged"):  # one bit: the zip's checksum sees it
-        read(damaged(tmp_path, tmp_path / "w.pth", lambda data: data[:at] + bytes([data[at] ^ 1]) + data[at + 1 :]))
+                read(path)
 
 
 def test_safetensors_headers_that_lie_are_refused(tmp_path):
-    write_safetensors(tmp_path / "w.safetensors", {"a": np.ones(4, "float32"), "b": np.ones(4, "float32")})
-    for old, new in ((b"[16,32]", b"[16,36]"), (b"[16,32]", b"[20,36]"), (b'"shape":[4]', b'"shape":[5]')):
-        assert old in (tmp_path / "w.safetensors").read_bytes()
+    path = tmp_path / "w.safetensors"
+    write_safetensors(path, {"a": np.ones(4, "float32"), "b": np.ones(4, "float32")})
+    good = path.read_bytes()
+    changes = ((b"[16,32]", b"[16,36]"), (b"[16,32]", b"[20,36]"), (b'"shape":[4]', b'"shape":[5]'))
+    for content in [good.replace(*change) for change in changes] + [(1 << 60).to_bytes(8, "little") + good[8:]]:
+        assert content != good
+        path.write_bytes(content)
         with pytest.raises(ValueError, match="a damaged safetensors file"):
-            read(damaged(tmp_path, tmp_path / "w.safetensors", lambda data, o=old, n=new: data.replace(o, n)))
+            read(path)
 
 
 def test_a_safetensors_file_whose_header_length_begins_as_a_pickle_does_is_read(tmp_path):
-    comment = "x" * (
-        0x280 - len('{"__metadata__":{"comment":""},"a":{"dtype":"F32","shape":[2],"data_offsets":[0,8]}}')
-    )
-    write_safetensors(tmp_path / "w.safetensors", {"a": np.ones(2, "float32")}, {"comment": comment})
+    rest = len('{"__metadata__":{"comment":""},"a":{"dtype":"F32","shape":[2],"data_offsets":[0,8]}}')
+    write_safetensors(tmp_path / "w.safetensors", {"a": np.ones(2, "float32")}, {"comment": "x" * (0x280 - rest)})
     assert (tmp_path / "w.safetensors").read_bytes()[:2] == b"\x80\x02"
     assert read(tmp_path / "w.safetensors")["a"].tolist() == [1, 1]
-
-
-def test_a_safetensors_header_longer_than_the_file_is_refused(tmp_path):
-    (tmp_path / "w.safetensors").write_bytes((1 << 60).to_bytes(8, "little") + b"{}")
-    with pytest.raises(ValueError, match=r"a damaged safetensors file .*header too large"):
-        read(tmp_path / "w.safetensors")
 
 
 STARTS = {
