@@ -1,4 +1,4 @@
-"""Downloads a file once, into a cache, checked by its digest when one is given."""
+"""Downloads a file once, into $PPMTL_CACHE or ~/.cache/ppmtl, checked by its digest when one is given."""
 
 from __future__ import annotations
 
@@ -26,12 +26,6 @@ _TIMEOUT_SECONDS = 60
 def is_url(text: str) -> bool:
     """Whether a text is a web address rather than a path."""
     return text.startswith(("http://", "https://"))
-
-
-def cache_dir() -> Path:
-    """Where downloads are kept: $PPMTL_CACHE, or ~/.cache/ppmtl."""
-    given = os.environ.get("PPMTL_CACHE")
-    return Path(given) if given else Path.home() / ".cache" / "ppmtl"
 
 
 def fetch(url: str) -> Path:
@@ -63,13 +57,14 @@ def fetch(url: str) -> Path:
 
 def _cached_path(address: str) -> Path:
     """<cache>/<host>/<path>, which a person can also fill by hand; two hosts' model.safetensors stay apart."""
+    cache = Path(os.environ.get("PPMTL_CACHE") or Path.home() / ".cache" / "ppmtl")
     parts = urlsplit(address)
     names = [name for name in unquote(parts.path).split("/") if name not in ("", ".", "..")]
     if parts.query:  # part of what is asked for, so part of the name
         names[-1:] = [f"{hashlib.sha256(parts.query.encode()).hexdigest()[:8]}_{(names or ['file'])[-1]}"]
     if not names or not parts.hostname:
         raise ValueError(f"{address}: names no file")
-    return cache_dir().joinpath(parts.netloc.rpartition("@")[2].replace(":", "_"), *names)
+    return cache.joinpath(parts.netloc.rpartition("@")[2].replace(":", "_"), *names)
 
 
 def _download(address: str, part: Path, target: Path) -> None:

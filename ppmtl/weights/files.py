@@ -14,7 +14,7 @@ import zipfile
 import zlib
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Literal
 
@@ -39,17 +39,11 @@ _ZIP_ERRORS = (KeyError, RuntimeError, zipfile.BadZipFile, zlib.error, EOFError)
 
 @dataclass(frozen=True)
 class StoredTensor:
-    """A tensor of a file.
-
-    Attributes:
-        shape: as stored.
-        dtype: by name, e.g. "bfloat16".
-        raw: returns it with its own type, a bfloat16 as uint16 (numpy has none); each call reads the file again.
-    """
+    """A tensor of a file."""
 
     shape: Shape
-    dtype: str
-    raw: Callable[[], np.ndarray]
+    dtype: str  # by name, e.g. "bfloat16"
+    raw: Callable[[], np.ndarray]  # reads it from the file, with its own type; a bfloat16 as uint16: numpy has none
 
     def read(self) -> np.ndarray:
         """The numbers as float32."""
@@ -65,18 +59,12 @@ class StoredTensor:
 
 @dataclass(frozen=True)
 class WeightFile:
-    """An open file.
-
-    Attributes:
-        tensors: names in nested dicts are joined with dots.
-        layout: how linear weights are stored, if the format says so.
-        metadata: what else the file says in words and numbers, e.g. a learning-rate scheduler's state.
-    """
+    """An open file."""
 
     path: Path
-    tensors: Mapping[str, StoredTensor]
-    layout: Layout | None
-    metadata: Mapping[str, str] = field(default_factory=dict)
+    tensors: Mapping[str, StoredTensor]  # names in nested dicts are joined with dots
+    layout: Layout | None  # how linear weights are stored, if the format says so
+    metadata: Mapping[str, str]  # what else it says in words and numbers, e.g. a learning-rate scheduler's state
 
 
 @contextmanager
@@ -146,27 +134,28 @@ def _from_windows(
     """The tensors of a pickle; ``storage`` opens the storages outside it, whose bytes have the given order."""
 
     def stored(name: str, window: Window) -> StoredTensor:
-        def raw() -> np.ndarray:
-            inside = window.storage if isinstance(window.storage, bytes) else None
-            dtype = _DTYPES[window.dtype].newbyteorder(order if inside is None else "<")
-            if 0 in window.shape:
-                return np.zeros(window.shape, dtype)
-            span = 1 + sum((n - 1) * stride for n, stride in zip(window.shape, window.strides, strict=True))
-            try:
-                with storage(str(window.storage)) if inside is None else io.BytesIO(inside) as file:
-                    file.seek(window.offset * dtype.itemsize)
-                    data = file.read(span * dtype.itemsize)
-            except _ZIP_ERRORS as error:
-                message = f"{path}: {name}: its storage is missing or damaged ({error}); get the file again"
-                raise ValueError(message) from error
-            if len(data) != span * dtype.itemsize:
-                raise ValueError(f"{path}: {name}: its storage ends too early; get the file again")
-            strides = [stride * dtype.itemsize for stride in window.strides]
-            return np.lib.stride_tricks.as_strided(np.frombuffer(data, dtype), window.shape, strides, writeable=False)
-
-        return StoredTensor(window.shape, window.dtype, raw)
+        return StoredTensor(window.shape, window.dtype, lambda: _read(window, storage, order, f"{path}: {name}"))
 
     return {name: stored(name, window) for name, window in windows.items()}
+
+
+def _read(window: Window, storage: Callable[[str], IO[bytes]], order: Literal["<", ">"], where: str) -> np.ndarray:
+    """The window's numbers, reading no more of its storage than it spans."""
+    inside = window.storage if isinstance(window.storage, bytes) else None
+    dtype = _DTYPES[window.dtype].newbyteorder(order if inside is None else "<")
+    if 0 in window.shape:
+        return np.zeros(window.shape, dtype)
+    span = 1 + sum((n - 1) * stride for n, stride in zip(window.shape, window.strides, strict=True))
+    try:
+        with storage(str(window.storage)) if inside is None else io.BytesIO(inside) as file:
+            file.seek(window.offset * dtype.itemsize)
+            data = file.read(span * dtype.itemsize)
+    except _ZIP_ERRORS as error:
+        raise ValueError(f"{where}: its storage is missing or damaged ({error}); get the file again") from error
+    if len(data) != span * dtype.itemsize:
+        raise ValueError(f"{where}: its storage ends too early; get the file again")
+    strides = [stride * dtype.itemsize for stride in window.strides]
+    return np.lib.stride_tricks.as_strided(np.frombuffer(data, dtype), window.shape, strides, writeable=False)
 
 
 def _open_safetensors(file: IO[bytes], path: Path) -> WeightFile:

@@ -25,31 +25,19 @@ if TYPE_CHECKING:
 
 @dataclass
 class Report:
-    """What became of a file's tensors and of a backbone's parameters.
+    """What became of a file's tensors and of a backbone's parameters."""
 
-    Attributes:
-        source: path or URL as given.
-        sha256: of the file.
-        naming, prefix, layout: how the file was understood; ``layout`` is of its linear weights.
-        matched: parameters that have a tensor of the right shape.
-        missing: parameters without a tensor.
-        unexpected: tensors of the file's backbone without a parameter (a deeper net, another family).
-        mismatched: "name: file [..], model [..]".
-        dropped: tensors of the file outside the backbone: classifier, final normalisation, other tasks' heads, EMA.
-        fresh: optional parameters that the file does not have and that keep their initial values.
-    """
-
-    source: str
+    source: str  # path or URL as given
     sha256: str
     naming: str
     prefix: str
-    layout: Layout = "torch"
-    matched: list[str] = field(default_factory=list)
-    missing: list[str] = field(default_factory=list)
-    unexpected: list[str] = field(default_factory=list)
-    mismatched: list[str] = field(default_factory=list)
-    dropped: list[str] = field(default_factory=list)
-    fresh: list[str] = field(default_factory=list)
+    layout: Layout = "torch"  # of linear weights
+    matched: list[str] = field(default_factory=list)  # parameters with a tensor of the right shape
+    missing: list[str] = field(default_factory=list)  # parameters without a tensor
+    unexpected: list[str] = field(default_factory=list)  # backbone tensors without a parameter: a deeper net, ...
+    mismatched: list[str] = field(default_factory=list)  # "name: file [..], model [..]"
+    dropped: list[str] = field(default_factory=list)  # tensors outside the backbone: classifier, other heads, EMA, ...
+    fresh: list[str] = field(default_factory=list)  # optional parameters that keep their initial values
 
     def require_complete(self) -> None:
         """Raises ValueError with counts and first names unless every tensor of the backbone found its place."""
@@ -193,15 +181,12 @@ def _recognise(tensors: Iterable[str], names: WeightNames, source: str) -> tuple
 
 
 def linear_layout(pairs: Iterable[tuple[Shape, Shape]], stated: Layout | None, source: str) -> Layout:
-    """How a file stores linear weights, judged by all of them together.
+    """How a file stores linear weights, judged by all of them together: a square one says nothing.
 
     Args:
-        pairs: (shape in the file, shape (in, out) wanted). A square one says nothing and follows the others.
+        pairs: (shape in the file, shape (in, out) wanted).
         stated: what the file's format implies; used only when the shapes say nothing.
         source: named in messages.
-
-    Raises:
-        ValueError: if some are (in, out) and some (out, in).
     """
     telling = [(stored, wanted) for stored, wanted in pairs if wanted != wanted[::-1]]
     paddle = sum(stored == wanted for stored, wanted in telling)
@@ -211,9 +196,7 @@ def linear_layout(pairs: Iterable[tuple[Shape, Shape]], stated: Layout | None, s
             f"pretrained: {source} stores {paddle} linear weights as (in, out) and {torch} as (out, in): a conversion "
             "went wrong half-way; use the original file"
         )
-    if paddle or torch:
-        return "paddle" if paddle else "torch"
-    return stated or "torch"
+    return "paddle" if paddle else "torch" if torch else stated or "torch"
 
 
 def _in_our_layout(tensor: StoredTensor, layout: Layout, *, linear: bool) -> StoredTensor:

@@ -58,17 +58,10 @@ class Window(NamedTuple):
 
 
 def load_pickle(file: IO[bytes], path: Path) -> tuple[dict[str, Window], dict[str, str]]:
-    """Reads a pickle of nested dicts; names inside them are joined with dots.
-
-    Args:
-        file: the pickle.
-        path: named in messages.
-
-    Returns:
-        The tensors, and whatever else it says in words and numbers, e.g. a learning-rate scheduler's state.
+    """The tensors in a pickle of nested dicts, and what else it says in words and numbers; names are joined with dots.
 
     Raises:
-        ValueError: if the pickle names anything outside the list, or is damaged.
+        ValueError: if the pickle names anything outside the list, or is damaged. The message names ``path``.
     """
     try:
         leaves = dict(_leaves(_Unpickler(file).load()))

@@ -32,23 +32,14 @@ class Statistics:
 
 @dataclass(frozen=True)
 class Comparison:
-    """Two files, tensor by tensor.
+    """Two files, tensor by tensor."""
 
-    Attributes:
-        equal: how many are the same, bit for bit (a NaN equals a NaN).
-        missing: names that only the first has.
-        unexpected: names that only the second has.
-        other_shape: "name: [..] against [..]".
-        differing: {name: largest absolute difference}, the largest first; NaN where only one of the two is finite.
-        other_type: "name: float32 against bfloat16"; their numbers are compared all the same.
-    """
-
-    equal: int
-    missing: list[str]
-    unexpected: list[str]
-    other_shape: list[str]
-    differing: dict[str, float]
-    other_type: list[str]
+    equal: int  # in every number; a NaN equals a NaN
+    missing: list[str]  # only in the first
+    unexpected: list[str]  # only in the second
+    other_shape: list[str]  # "name: [..] against [..]"
+    differing: dict[str, float]  # {name: largest difference}, the largest first; NaN where only one of two is finite
+    other_type: list[str]  # "name: float32 against bfloat16"; their numbers are compared all the same
 
     @property
     def same(self) -> bool:
