@@ -40,13 +40,13 @@ class WeightNames:
         backbone: its name in messages, e.g. "ConvNeXt".
         namings: the projects known.
         linear: pattern of our names of linear weights: (in, out) in Paddle, (out, in) in torch.
-        optional: pattern of our parameters that a file may lack (they keep their values) or have in vain.
         shapes: ({our name: shape} of a file's tensors, the file's name for errors) -> {name: shape} of the complete
             backbone that they belong to, for converting without a model. Raises ValueError if it cannot be seen.
+        optional: pattern of our parameters that a file may lack (they keep their values) or have in vain.
     """
 
     backbone: str
     namings: tuple[Naming, ...]
     linear: str
-    optional: str
     shapes: Callable[[Mapping[str, Shape], str], dict[str, Shape]]
+    optional: str = r"(?!)"  # none

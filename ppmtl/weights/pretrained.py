@@ -140,7 +140,7 @@ def match(
             (report.dropped if re.match(names.optional, ours) else report.unexpected).append(name)
 
     linear = {ours for ours in shapes.keys() & expected.keys() if re.match(names.linear, ours)}
-    report.layout = linear_layout([(shapes[ours], expected[ours]) for ours in linear], file.layout, source)
+    report.layout = _linear_layout([(shapes[ours], expected[ours]) for ours in linear], file.layout, source)
     tensors = {}
     for ours, wanted in expected.items():
         if ours not in found:
@@ -180,7 +180,7 @@ def _recognise(tensors: Iterable[str], names: WeightNames, source: str) -> tuple
     return plain[0]
 
 
-def linear_layout(pairs: Iterable[tuple[Shape, Shape]], stated: Layout | None, source: str) -> Layout:
+def _linear_layout(pairs: Iterable[tuple[Shape, Shape]], stated: Layout | None, source: str) -> Layout:
     """How a file stores linear weights, judged by all of them together: a square one says nothing.
 
     Args:

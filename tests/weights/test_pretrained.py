@@ -15,7 +15,8 @@ from foreign_weights import (
 )
 
 from ppmtl.train import checkpoint
-from ppmtl.weights.pretrained import linear_layout, load_pretrained
+from ppmtl.weights.names import Naming, WeightNames
+from ppmtl.weights.pretrained import load_pretrained
 
 
 def pth(path, tree):
@@ -155,13 +156,40 @@ def test_a_path_that_does_not_exist_is_named(tmp_path):
         load_pretrained(random_convnext(), str(tmp_path / "gone.pth"))
 
 
-def test_linear_layout_follows_the_shapes_and_square_ones_follow_the_others():
-    square = ((6, 6), (6, 6))
-    assert linear_layout([square, ((8, 2), (2, 8))], None, "x") == "torch"
-    assert linear_layout([square, ((2, 8), (2, 8))], "torch", "x") == "paddle"  # shapes are facts, the format a hint
-    assert linear_layout([square], "torch", "x") == "torch"
-    with pytest.raises(ValueError, match=r"1 linear weights as \(in, out\) and 1 as \(out, in\)"):
-        linear_layout([((2, 8), (2, 8)), ((8, 2), (2, 8))], None, "x")
+class Transformer(paddle.nn.Layer):
+    """A backbone of another kind: a square linear layer says nothing of its own order."""
+
+    weight_names = WeightNames(
+        "Transformer",
+        (Naming("elsewhere", r"patch\.weight", r"(patch|layers)\.", ((r"^layers\.(\d)\.", r"blocks.\1.linear."),)),),
+        linear=r"blocks\.\d\.linear\.weight\Z",
+        shapes=lambda *_: {},
+    )
+
+    def __init__(self):
+        super().__init__()
+        self.patch = paddle.nn.Conv2D(3, 4, 4)
+        self.blocks = paddle.nn.LayerList(paddle.nn.Sequential(("linear", paddle.nn.Linear(4, n))) for n in (4, 6))
+
+
+def test_a_backbone_of_another_kind_brings_its_own_table(tmp_path):
+    rng, target = np.random.default_rng(0), Transformer()
+    shapes = {"patch.weight": (4, 3, 4, 4), "patch.bias": (4,)}
+    shapes |= {"layers.0.weight": (4, 4), "layers.0.bias": (4,), "layers.1.weight": (6, 4), "layers.1.bias": (6,)}
+    state = {name: rng.normal(size=shape).astype("float32") for name, shape in shapes.items()}
+    write_safetensors(tmp_path / "w", {f"encoder.{n}": a for n, a in state.items()})
+    report = load_pretrained(target, str(tmp_path / "w"))
+    assert (report.naming, report.prefix, report.layout) == ("elsewhere", "encoder.", "torch")
+    for block in (0, 1):
+        assert np.array_equal(target.blocks[block].linear.weight.numpy(), state[f"layers.{block}.weight"].T)
+
+
+def test_a_file_with_linear_weights_in_both_orders_is_refused(tmp_path):
+    state = classifier_state(random_convnext())
+    state["stages.0.0.pwconv1.weight"] = state["stages.0.0.pwconv1.weight"].T
+    pth(tmp_path / "w.pth", state)
+    with pytest.raises(ValueError, match=r"1 linear weights as \(in, out\) and 9 as \(out, in\)"):
+        load_pretrained(random_convnext(), str(tmp_path / "w.pth"))
 
 
 def test_a_backbone_without_a_table_says_so(tmp_path):

@@ -226,14 +226,3 @@ def test_what_paddle_saves_of_an_optimizer_is_read_with_its_scheduler(tmp_path):
     assert said["LR_Scheduler.last_lr"] == "0.0005"
     assert said["LR_Scheduler.LinearWarmup_LR.last_epoch"] == "0"
     assert not any("Structured" in name for name in said)
-
-
-def test_raw_numbers_keep_their_type(tmp_path):
-    arrays = {"n": np.array([2**40 + 1]), "d": np.array([0.1]), "b": np.array([0x3F80], "uint16")}
-    (tmp_path / "w.pdparams").write_bytes(pickle.dumps(arrays))
-    with open_weights(tmp_path / "w.pdparams") as file:
-        for name, array in arrays.items():
-            assert file.tensors[name].raw().dtype == array.dtype
-            assert np.array_equal(file.tensors[name].raw(), array)
-            assert file.tensors[name].nbytes == array.nbytes
-        assert file.tensors["b"].read().tolist() == [1.0]

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 
 from ppmtl.weights.names import Naming, Shape, WeightNames
 
+_OUTPUT_NORM = r"norm[0-3]\.(weight|bias)\Z"  # of dense models only: never in a classifier's checkpoint
 _FACEBOOK = Naming("facebook / PaddleClas", r"downsample_layers\.0\.0\.weight", r"(downsample_layers|stages|norm\d)\.")
 _TIMM = Naming(
     "timm",
@@ -45,7 +46,7 @@ def _shapes(tensors: Mapping[str, Shape], source: str) -> dict[str, Shape]:
     Raises:
         ValueError: if a stage's width or blocks cannot be seen.
     """
-    shapes = {name: shape for name, shape in tensors.items() if re.match(OUTPUT_NORM, name)}
+    shapes = {name: shape for name, shape in tensors.items() if re.match(_OUTPUT_NORM, name)}
     kernel = tensors.get("stages.0.0.dwconv.weight", (1, 1, 7, 7))[2:]
     layer_scale = any(name.endswith(".gamma") for name in tensors)
     before = 3
@@ -74,11 +75,10 @@ def _with_bias(prefix: str, layers: Mapping[str, Shape]) -> dict[str, Shape]:
     return weights | biases
 
 
-OUTPUT_NORM = r"norm[0-3]\.(weight|bias)\Z"  # of dense models only: never in a classifier's checkpoint
 WEIGHT_NAMES = WeightNames(
     "ConvNeXt",
     (_FACEBOOK, _TIMM, _HUGGING_FACE),
     linear=r"stages\.\d+\.\d+\.pwconv[12]\.weight\Z",
-    optional=OUTPUT_NORM,
     shapes=_shapes,
+    optional=_OUTPUT_NORM,
 )
