@@ -119,40 +119,45 @@ def match(
         source: named in messages.
 
     Returns:
-        The report, and {our name: tensor as our layer wants it, float32} in the order of ``expected``.
+        The report, and {our name: tensor in our layout, float32} in the order of ``expected``.
 
     Raises:
         ValueError: if no known naming fits, several backbones are in the file, or linears are stored in both ways.
     """
     naming, prefix = _recognise(file.tensors, names, source)
     report = Report(source, sha256(file.path), naming.title, prefix)
-    found: dict[str, str] = {}  # our name: the file's
-    for name in file.tensors:
-        inner = name.removeprefix(prefix)
-        if not name.startswith(prefix) or not re.match(naming.inside, inner):
-            report.dropped.append(name)
-        elif found.setdefault(naming.translate(inner), name) != name:
-            report.unexpected.append(name)  # two names for one parameter
-    shapes = {ours: file.tensors[name].shape for ours, name in found.items()}
-    expected = expected or names.shapes(shapes, source)
-    for ours, name in found.items():
+    named = _translated(file.tensors, naming, report)
+    found = {ours: file.tensors[name] for ours, name in named.items()}
+    expected = expected or names.shapes({ours: tensor.shape for ours, tensor in found.items()}, source)
+    for ours, name in named.items():
         if ours not in expected:
             (report.dropped if re.match(names.optional, ours) else report.unexpected).append(name)
 
-    linear = {ours for ours in shapes.keys() & expected.keys() if re.match(names.linear, ours)}
-    report.layout = _linear_layout([(shapes[ours], expected[ours]) for ours in linear], file.layout, source)
+    linear = {ours for ours in found.keys() & expected.keys() if re.match(names.linear, ours)}
+    report.layout = _linear_layout([(found[ours].shape, expected[ours]) for ours in linear], file.layout, source)
     tensors = {}
     for ours, wanted in expected.items():
         if ours not in found:
             (report.fresh if re.match(names.optional, ours) else report.missing).append(ours)
             continue
-        tensor = _in_our_layout(file.tensors[found[ours]], report.layout, linear=ours in linear)
-        if tensor.shape == wanted:
-            tensors[ours] = tensor
+        tensors[ours] = _in_our_layout(found[ours], report.layout, linear=ours in linear)
+        if tensors[ours].shape == wanted:
             report.matched.append(ours)
         else:
-            report.mismatched.append(f"{ours}: file {list(shapes[ours])}, model {list(wanted)}")
+            report.mismatched.append(f"{ours}: file {list(found[ours].shape)}, model {list(wanted)}")
     return report, tensors
+
+
+def _translated(tensors: Iterable[str], naming: Naming, report: Report) -> dict[str, str]:
+    """{our name: the file's} of what lies inside the backbone."""
+    found: dict[str, str] = {}
+    for name in tensors:
+        inner = name.removeprefix(report.prefix)
+        if not name.startswith(report.prefix) or not re.match(naming.inside, inner):
+            report.dropped.append(name)
+        elif found.setdefault(naming.translate(inner), name) != name:
+            report.unexpected.append(name)  # two names for one parameter
+    return found
 
 
 def _recognise(tensors: Iterable[str], names: WeightNames, source: str) -> tuple[Naming, str]:
