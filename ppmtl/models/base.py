@@ -11,6 +11,7 @@ from paddle import nn
 
 from ppmtl.config import ConfigError, suggestion
 from ppmtl.structures import FeatureSpec
+from ppmtl.weights.names import WeightNames
 
 Side: TypeAlias = int | paddle.Tensor  # of the network input in pixels; a tensor while a graph is exported
 
@@ -21,11 +22,13 @@ class Backbone(nn.Layer):
     Attributes:
         out_specs: {name: channels and stride} of every feature that ``forward`` returns, finest first.
         pretrained: file or URL that training fills the backbone from on a fresh start; None = initialised here.
+        weight_names: how other projects name its weights; None = only files with our names are read.
         num_depths: 1 + the number of blocks, for layer-wise decay of the learning rate; None = depths are not known.
     """
 
     out_specs: dict[str, FeatureSpec]
     pretrained: str | None = None
+    weight_names: WeightNames | None = None
     num_depths: int | None = None
 
     @abstractmethod
