@@ -22,7 +22,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from ppmtl import flags
+from ppmtl import cli
 
 
 def main(argv: Sequence[str]) -> int:
@@ -49,4 +49,4 @@ def main(argv: Sequence[str]) -> int:
 
 
 if __name__ == "__main__":
-    flags.run(main)
+    cli.run(main)

@@ -23,7 +23,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from ppmtl import flags
+from ppmtl import cli
 from ppmtl.files import sha256
 from ppmtl.predict.report import without_nan
 from ppmtl.train import checkpoint, storage
@@ -345,4 +345,4 @@ def table(rows: Iterable[Sequence[str]]) -> Iterator[str]:
 
 
 if __name__ == "__main__":
-    flags.run(main)
+    cli.run(main)

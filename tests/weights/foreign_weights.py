@@ -31,7 +31,7 @@ def random_convnext(seed=0, **arguments):
 def features(model, seed=5):
     with paddle.no_grad():
         image = np.random.default_rng(seed).normal(size=(1, 3, 64, 96)).astype("float32")
-        return [level.numpy() for level in model(paddle.to_tensor(image))]
+        return [level.numpy() for level in model(paddle.to_tensor(image)).values()]
 
 
 def classifier_state(model, *, torch=True):
@@ -39,7 +39,7 @@ def classifier_state(model, *, torch=True):
     state = {n: v.numpy() for n, v in model.state_dict().items() if not re.match(r"norm\d", n)}
     if torch:
         state = {n: a.T if re.search(r"pwconv\d\.weight", n) else a for n, a in state.items()}
-    last = model.out_specs[-1].channels
+    last = model.out_specs["c5"].channels
     ones = {"norm.weight": np.ones(last, "float32"), "norm.bias": np.ones(last, "float32")}
     return {**state, **ones, "head.weight": np.ones((7, last), "float32"), "head.bias": np.ones(7, "float32")}
 
