@@ -1,0 +1,164 @@
+"""What ``tools/model_info.py`` prints: the cost of a run as Markdown tables and as JSON, with times for named devices."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+from ppmtl import build, tables
+from ppmtl.config.settings import Settings
+from ppmtl.structures import Size
+from ppmtl.studies.cost import FLOP_PER_MAC, Cost, estimate, train_sizes
+from ppmtl.studies.measure import StepMeasurement, measure_step
+from ppmtl.train import distributed
+
+GIB = 2**30
+
+
+@dataclass(frozen=True)
+class Device:
+    """What one device is taken to sustain in training. ``origin`` says on whose word."""
+
+    name: str
+    tflops: float
+    origin: str
+
+
+# Share of a vendor's dense peak that ConvNeXt-L with dense heads is assumed to sustain: its depthwise 7x7 convolutions and
+# normalisations are bound by memory bandwidth, so the faster the arithmetic, the smaller the share.
+_FP32, _TF32, _HALF = 0.55, 0.25, 0.19
+_PEAKS = {
+    "t4-fp32": (8.1, _FP32),
+    "v100-fp32": (15.7, _FP32),
+    "a100-fp32": (19.5, _FP32),
+    "a100-tf32": (156, _TF32),
+    "a100-bf16": (312, _HALF),
+    "h100-sxm-tf32": (494, _TF32),
+    "h100-sxm-bf16": (989, _HALF),
+    "rtx3090-fp32": (35.6, _FP32),
+    "rtx4090-fp32": (82.6, _FP32),
+}
+DEVICES = (
+    *(Device(name, peak * share, f"stated, not measured: {share:.0%} of the vendor's {peak:g}")
+      for name, (peak, share) in _PEAKS.items()),
+    Device("xeon-core-fp32", 0.038, "measured: ConvNeXt-L at 224 px, one AVX-512 core, forward and backward 5.4 s"),
+)  # fmt: skip
+
+
+def choose_devices(name: str | None, tflops: float | None) -> list[Device]:
+    """The device of that name, or all known ones; and one of your own that sustains ``tflops``.
+
+    Raises:
+        ValueError: for an unknown name or a throughput that is not above 0.
+    """
+    chosen = [device for device in DEVICES if name in (None, device.name)]
+    if not chosen:
+        known = ", ".join(device.name for device in DEVICES)
+        raise ValueError(f"--hardware: got {name!r}; known are {known}; for any other give --device-tflops")
+    if tflops is not None:
+        if tflops <= 0:
+            raise ValueError(f"--device-tflops: must be above 0, got {tflops}")
+        chosen.append(Device("given", tflops, "--device-tflops"))
+    return chosen
+
+
+def study(
+    settings: Settings, devices: list[Device], given: Mapping[str, Size], original: Size, *, measure: bool
+) -> tuple[Cost, list[Device], StepMeasurement | None]:
+    """Estimates the cost of a run; with ``measure``, times a small step and adds this machine to ``devices``."""
+    # A count is enough here: the class files may be on another machine, with the data
+    counted = {n: replace(c, names=None) if c.count else c for n, c in settings.classes.items()}
+    classes = build.build_classes(replace(settings, classes=counted))
+    tasks, sizes, measured = build.build_tasks(settings, classes), train_sizes(settings, given), None
+    if measure:
+        distributed.start(settings.device)
+        measured = measure_step(lambda: build.build_model(settings, classes), settings, tasks, sizes)
+        here = Device("this machine", measured.flop_per_second / 1e12, "measured now, on small inputs")
+        devices = [*devices, here]
+    return estimate(build.build_model(settings, classes), settings, tasks, sizes, original), devices, measured
+
+
+def markdown(cost: Cost, devices: Sequence[Device], measured: StepMeasurement | None = None) -> str:
+    """The tables, to be read in a terminal or pasted into a paper's source."""
+    parts = [
+        "### Parameters (trainable; running statistics are not counted)",
+        tables.markdown(["part", "parameters"], _parameter_rows(cost)),
+        "### Training, per picture (one multiply-add = 1 MAC; forward pass)",
+        tables.markdown(["source", "input (H x W)", "batch", "backbone, GMAC", "heads, GMAC", "kept for backward, GiB"], [
+            [s.name, _size(s.size), s.batch_size, _giga(s.backbone),
+             " + ".join(f"{_giga(macs)} ({task})" for task, macs in s.heads.items()), _gib(s.activation_bytes)]
+            for s in cost.sources
+        ]),
+        "### Evaluation, per picture",
+        tables.markdown(["task", "input (H x W)", "backbone, GMAC", "head, GMAC", "TTA views", "all views, GMAC"], [
+            [e.task, _size(e.size), _giga(e.backbone), _giga(e.head), e.tta_views, _giga(e.tta_macs)]
+            for e in cost.evaluation
+        ]),
+        "### Training memory per process (estimate; float32)",
+        tables.markdown(["what", "GiB"], [
+            [f"weights, gradients, optimizer ({cost.state_bytes_per_parameter} bytes per parameter)", _gib(cost.state_bytes)],
+            ["kept for the backward pass (largest source; they run one after the other)", _gib(cost.activation_bytes)],
+            ["together, without the kernels' work space", _gib(cost.state_bytes + cost.activation_bytes)],
+        ]),
+        f"### Time: {cost.step_flop / 1e12:.3g} TFLOP per step and process, {cost.total_steps:,} steps (estimate; without "
+        "waiting for data, communication and evaluation)",
+        tables.markdown(["device", "sustained TFLOP/s", "one step", "whole schedule", "throughput is"], [
+            [d.name, f"{d.tflops:.3g}", *map(_duration, _times(cost, d).values()), d.origin] for d in devices
+        ]),
+    ]  # fmt: skip
+    if measured:
+        parts += [
+            "### One forward and backward pass measured on this machine, on small inputs",
+            tables.markdown(["source", "input (H x W)", "batch", "GFLOP", "at the mean throughput", "measured"], [
+                [m.source, _size(m.size), m.batch_size, f"{m.flop / 1e9:.3g}",
+                 _duration(m.flop / measured.flop_per_second), _duration(m.seconds)]
+                for m in measured.sources
+            ]),
+            f"Memory for it: estimated {_gib(measured.estimated_bytes)} GiB, the peak of the process grew by "
+            f"{_gib(measured.measured_bytes)} GiB.",
+        ]  # fmt: skip
+    if cost.uncounted:
+        parts.append(f"Not counted: the multiply-adds of {', '.join(cost.uncounted)} (no convolution or linear layer).")
+    return "\n\n".join(parts)
+
+
+def as_json(cost: Cost, devices: Sequence[Device], measured: StepMeasurement | None = None) -> dict[str, Any]:
+    """The same numbers, in units of one (parameters, multiply-adds, bytes, seconds)."""
+    return asdict(cost) | {
+        "devices": [asdict(device) | _times(cost, device) for device in devices],
+        "measured": measured and asdict(measured),
+        "flop_per_mac": FLOP_PER_MAC,
+    }
+
+
+def _times(cost: Cost, device: Device) -> dict[str, float]:
+    step = cost.step_flop / device.tflops / 1e12
+    return {"step_seconds": step, "schedule_seconds": cost.total_steps * step}
+
+
+def _parameter_rows(cost: Cost) -> list[list[str]]:
+    rows = []
+    for part, inner in cost.parameters.items():
+        rows.append([f"**{part}**", f"**{sum(inner.values()):,}**"])
+        rows += [[f"{part}.{name}", f"{count:,}"] for name, count in inner.items()]
+    return [*rows, ["**together**", f"**{cost.parameter_count:,}**"]]
+
+
+def _size(size: Size) -> str:
+    return f"{size[0]} x {size[1]}"
+
+
+def _gib(count: int) -> str:
+    return f"{count / GIB:.1f}" if count >= 10 * GIB else f"{count / GIB:.2g}"
+
+
+def _giga(macs: int) -> str:
+    return f"{macs / 1e9:.1f}" if macs >= 1e9 else f"{macs / 1e9:.3g}"
+
+
+def _duration(seconds: float) -> str:
+    for limit, unit, length in ((2 * 86400, "d", 86400), (7200, "h", 3600), (120, "min", 60)):
+        if seconds >= limit:
+            return f"{seconds / length:,.1f} {unit}"
+    return f"{seconds:.2f} s" if seconds >= 0.1 else f"{1000 * seconds:.3g} ms"
