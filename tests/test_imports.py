@@ -29,7 +29,7 @@ ALLOWED = {
     "cli": {"config", "tasks", "train", "build"},
 }
 # What deployment can load: no training, no models, and of bundle the reading half only
-DEPLOY = {"structures", "config", "ops", "tasks", "predict", "cli", "files", "data.images"}
+DEPLOY = {"structures", "config", "ops", "tasks", "predict", "cli", "files", "tables", "data.images"}
 DEPLOY |= {"bundle.reading", "bundle.settings", "bundle.engines"}
 WITHOUT_PADDLE = ["structures", "files", "tables", "config", "ops", "tasks", "predict", "challenge", "cli"]
 ENGINES = {"paddle_inference": "paddle", "onnx_runtime": "onnxruntime", "openvino_runtime": "openvino"}

@@ -5,11 +5,10 @@
         -c configs/NAME.yml -o weights=output/NAME/best_model --rounds 20 --json benchmark.json
     python deploy/python/benchmark.py --model_dir any_size/NAME --engines paddle-fp32 paddle-fp32=fixed_size/NAME
 
-Every engine lives in a process of its own, with the same number of threads; they take turns, one run each, so that whatever
-else the machine does hits all of them. Measured are the trunk, each head on features that are there already, each task by
-itself, and several tasks in one pass. Before anything is timed, all engines answer the same picture and are compared: the
-command ends with code 1 if one that computes in float32 gives other numbers. An engine that is not installed, cannot run a
-graph or crashes is a row that says so. Wall time is what a user waits; CPU time is what to compare on a busy machine.
+Every engine is a process with the same number of threads; they take turns, one run each, so that whatever else the machine
+does hits all of them. First all answer the same image and are compared: the exit code is 1 if one that computes in float32
+gives other numbers. An engine that is not installed, cannot run a graph or crashes is a row that says so. Wall time is what a
+user waits; CPU time is what to compare on a busy machine.
 
 Best exports: --bf16_dir with --pointwise conv; --onnx_dir with --format onnx --input_shape HEIGHT WIDTH.
 """
@@ -17,23 +16,24 @@ Best exports: --bf16_dir with --pointwise conv; --onnx_dir with --format onnx --
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
+import os
 import platform
 import sys
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import asdict
-from importlib.metadata import PackageNotFoundError, version
+from importlib.metadata import distributions
 from pathlib import Path
+from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 import numpy as np
-from benchmark_results import EngineNote, Results, Timing, Timings, cases_of, markdown, ratios, rows
-from engine_process import Case, EngineError, EngineProcess, EngineSpec, fix_threads
+from engine_process import Case, EngineError, EngineProcess, EngineSpec
 
-from ppmtl import flags
-from ppmtl.config import ConfigError, nearest
+from ppmtl import flags, tables
+from ppmtl.config import ConfigError, suggestion
 
 ENGINES = {  # name: (engine, bfloat16, flag that names its bundle)
     "paddle-fp32": ("paddle", False, "model_dir"),
@@ -44,68 +44,119 @@ ENGINES = {  # name: (engine, bfloat16, flag that names its bundle)
     "openvino-bf16": ("openvino", True, "onnx_dir"),
     "eager": ("eager", False, "config"),
 }
-_DISTRIBUTIONS = ("paddlepaddle", "onnxruntime", "openvino", "numpy")
 _SAME = 1e-3  # float32 engines may differ by so much, relative to an array's largest value; measured: 1e-6 to 1e-5
+Key = tuple[str, Case]  # the engine's label and what it did
+Table = list[dict[str, Any]]
 
 
-def measure(processes: Sequence[EngineProcess], cases: Sequence[Case], rounds: int, warm_up: int) -> Timings:
-    """Returns {(label, case): times of each round, or why there are none}. One run each in turn: A B C A B C.
-
-    Args:
-        processes: loaded engines; what one refuses once, it is not asked again.
-        cases: what is run.
-        rounds: timed ones.
-        warm_up: rounds before them.
-    """
-    timings: Timings = {}
-    for number in range(-warm_up, rounds):
-        for case in cases:
-            for process in processes:
-                timing = timings.setdefault((process.spec.label, case), Timing([], []))
-                if isinstance(timing, str):
-                    continue
-                try:
-                    wall, cpu = process.run(case)
-                except EngineError as error:
-                    timings[process.spec.label, case] = str(error)
-                    continue
-                if number >= 0:
-                    timing.wall.append(wall)
-                    timing.cpu.append(cpu)
-    return timings
+def measure(
+    processes: Sequence[EngineProcess], cases: Sequence[Case], rounds: int, warm_up: int
+) -> tuple[dict[Key, list[Any]], dict[Key, str]]:
+    """({key: (wall s, CPU s, peak MiB) of each round}, {key: why there are none}), one run each in turn: A B C A B C."""
+    timings: dict[Key, list[Any]] = {(process.spec.label, case): [] for case in cases for process in processes}
+    problems: dict[Key, str] = {}
+    for number, case, process in itertools.product(range(-warm_up, rounds), cases, processes):
+        key = process.spec.label, case
+        if key not in problems:  # what an engine refuses once, it is not asked again
+            try:
+                answer = process.ask(case)
+                timings[key] += [answer] if number >= 0 else []
+            except EngineError as error:
+                problems[key] = str(error)
+    return {key: timing for key, timing in timings.items() if key not in problems}, problems
 
 
-def differences(outputs: Mapping[str, np.ndarray], wanted: Mapping[str, np.ndarray]) -> dict[str, float]:
-    """Returns {array: largest difference relative to its largest value}; infinite for NaN or another shape."""
-    found = {}
-    for name, values in wanted.items():
-        if outputs[name].shape != values.shape:
-            found[name] = np.inf
-            continue
-        gap = np.abs(outputs[name].astype(np.float64) - values).max(initial=0.0)
-        found[name] = float(np.nan_to_num(gap / max(np.abs(values).max(initial=0.0), 1e-30), nan=np.inf))
-    return found
-
-
-def compare(processes: Sequence[EngineProcess]) -> dict[str, EngineNote]:
-    """Returns {label: how far its arrays are from those of the first engine that answers, or why it has none}."""
-    notes: dict[str, EngineNote] = {}
+def compare(processes: Sequence[EngineProcess]) -> dict[str, dict[str, Any]]:
+    """{label: how far its arrays are from those of the first engine that answers, or why it has none}."""
+    notes: dict[str, dict[str, Any]] = {}
     first: dict[str, np.ndarray] = {}
     for process in processes:
+        note = notes[process.spec.label] = {"problem": "", "differences": {}, "wrong": False, "peak_memory_mib": None}
         try:
-            outputs = process.outputs()
+            outputs = process.ask(None)
         except EngineError as error:
-            notes[process.spec.label] = EngineNote(str(error))
+            note["problem"] = str(error)
             continue
-        found = differences(outputs, first)
+        found = {name: _difference(outputs[name], values) for name, values in first.items()}
         first = first or outputs
         wrong = not process.spec.bf16 and max(found.values(), default=0.0) > _SAME
-        notes[process.spec.label] = EngineNote("WRONG RESULT" if wrong else "", found, wrong)
+        note |= {"problem": "WRONG RESULT" if wrong else "", "differences": found, "wrong": wrong}
     return notes
 
 
+def _difference(values: np.ndarray, wanted: np.ndarray) -> float:
+    """Largest difference relative to the largest value; infinite for NaN or another shape."""
+    if values.shape != wanted.shape:
+        return np.inf
+    gap = np.abs(values.astype(np.float64) - wanted).max(initial=0.0)
+    return float(np.nan_to_num(gap / max(np.abs(wanted).max(initial=0.0), 1e-30), nan=np.inf))
+
+
+def cases_of(names: tuple[str, ...]) -> list[Case]:
+    """What is measured: backbone, each head, each task alone, then the first two, three, ... tasks in one pass."""
+    passes = [*((name,) for name in names), *(names[:count] for count in range(2, len(names) + 1))]
+    return [Case("backbone"), *(Case("head", (name,)) for name in names), *(Case("pass", tasks) for tasks in passes)]
+
+
+def rows_of(timings: Mapping[Key, list[Any]], problems: Mapping[Key, str], batch: int) -> Table:
+    """One row per engine and case; "wall_ms" holds every round."""
+    rows: Table = [{"case": c.name, "engine": e, "problem": why, "wall_ms": []} for (e, c), why in problems.items()]
+    for (label, case), timing in timings.items():
+        wall, cpu = 1e3 * np.array([seconds for *seconds, _ in timing]).T
+        p50, p99 = np.percentile(wall, [50, 99]).tolist()
+        row = {"case": case.name, "engine": label, "problem": "", "p50_ms": p50, "p99_ms": p99}
+        rows.append(
+            row | {"cpu_ms": float(np.median(cpu)), "images_per_s": batch * 1e3 / p50, "wall_ms": wall.tolist()}
+        )
+    return rows
+
+
+def ratios_of(timings: Mapping[Key, list[Any]], specs: Sequence[EngineSpec]) -> Table:
+    """The ratios of medians that the goals are about, as far as both sides were measured."""
+    known = {key: np.median([seconds for *seconds, _ in timing], axis=0) for key, timing in timings.items()}
+    names, wanted = specs[0].tasks, []
+    backbone, every = Case("backbone"), Case("pass", names)
+    for case, spec in itertools.product((backbone, every), specs):
+        others = [(s.label, case) for s in specs if s.engine != "paddle" and s.bf16 == spec.bf16]
+        others = sorted((key for key in others if key in known), key=lambda key: float(known[key][0]))[:1]
+        if spec.engine == "paddle" and others:
+            wanted.append((f"{case.name}: {spec.label} / {others[0][0]}", (spec.label, case), others, 1.1))
+    for label in [spec.label for spec in specs] if len(names) > 1 else ():
+        apart = [(label, backbone), *((label, Case("head", (name,))) for name in names)]
+        singles = [(label, Case("pass", (name,))) for name in names]
+        wanted.append((f"{label}: {every.name} / (backbone + heads)", (label, every), apart, 1.1))
+        wanted.append((f"{label}: {every.name} / (one pass per task)", (label, every), singles, 0.5))
+    found = []
+    for what, over, under, goal in wanted:
+        if {over, *under} <= known.keys():
+            wall, cpu = (known[over] / sum(known[key] for key in under)).tolist()
+            found.append({"what": what, "wall": wall, "cpu": cpu, "at_most": goal})
+    return found
+
+
+def markdown(notes: Mapping[str, dict[str, Any]], rows: Table, ratios: Table) -> str:
+    """The tables: engines, times, ratios."""
+    engines, times = [], []
+    for label, note in notes.items():
+        peak = f"{note['peak_memory_mib']:.0f}" if note["peak_memory_mib"] else ""
+        gaps = ", ".join(f"{name} {value:.0e}" for name, value in note["differences"].items())
+        engines.append([label, peak, gaps, note["problem"]])
+    for row in rows:
+        if not row["problem"]:
+            figures = [row[key] for key in ("p50_ms", "p99_ms", "cpu_ms", "images_per_s")]
+            times.append([row["case"], row["engine"], *(f"{v:.4g}" if v < 1000 else f"{v:.0f}" for v in figures)])
+        elif row["problem"] != notes[row["engine"]]["problem"]:
+            times.append([row["case"], row["engine"], row["problem"], "", "", ""])
+    lines = [[r["what"], f"{r['wall']:.2f}", f"{r['cpu']:.2f}", f"{r['at_most']:g}"] for r in ratios]
+    return "\n\n".join([
+        tables.markdown(["engine", "peak memory, MiB", "largest difference from the first, relative", ""], engines),
+        tables.markdown(["what", "engine", "p50, ms", "p99, ms", "CPU, ms", "images/s"], times),
+        tables.markdown(["ratio of medians", "wall", "CPU", "goal: at most"], lines),
+    ])  # fmt: skip
+
+
 def read_specs(arguments: argparse.Namespace) -> list[EngineSpec]:
-    """Returns the engines to load.
+    """The engines to load.
 
     Raises:
         ConfigError: for an engine that does not exist or is named twice, a folder that is no bundle, or no size.
@@ -117,91 +168,68 @@ def read_specs(arguments: argparse.Namespace) -> list[EngineSpec]:
     if size == "first":
         raise ConfigError([f"--size HEIGHT WIDTH is needed: {arguments.model_dir} names no input size of its own"])
     overrides = tuple(item for group in arguments.overrides for item in group)
+    common = overrides, tuple(bundle.tasks), (arguments.batch_size, *size), arguments.cpu_threads
     specs = []
     for label in arguments.engines:
         name, _, own = label.partition("=")
-        if name not in ENGINES or arguments.engines.count(label) > 1:
-            guess = nearest(name, ENGINES)
-            hint = f"; did you mean '{guess}'?" if guess and guess != name else ""
-            raise ConfigError([f"--engines: got '{label}'; NAME or NAME=BUNDLE, each once: {', '.join(ENGINES)}{hint}"])
+        if name not in ENGINES:
+            raise ConfigError([f"--engines: got '{label}', not NAME or NAME=BUNDLE{suggestion(name, ENGINES)}"])
+        if arguments.engines.count(label) > 1:
+            raise ConfigError([f"--engines: '{label}' is named twice; name each once"])
         engine, bf16, flag = ENGINES[name]
         folder = own or getattr(arguments, flag) or ("" if flag == "config" else arguments.model_dir)
-        shape = arguments.batch_size, *size
-        specs.append(
-            EngineSpec(label, engine, bf16, folder, overrides, tuple(bundle.tasks), shape, arguments.cpu_threads)
-        )
+        specs.append(EngineSpec(label, engine, bf16, folder, *common))
     return specs
 
 
-def benchmark(specs: Sequence[EngineSpec], rounds: int, warm_up: int) -> Results:
-    """Returns what was measured; the engines' processes are gone then."""
-    cases = cases_of(specs[0].tasks)
+def main(argv: Sequence[str]) -> int:
+    """Prints the tables; the exit code is 1 if a float32 engine gives other numbers than the first engine."""
+    arguments = _parser().parse_args(argv)
+    for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
+        os.environ[name] = str(
+            arguments.cpu_threads
+        )  # read when libraries are imported, in the processes started later
+    specs = read_specs(arguments)
     with ExitStack() as stack:
         processes = [stack.enter_context(EngineProcess(spec)) for spec in specs]
-        engines = compare(processes)
-        timings = measure(processes, cases, rounds, warm_up)
-        for process in processes:
-            note = engines[process.spec.label]
-            try:
-                note.peak_memory_mib = process.peak_memory_mib()
-            except EngineError as error:  # it has died
-                note.problem = str(error)
-    found = rows(timings, specs[0].shape[0]), ratios(timings, specs)
-    return Results(_setting(specs[0], rounds, warm_up), engines, *found)
-
-
-def _setting(spec: EngineSpec, rounds: int, warm_up: int) -> str:
-    versions = []
-    for name in _DISTRIBUTIONS:
-        try:
-            versions.append(f"{name} {version(name)}")
-        except PackageNotFoundError:
-            continue
-    return (
-        f"Batch {spec.shape[0]} of {spec.shape[1]}x{spec.shape[2]} (H x W), {spec.threads} thread(s) per engine, {rounds} "
-        f"rounds in turn after {warm_up} to warm up; {', '.join(versions)}, Python {platform.python_version()}, "
+        notes = compare(processes)
+        timings, problems = measure(processes, cases_of(specs[0].tasks), arguments.rounds, arguments.warm_up)
+    for (label, _), timing in timings.items():
+        notes[label]["peak_memory_mib"] = timing[-1][2]  # of the last case, so the highest
+    rows, ratios = rows_of(timings, problems, arguments.batch_size), ratios_of(timings, specs)
+    installed = {found.name: found.version for found in distributions()}
+    versions = [f"{n} {installed[n]}" for n in ("paddlepaddle", "onnxruntime", "openvino", "numpy") if n in installed]
+    batch, height, width = specs[0].shape
+    setting = (
+        f"Batch {batch} of {height}x{width} (H x W), {arguments.cpu_threads} thread(s) per engine, {arguments.rounds} rounds "
+        f"in turn after {arguments.warm_up} to warm up; {', '.join(versions)}, Python {platform.python_version()}, "
         f"{platform.machine()}"
     )
-
-
-def main(argv: Sequence[str]) -> int:
-    """Returns the exit code: 0, or 1 if a float32 engine gives other numbers than the first engine."""
-    arguments = _parser().parse_args(argv)
-    fix_threads(arguments.cpu_threads)
-    results = benchmark(read_specs(arguments), arguments.rounds, arguments.warm_up)
-    print(markdown(results))
+    print(f"{setting}\n\n{markdown(notes, rows, ratios)}")
     if arguments.json:
-        arguments.json.write_text(json.dumps(asdict(results), indent=1) + "\n", encoding="utf-8")
-    return int(any(engine.wrong for engine in results.engines.values()))
+        results = {"setting": setting, "engines": notes, "rows": rows, "ratios": ratios}
+        arguments.json.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
+    return int(any(note["wrong"] for note in notes.values()))
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model_dir", required=True, metavar="BUNDLE", help="what tools/export_model.py wrote")
-    parser.add_argument("--bf16_dir", metavar="BUNDLE", help="for paddle-bf16 (default: --model_dir)")
-    parser.add_argument(
-        "--onnx_dir",
-        metavar="BUNDLE",
-        help="for ONNX Runtime and OpenVINO (default: --model_dir)",
-    )
-    parser.add_argument("--engines", nargs="+", default=list(ENGINES), metavar="NAME[=BUNDLE]",
-                        help=f"of: {', '.join(ENGINES)} (default: all). =BUNDLE: run that one, to compare exports")  # fmt: skip
-    parser.add_argument("-c", "--config", metavar="YML", help="for eager: the training graph's config")
-    parser.add_argument("-o", dest="overrides", nargs="+", action="append", default=[], metavar="KEY=VALUE",
-                        help="for eager: overrides of the config; weights=... is needed")  # fmt: skip
-    parser.add_argument("--tasks", type=flags.names, metavar="seg,det", help="only these heads (default: all)")
-    parser.add_argument("--size", nargs=2, type=flags.positive, metavar=("H", "W"), help="default: the bundle's")
-    parser.add_argument(
-        "--batch_size", type=flags.positive, default=1, metavar="N", help="pictures per run (default: 1)"
-    )
-    parser.add_argument(
-        "--cpu_threads", type=flags.positive, default=1, metavar="N", help="of every engine (default: 1)"
-    )
-    parser.add_argument("--rounds", type=flags.positive, default=10, metavar="N", help="timed ones (default: 10)")
-    parser.add_argument(
-        "--warm_up", type=flags.positive, default=2, metavar="N", help="rounds before them (default: 2)"
-    )
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write all rounds' figures here")
+    add, positive = parser.add_argument, flags.positive
+    add("--model_dir", required=True, metavar="BUNDLE", help="what tools/export_model.py wrote")
+    add("--bf16_dir", metavar="BUNDLE", help="for paddle-bf16 (default: --model_dir)")
+    add("--onnx_dir", metavar="BUNDLE", help="for ONNX Runtime and OpenVINO (default: --model_dir)")
+    add("--engines", nargs="+", default=list(ENGINES), metavar="NAME[=BUNDLE]",
+        help=f"of: {', '.join(ENGINES)} (default: all). =BUNDLE: run that one, to compare exports")  # fmt: skip
+    add("-c", "--config", metavar="YML", help="for eager: the training graph's config")
+    add("-o", dest="overrides", nargs="+", action="append", default=[], metavar="KEY=VALUE",
+        help="for eager: overrides of the config; weights=... is needed")  # fmt: skip
+    add("--tasks", type=flags.names, metavar="seg,det", help="only these heads (default: all)")
+    add("--size", nargs=2, type=positive, metavar=("H", "W"), help="default: the bundle's")
+    add("--batch_size", type=positive, default=1, metavar="N", help="images per run (default: 1)")
+    add("--cpu_threads", type=positive, default=1, metavar="N", help="of every engine (default: 1)")
+    add("--rounds", type=positive, default=10, metavar="N", help="timed ones (default: 10)")
+    add("--warm_up", type=positive, default=2, metavar="N", help="rounds before them (default: 2)")
+    add("--json", type=Path, metavar="FILE", help="write all rounds' figures here")
     return parser
 
 

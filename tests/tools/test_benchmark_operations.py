@@ -1,25 +1,15 @@
 """The benchmark checks before it times, and never counts a missing reference as passed."""
 
-import importlib.util
 import json
 import sys
-from pathlib import Path
 
 import pytest
 
-PATH = Path(__file__).resolve().parents[2] / "tools" / "benchmark.py"
+from ppmtl.studies.benchmark import Case, Pair, average_precision
+from tools import benchmark
 
 
-@pytest.fixture(scope="module")
-def benchmark():
-    spec = importlib.util.spec_from_file_location("benchmark_tool", PATH)
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module  # dataclasses look their module up
-    spec.loader.exec_module(module)
-    return module
-
-
-def test_a_row_is_printed_and_written(benchmark, tmp_path, capsys):
+def test_a_row_is_printed_and_written(tmp_path, capsys):
     assert benchmark.main(["--only", "confusion", "--rounds", "2", "--json", str(tmp_path / "out.json")]) == 0
     (row,) = json.loads((tmp_path / "out.json").read_text())["rows"]
     assert row["ratio"] == pytest.approx(row["reference_ms"] / row["ours_ms"])
@@ -28,7 +18,7 @@ def test_a_row_is_printed_and_written(benchmark, tmp_path, capsys):
     assert "| confusion matrix, 720x1280, 19 classes | numpy 2." in capsys.readouterr().out
 
 
-def test_a_reference_that_is_not_installed_is_not_run(benchmark, monkeypatch, capsys):
+def test_a_reference_that_is_not_installed_is_not_run(monkeypatch, capsys):
     monkeypatch.setitem(sys.modules, "ensemble_boxes", None)
     assert benchmark.main(["--only", "6 x 300 boxes"]) == 0
     out = capsys.readouterr().out
@@ -36,22 +26,22 @@ def test_a_reference_that_is_not_installed_is_not_run(benchmark, monkeypatch, ca
     assert "reached" not in out
 
 
-def test_a_different_result_is_not_timed_and_fails(benchmark, monkeypatch, capsys):
-    pair = benchmark.Pair(lambda: 1, lambda: 2, lambda a, b: a == b)
-    monkeypatch.setattr(benchmark, "CASES", (benchmark.Case("wrong", lambda: pair, "numpy", 1),))
+def test_a_different_result_is_not_timed_and_fails(monkeypatch, capsys):
+    pair = Pair(lambda: 1, lambda: 2, lambda a, b: a == b)
+    monkeypatch.setattr(benchmark, "CASES", (Case("wrong", lambda: pair, "numpy", 1),))
     assert benchmark.main([]) == 1
     assert "not run: the results differ" in capsys.readouterr().out
 
 
-def test_average_precision_agrees_with_pycocotools(benchmark):
+def test_average_precision_agrees_with_pycocotools():
     pytest.importorskip("pycocotools")
-    pair = benchmark.average_precision()
+    pair = average_precision()
     ours, theirs = pair.ours(), pair.reference()
     assert pair.agree(ours, theirs)
     assert 0.1 < ours[0] < 0.99
 
 
-def test_a_name_that_matches_nothing_is_refused(benchmark):
+def test_a_name_that_matches_nothing_is_refused():
     with pytest.raises(SystemExit) as error:
         benchmark.main(["--only", "nothing like it"])
     assert error.value.code == 2
