@@ -1,1 +1,0 @@
-"""Comparisons of our parts with the reference packages, one module per room. Run by ``tools/parity.py``."""
