@@ -177,7 +177,7 @@ def count_macs(model: nn.Layer, size: Size, tasks: Mapping[str, Task], *, traini
     model.eval()  # an empty batch must not change batch norm's statistics
     try:
         _forward(model, 0, size, tasks, training=training)
-    except (ValueError, RuntimeError, ZeroDivisionError):
+    except (ValueError, RuntimeError, OSError, ZeroDivisionError):  # OSError: Paddle's name for errors of CUDA
         macs.clear()  # a head of one's own may not take an empty batch; one image is slow, and always right
         _forward(model, 1, size, tasks, training=training)
     finally:
