@@ -45,6 +45,7 @@ ENGINES = {  # name: (engine, bfloat16, flag that names its bundle)
     "eager": ("eager", False, "config"),
 }
 _SAME = 1e-3  # float32 engines may differ by so much, relative to an array's largest value; measured: 1e-6 to 1e-5
+FIGURES = ("p50_ms", "p99_ms", "cpu_ms", "images_per_s")
 Key = tuple[str, Case]  # the engine's label and what it did
 Table = list[dict[str, Any]]
 
@@ -100,14 +101,13 @@ def cases_of(names: tuple[str, ...]) -> list[Case]:
 
 def rows_of(timings: Mapping[Key, list[Any]], problems: Mapping[Key, str], batch: int) -> Table:
     """One row per engine and case; "wall_ms" holds every round."""
-    rows: Table = [{"case": c.name, "engine": e, "problem": why, "wall_ms": []} for (e, c), why in problems.items()]
+    nothing = dict.fromkeys(FIGURES) | {"wall_ms": []}
+    rows: Table = [{"case": case.name, "engine": e, "problem": why, **nothing} for (e, case), why in problems.items()]
     for (label, case), timing in timings.items():
         wall, cpu = 1e3 * np.array([seconds for *seconds, _ in timing]).T
         p50, p99 = np.percentile(wall, [50, 99]).tolist()
-        row = {"case": case.name, "engine": label, "problem": "", "p50_ms": p50, "p99_ms": p99}
-        rows.append(
-            row | {"cpu_ms": float(np.median(cpu)), "images_per_s": batch * 1e3 / p50, "wall_ms": wall.tolist()}
-        )
+        figures = zip(FIGURES, (p50, p99, float(np.median(cpu)), batch * 1e3 / p50), strict=True)
+        rows.append({"case": case.name, "engine": label, "problem": "", **dict(figures), "wall_ms": wall.tolist()})
     return rows
 
 
@@ -143,7 +143,7 @@ def markdown(notes: Mapping[str, dict[str, Any]], rows: Table, ratios: Table) ->
         engines.append([label, peak, gaps, note["problem"]])
     for row in rows:
         if not row["problem"]:
-            figures = [row[key] for key in ("p50_ms", "p99_ms", "cpu_ms", "images_per_s")]
+            figures = [row[key] for key in FIGURES]
             times.append([row["case"], row["engine"], *(f"{v:.4g}" if v < 1000 else f"{v:.0f}" for v in figures)])
         elif row["problem"] != notes[row["engine"]]["problem"]:
             times.append([row["case"], row["engine"], row["problem"], "", "", ""])

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
+from timing import peak_memory_mib
 
 _PATIENCE = 900.0  # seconds for one answer; loading a ConvNeXt-L on a busy machine takes minutes
 
@@ -115,26 +116,25 @@ def _serve(pipe: Connection, spec: EngineSpec, log: str) -> None:
             return
         try:
             network = network or _open(spec)
-            if case and case.part == "head" and features is None:
+            if case is None:
+                raw = network(images, spec.tasks)
+                pipe.send(({f"{task}.{key}": a for task, arrays in raw.items() for key, a in arrays.items()}, ""))
+                continue
+            if case.part == "head" and features is None:
                 features = network.features(images)
-            pipe.send((_answer(network, images, features, case or spec.tasks), ""))
+            pipe.send((_timed(network, case, images, features), ""))
         except (ValueError, RuntimeError, NotImplementedError, OSError, ImportError) as error:
             pipe.send((None, " ".join(str(error).split())[:300] or type(error).__name__))
 
 
-def _answer(network: Any, images: np.ndarray, features: Any, what: Case | tuple[str, ...]) -> object:
-    from timing import peak_memory_mib
-
-    if not isinstance(what, Case):
-        raw = network(images, what)
-        return {f"{task}.{name}": values for task, arrays in raw.items() for name, values in arrays.items()}
+def _timed(network: Any, case: Case, images: np.ndarray, features: Any) -> tuple[float, float, float | None]:
     wall, cpu = time.perf_counter(), time.process_time()
-    if what.part == "backbone":
+    if case.part == "backbone":
         network.features(images)
-    elif what.part == "head":
-        network.head(*what.tasks, features)
+    elif case.part == "head":
+        network.head(*case.tasks, features)
     else:
-        network(images, what.tasks)
+        network(images, case.tasks)
     return time.perf_counter() - wall, time.process_time() - cpu, peak_memory_mib()
 
 
