@@ -22,7 +22,7 @@ from ppmtl import cli
 def size(text: str) -> tuple[int, int]:
     """(height, width) of "720x1280"."""
     found = re.fullmatch(r"(\d+)x(\d+)", text)
-    if found is None:
+    if not found:
         raise argparse.ArgumentTypeError(f"expected HEIGHTxWIDTH, e.g. 720x1280, got {text!r}")
     return int(found[1]), int(found[2])
 
@@ -41,9 +41,7 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument("--size", type=named_size, action="append", default=[], metavar="SOURCE=HxW",
                         help="training input of a source, if no transform of the config fixes it")  # fmt: skip
     parser.add_argument("--hardware", metavar="NAME", help="only this device of the table of times")
-    parser.add_argument(
-        "--device-tflops", type=float, metavar="X", help="a device of your own: TFLOP/s that it sustains"
-    )
+    parser.add_argument("--device-tflops", type=float, metavar="X", help="a device of your own: TFLOP/s sustained")
     parser.add_argument("--measure", action="store_true", help="run one real step on small inputs on this machine")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the numbers to a file too")
     arguments = parser.parse_args(argv)
