@@ -29,15 +29,19 @@ def main(argv: Sequence[str]) -> int:
     cli.add_nprocs(parser, "train")
     parser.add_argument("--limit", type=int, metavar="N", help="evaluate the first N images of each set only")
     arguments = parser.parse_args(argv)
-    settings, _ = cli.load_settings(arguments)
+    run = cli.load(arguments)
+    settings = run.settings
     if len(settings.tasks) < 2:
         raise ConfigError([f"--tasks: a comparison needs at least two tasks, got {', '.join(settings.tasks)}"])
-    cli.require_data(settings, training=True, evaluation=True)
-    missing = [name for name in settings.tasks if name not in settings.eval.datasets]
+    measured = {task for of_set in settings.eval.tasks().values() for task in of_set}
+    missing = [name for name in settings.tasks if name not in measured]
     if missing:
         raise ConfigError([f"eval.datasets.{name}: missing, and needed to compare '{name}'" for name in missing])
 
+    from ppmtl.build import require_data
     from ppmtl.studies.compare import Command, compare
+
+    require_data(settings, training=True, evaluation=True)
 
     out = arguments.out or Path(settings.save_dir) / "compare_tasks"
     command = Command(
@@ -49,7 +53,7 @@ def main(argv: Sequence[str]) -> int:
         device=arguments.device,
         limit=arguments.limit,
     )
-    text = compare(settings, command, arguments.seeds or [settings.seed], out)
+    text = compare(run, command, arguments.seeds or [settings.seed], out)
     (out / "comparison.md").write_text(text + "\n", encoding="utf-8")
     print(f"\n{text}\n\nwritten to {out / 'comparison.md'}")
     return 0

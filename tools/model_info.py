@@ -45,7 +45,7 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument("--measure", action="store_true", help="run one real step on small inputs on this machine")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the numbers to a file too")
     arguments = parser.parse_args(argv)
-    settings, _ = cli.load_settings(arguments)
+    settings = cli.load(arguments).settings
 
     from ppmtl.studies.model_info import as_json, choose_devices, markdown, study
 

@@ -144,6 +144,15 @@ class SourceSettings:
         return tuple(dict.fromkeys(task for view in self.all_views(name).values() for task in view.tasks))
 
 
+def named_views(sources: dict[str, SourceSettings]) -> dict[str, tuple[SourceSettings, ViewSettings]]:
+    """{"source" or "source.view": (source, view)} of all views of all sources, in the order in which a step runs them."""
+    return {
+        f"{name}.{view}" if view else name: (source, of_view)
+        for name, source in sources.items()
+        for view, of_view in source.all_views(name).items()
+    }
+
+
 @dataclass(frozen=True)
 class EvalSetSettings:
     """One labelled data set: its type with that type's own keys, and ``tasks``: () = the task of the set's own name."""

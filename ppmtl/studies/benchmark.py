@@ -16,9 +16,10 @@ import numpy as np
 
 from ppmtl import tables
 from ppmtl.ops.average_precision import coco_average_precision
+from ppmtl.ops.boxes import Detections
 from ppmtl.ops.confusion import confusion_matrix
 from ppmtl.ops.wbf import weighted_boxes_fusion
-from ppmtl.structures import ClassList, Detections
+from ppmtl.structures import ClassList
 
 CLASSES = 45  # TT100K, as in the challenge
 

@@ -14,7 +14,7 @@ from statistics import mean
 from typing import Any
 
 from ppmtl import tables
-from ppmtl.config.settings import Settings
+from ppmtl.build import Run
 
 
 @dataclass(frozen=True)
@@ -68,7 +68,7 @@ class Measured:
     macs: int
 
 
-def compare(settings: Settings, command: Command, seeds: Sequence[int], out: Path) -> str:
+def compare(run: Run, command: Command, seeds: Sequence[int], out: Path) -> str:
     """Trains and evaluates every task alone and all together, for each seed; returns the table.
 
     A run that ``out`` holds already is not repeated, an interrupted one goes on.
@@ -76,7 +76,7 @@ def compare(settings: Settings, command: Command, seeds: Sequence[int], out: Pat
     Raises:
         ValueError: if a folder holds a run with other settings, or a run fails.
     """
-    names = tuple(settings.tasks)
+    names = tuple(run.settings.tasks)
     runs: list[Measured] = []
     primaries: dict[str, str] = {}
     plan = [(seed, tasks) for seed in seeds for tasks in [*((name,) for name in names), names]]
@@ -88,9 +88,9 @@ def compare(settings: Settings, command: Command, seeds: Sequence[int], out: Pat
         primaries |= {task: report[task]["primary"] for task in tasks}
         metrics = {task: float(report[task][report[task]["primary"]] or 0.0) for task in tasks}
         print(f"    {seconds:.0f} s, {', '.join(f'{t} {m:.4f}' for t, m in metrics.items())}", flush=True)
-        runs.append(Measured(tasks, seed, metrics, seconds, *_cost(settings, tasks)))
+        runs.append(Measured(tasks, seed, metrics, seconds, *_cost(run, tasks)))
     text = comparison(runs, {name: primaries[name] for name in names})
-    size = settings.infer.size
+    size = run.settings.infer.size
     return text + (f"\n\nMultiply-adds at {size[0]} x {size[1]} (infer.size)." if size else "")
 
 
@@ -120,14 +120,14 @@ def _evaluate(command: Command, folder: Path, tasks: Sequence[str]) -> dict[str,
     return dict(json.loads(report.read_text(encoding="utf-8"))["tasks"])
 
 
-def _cost(settings: Settings, names: Sequence[str]) -> tuple[int, int]:
+def _cost(run: Run, names: Sequence[str]) -> tuple[int, int]:
     """(trainable parameters, multiply-adds of one image at the shared size) of a model for some tasks."""
     from ppmtl import build
     from ppmtl.studies.cost import count_macs, count_parameters
 
-    chosen = build.select_tasks(settings, names)
-    classes = build.build_classes(chosen)
-    tasks, model = build.build_tasks(chosen, classes), build.build_model(chosen, classes)
+    chosen = build.select_tasks(run, names).settings
+    tasks = build.build_tasks(chosen)
+    model = build.build_model(chosen, tasks)
     size = chosen.infer.size or next(iter(tasks.values())).plain_size((720, 1280))
     macs = sum(count_macs(model, size, tasks, training=False).values())
     return sum(sum(parts.values()) for parts in count_parameters(model).values()), macs

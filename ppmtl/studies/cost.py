@@ -11,11 +11,12 @@ from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import paddle
 from paddle import nn
 
-from ppmtl.config.settings import Settings
+from ppmtl.config.settings import Settings, named_views
 from ppmtl.structures import Size
 from ppmtl.tasks.base import Task
 
@@ -28,7 +29,7 @@ _COUNTED = (nn.Conv2D, nn.Linear)
 
 @dataclass(frozen=True)
 class SourceCost:
-    """One source's share of a training step, per image; ``activation_bytes`` is kept for the backward pass."""
+    """One view of a source in a training step, per image; ``activation_bytes`` is kept for the backward pass."""
 
     name: str
     batch_size: int
@@ -58,7 +59,7 @@ class Cost:
         parameters: {"backbone" or "heads.<task>": {part: trainable numbers}}; running statistics are not counted.
         parameter_count: their sum.
         state_bytes: weights, gradients and optimizer.
-        activation_bytes: of the largest source: the loop runs one after the other, so memory is not the sum.
+        activation_bytes: of the largest view: the loop runs one after the other, so memory is not the sum.
         step_flop: floating-point operations of one optimizer step on one process.
         uncounted: parameters of layers whose multiply-adds are not known here.
     """
@@ -76,7 +77,7 @@ class Cost:
 
 
 def estimate(
-    model: nn.Layer, settings: Settings, tasks: Mapping[str, Task], sizes: Mapping[str, Size], original: Size
+    model: nn.Layer, settings: Settings, tasks: Mapping[str, Task[Any]], sizes: Mapping[str, Size], original: Size
 ) -> Cost:
     """Estimates the run of ``settings``.
 
@@ -84,14 +85,14 @@ def estimate(
         model: the MultiTaskModel; its mode and running statistics change.
         settings: the run.
         tasks: {name: task}.
-        sizes: {source: (height, width)} of its network inputs.
+        sizes: {"source" or "source.view": (height, width)} of its network inputs.
         original: (height, width) of an original image, for tasks that show it at its own size.
     """
     parameters, sources = count_parameters(model), []
-    for name, source in settings.sources.items():
-        chosen = {task: tasks[task] for task in source.tasks}
+    for name, (source, view) in named_views(settings.sources).items():
+        chosen = {task: tasks[task] for task in view.tasks}
         macs = count_macs(model, sizes[name], chosen, training=True)
-        heads = {task: _under(macs, f"heads.{task}") for task in chosen}
+        heads = {task: _under(macs, f"heads.{model.head_of[task]}") for task in chosen}
         kept = measure_activations(model, sizes[name], chosen)
         sources.append(SourceCost(name, source.batch_size, sizes[name], _under(macs, "backbone"), heads, kept))
     count = sum(sum(parts.values()) for parts in parameters.values())
@@ -111,22 +112,24 @@ def estimate(
     )
 
 
-def _evaluation(model: nn.Layer, name: str, task: Task, original: Size) -> EvalCost:
+def _evaluation(model: nn.Layer, name: str, task: Task[Any], original: Size) -> EvalCost:
     sides = [task.plain_size(original), *(view.size for view in task.views(original, augment=True))]
     plain, *views = (count_macs(model, side, {name: task}, training=False) for side in sides)
     total = sum(sum(macs.values()) for macs in views)
-    return EvalCost(name, sides[0], _under(plain, "backbone"), _under(plain, f"heads.{name}"), len(views), total)
+    return EvalCost(
+        name, sides[0], _under(plain, "backbone"), _under(plain, f"heads.{model.head_of[name]}"), len(views), total
+    )
 
 
 def train_sizes(settings: Settings, given: Mapping[str, Size]) -> dict[str, Size]:
-    """Input size of every source: the ``size`` of its last transform that has one, unless given.
+    """Input size of every view of every source: the ``size`` of its last transform that has one, unless given.
 
     Raises:
         ValueError: if neither says it.
     """
     sizes = {}
-    for name, source in settings.sources.items():
-        found = [size for t in source.transforms if (size := getattr(t, "keywords", {}).get("size")) is not None]
+    for name, (_, view) in named_views(settings.sources).items():
+        found = [size for t in view.transforms if (size := getattr(t, "keywords", {}).get("size")) is not None]
         if name not in given and not found:
             raise ValueError(
                 f"sources.{name}: no transform fixes the input's size; give it: --size {name}=HEIGHTxWIDTH"
@@ -157,7 +160,7 @@ def uncounted_parameters(model: nn.Layer) -> tuple[str, ...]:
 
 
 @paddle.no_grad()
-def count_macs(model: nn.Layer, size: Size, tasks: Mapping[str, Task], *, training: bool) -> dict[str, int]:
+def count_macs(model: nn.Layer, size: Size, tasks: Mapping[str, Task[Any]], *, training: bool) -> dict[str, int]:
     """{layer: multiply-adds} of one image's forward pass; the model is left in evaluation mode.
 
     Args:
@@ -186,7 +189,7 @@ def count_macs(model: nn.Layer, size: Size, tasks: Mapping[str, Task], *, traini
     return dict(macs)
 
 
-def measure_activations(model: nn.Layer, size: Size, tasks: Mapping[str, Task]) -> int:
+def measure_activations(model: nn.Layer, size: Size, tasks: Mapping[str, Task[Any]]) -> int:
     """Bytes that one image's training forward pass keeps for the backward pass; the model is left in training mode.
 
     Measured on a smaller input and scaled by area. Paddle itself reports what its operators save; each memory is counted
@@ -213,7 +216,7 @@ def small_size(size: Size, shrink: int) -> Size:
     return (height, width) if shrink > 1 else size
 
 
-def example_targets(tasks: Mapping[str, Task], batch: int, size: Size) -> dict[str, dict[str, paddle.Tensor]]:
+def example_targets(tasks: Mapping[str, Task[Any]], batch: int, size: Size) -> dict[str, dict[str, paddle.Tensor]]:
     """Targets of the right form for each task, as tensors."""
     return {
         name: {key: paddle.to_tensor(value) for key, value in task.example_targets(batch, size).items()}
@@ -221,7 +224,7 @@ def example_targets(tasks: Mapping[str, Task], batch: int, size: Size) -> dict[s
     }
 
 
-def _forward(model: nn.Layer, batch: int, size: Size, tasks: Mapping[str, Task], *, training: bool) -> None:
+def _forward(model: nn.Layer, batch: int, size: Size, tasks: Mapping[str, Task[Any]], *, training: bool) -> None:
     images = paddle.zeros([batch, *size, 3], "uint8")
     if training:
         model(images, targets=example_targets(tasks, batch, size))

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import paddle
 
-from ppmtl import cli
+from ppmtl import build
 from ppmtl.models.backend import PaddleBackend
 
 
@@ -24,7 +24,7 @@ class EagerModel(PaddleBackend):
     @paddle.no_grad()
     def head(self, name: str, features: Mapping[str, Any]) -> dict[str, np.ndarray]:
         """One task's raw arrays for what :meth:`features` returned."""
-        raw = self._model.heads[name](features["maps"], features["size"])
+        raw = self._model.head(name)(features["maps"], features["size"])
         return {key: value.numpy() for key, value in raw.items()}
 
 
@@ -34,9 +34,6 @@ def open_model(config: str, overrides: Sequence[str], tasks: Sequence[str]) -> E
     Raises:
         ValueError: if the config has mistakes or names no weights.
     """
-    flags = ["-c", config, "--tasks", ",".join(tasks), "--device", "cpu"]
-    settings, _ = cli.load_settings(cli.parser("").parse_args([*flags, *(["-o", *overrides] if overrides else [])]))
-    cli.require_weights(settings)
-    _, model = cli.load_model(settings)
+    _, model = build.load_model(build.load(config, [*overrides, "device=cpu"], tasks).settings)
     model.eval()
     return EagerModel(model)

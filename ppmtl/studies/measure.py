@@ -5,11 +5,12 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import paddle
 from paddle import nn
 
-from ppmtl.config.settings import Settings
+from ppmtl.config.settings import Settings, named_views
 from ppmtl.structures import Size
 from ppmtl.studies import cost
 from ppmtl.tasks.base import Task
@@ -47,7 +48,7 @@ class StepMeasurement:
 
 
 def measure_step(
-    build: Callable[[], nn.Layer], settings: Settings, tasks: Mapping[str, Task], sizes: Mapping[str, Size]
+    build: Callable[[], nn.Layer], settings: Settings, tasks: Mapping[str, Task[Any]], sizes: Mapping[str, Size]
 ) -> StepMeasurement:
     """Times one step, source by source; the optimizer's own step is taken too, but not timed.
 
@@ -56,7 +57,8 @@ def measure_step(
     before = peak_memory_mib()
     model = build()
     optimizer = build_optimizer(model, settings.optimizer)
-    supervised = {name: {task: tasks[task] for task in source.tasks} for name, source in settings.sources.items()}
+    views = named_views(settings.sources).items()
+    supervised = {name: {task: tasks[task] for task in view.tasks} for name, (_, view) in views}
     sources = [_measure_source(model, name, sizes[name], chosen) for name, chosen in supervised.items()]
     optimizer.step()
     grown = round((peak_memory_mib() - before) * 2**20)
@@ -66,7 +68,7 @@ def measure_step(
     return StepMeasurement(sources, sum(s.flop for s in sources) / sum(s.seconds for s in sources), state + kept, grown)
 
 
-def _measure_source(model: nn.Layer, name: str, size: Size, tasks: Mapping[str, Task]) -> SourceMeasurement:
+def _measure_source(model: nn.Layer, name: str, size: Size, tasks: Mapping[str, Task[Any]]) -> SourceMeasurement:
     for shrink in (1, 2, 4, 8):  # large inputs are halved until a pass takes seconds
         smaller = cost.small_size(size, shrink)
         macs = sum(cost.count_macs(model, smaller, tasks, training=True).values())

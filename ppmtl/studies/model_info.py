@@ -68,15 +68,15 @@ def study(
 ) -> tuple[Cost, list[Device], StepMeasurement | None]:
     """Estimates the cost of a run; with ``measure``, times a small step and adds this machine to ``devices``."""
     # A count is enough here: the class files may be on another machine, with the data
-    counted = {n: replace(c, names=None) if c.count else c for n, c in settings.classes.items()}
-    classes = build.build_classes(replace(settings, classes=counted))
-    tasks, sizes, measured = build.build_tasks(settings, classes), train_sizes(settings, given), None
+    counted = {n: replace(t, classes=replace(t.classes, names=None, ids=())) if t.classes.count else t
+               for n, t in settings.tasks.items()}  # fmt: skip
+    tasks, sizes, measured = build.build_tasks(replace(settings, tasks=counted)), train_sizes(settings, given), None
     if measure:
         distributed.start(settings.device)
-        measured = measure_step(lambda: build.build_model(settings, classes), settings, tasks, sizes)
+        measured = measure_step(lambda: build.build_model(settings, tasks), settings, tasks, sizes)
         here = Device("this machine", measured.flop_per_second / 1e12, "measured now, on small inputs")
         devices = [*devices, here]
-    return estimate(build.build_model(settings, classes), settings, tasks, sizes, original), devices, measured
+    return estimate(build.build_model(settings, tasks), settings, tasks, sizes, original), devices, measured
 
 
 def markdown(cost: Cost, devices: Sequence[Device], measured: StepMeasurement | None = None) -> str:

@@ -178,9 +178,10 @@ class Task(ABC, Generic[P]):
         """A small deterministic label for an image of ``size`` pixels (at least 16 x 16), for tests and cost studies."""
 
     def example_targets(self, batch: int, size: Size) -> dict[str, np.ndarray]:
-        """What :meth:`collate` makes of ``batch`` images of ``size`` that carry the example label."""
+        """What :meth:`collate` makes of ``batch`` images of ``size`` that carry the example label; 0 is allowed."""
         sample = Sample("example", np.zeros((*size, 3), np.uint8), {self.name: self.example(size)})
-        return self.collate([sample] * batch)
+        targets = self.collate([sample] * max(batch, 1))
+        return targets if batch else {name: array[:0] for name, array in targets.items()}
 
     # Raw arrays and predictions
 

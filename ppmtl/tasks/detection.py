@@ -90,6 +90,10 @@ class Detection(Task[Detections]):
         boxes = (corners * np.array([width, height, width, height], np.float32)).round().astype(np.float32)
         return Boxes(boxes, np.array([0, len(self.classes) - 1], np.int64))
 
+    def example_targets(self, batch: int, size: Size) -> dict[str, np.ndarray]:
+        """Rows of the example label; for an empty batch the row that stands for no box."""
+        return super().example_targets(batch, size) if batch else self.collate([])
+
     def raw_shapes(self, batch: int, size: Size) -> dict[str, tuple[int | None, ...]]:  # noqa: ARG002
         """{"boxes": (B, N, 4), "scores": (B, N, C)}, any N."""
         return {"boxes": (batch, None, 4), "scores": (batch, None, len(self.classes))}

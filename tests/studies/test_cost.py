@@ -10,6 +10,7 @@ import paddle
 import pytest
 from paddle import nn
 
+from ppmtl.config.settings import SourceSettings
 from ppmtl.models.backbones.convnext import ConvNeXt
 from ppmtl.models.heads.cbam_fc import CBAMFC
 from ppmtl.models.heads.upernet import UPerNet
@@ -173,9 +174,9 @@ class Odd(nn.Layer):
         self.queries = self.create_parameter([3, 4])
 
     def forward(self, features, image_size, targets=None):  # noqa: ARG002
-        if features[-1].shape[0] == 0:
+        if features["c5"].shape[0] == 0:
             raise ValueError("needs an image")
-        probs = nn.functional.softmax((self.conv(features[-1]).mean([2, 3]) @ self.queries.t()), axis=1)
+        probs = nn.functional.softmax((self.conv(features["c5"]).mean([2, 3]) @ self.queries.t()), axis=1)
         return {"probs": probs} if targets is None else {"loss": probs.sum()}
 
 
@@ -197,7 +198,7 @@ def test_input_sizes_come_from_the_last_transform_that_has_one():
         return SimpleNamespace(keywords=keywords)
 
     def settings(*transforms):
-        return SimpleNamespace(sources={"seg": SimpleNamespace(transforms=transforms)})
+        return SimpleNamespace(sources={"seg": SourceSettings(part(), 1, transforms)})
 
     assert train_sizes(settings(part(size=(8, 8)), part(size=(64, 96)), part(p=0.5)), {}) == {"seg": (64, 96)}
     assert train_sizes(settings(part(p=0.5)), {"seg": (32, 32)}) == {"seg": (32, 32)}
