@@ -7,7 +7,6 @@ Tables: 2 = the three tasks' scores, 4 = TTA of segmentation, 5 = of classificat
 "ours" that this run did not measure.
 """
 
-import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -22,9 +21,7 @@ def main(argv: Sequence[str]) -> int:
     parser = cli.parser(__doc__ or "", weights=True)
     parser.add_argument("--table", nargs="+", choices=["2", "4", "5", "6"], default=["2", "4", "5", "6"], metavar="N",
                         help="which tables (default: all)")  # fmt: skip
-    parser.add_argument(
-        "--limit", type=int, metavar="N", help="only the first N pictures of each set; the tables say so"
-    )
+    parser.add_argument("--limit", type=int, metavar="N", help="only the first N images of each set; the tables say so")
     parser.add_argument("--output_dir", metavar="DIR", help="default: <save_dir>/reproduce")
     arguments = parser.parse_args(argv)
     settings, _ = cli.load_settings(arguments)
@@ -36,24 +33,17 @@ def main(argv: Sequence[str]) -> int:
     cli.require_data(settings, training=False, evaluation=True)
     tasks, backend = cli.load_trained(settings, tta={})
     datasets = build.build_val_datasets(settings, {name: task.classes for name, task in tasks.items()})
-    folder = Path(arguments.output_dir or Path(settings.save_dir) / "reproduce")
-    folder.mkdir(parents=True, exist_ok=True)
-    pictures = "all pictures" if arguments.limit is None else f"the first {arguments.limit} pictures"
-    source = f"weights {settings.weights}, config {arguments.config}, {pictures} of the validation sets"
-
-    tables, texts = {}, []
+    images = "all images" if arguments.limit is None else f"the first {arguments.limit} images"
+    source = f"weights {settings.weights}, config {arguments.config}, {images} of the validation sets"
+    tables: dict[str, list[reproduce.Cell]] = {}
     for table in arguments.table:
-        cells = reproduce.run_table(
-            reproduce.TABLES[table], tasks, datasets, backend, limit=arguments.limit,
-            done=lambda cell: print(f"  {cell.row.task_type}: {cell.row.label}", file=sys.stderr),
-        )  # fmt: skip
-        tables[table] = cells
-        texts.append(reproduce.markdown(table, cells, source))
-        print(texts[-1], end="\n\n")
-    document = {"source": source, "tables": [reproduce.to_json(name, cells) for name, cells in tables.items()]}
-    (folder / "reproduce.json").write_text(json.dumps(document, indent=1), encoding="utf-8")
-    (folder / "reproduce.md").write_text("\n\n".join(texts) + "\n", encoding="utf-8")
-    reproduce.plot(tables, folder / "reproduce.png")
+        tables[table] = []
+        for row in reproduce.TABLES[table]:
+            tables[table].append(reproduce.run_row(row, tasks, datasets, backend, arguments.limit))
+            print(f"  {row.task_type}: {row.label}", file=sys.stderr)
+        print(reproduce.to_markdown(table, tables[table], source), end="\n\n")
+    folder = Path(arguments.output_dir or Path(settings.save_dir) / "reproduce")
+    reproduce.write(tables, source, folder)
     print(f"wrote reproduce.md, reproduce.json and reproduce.png to {folder}")
     return 0
 

@@ -1,8 +1,7 @@
-"""What a submission must contain: the pictures of the test lists, their sizes, the classes."""
+"""What a submission must contain: the images of the test lists, their sizes, the classes."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,72 +15,80 @@ from ppmtl.structures import Size
 TEST_FOLDER = "track1_test_data"
 SEG_CLASSES, CLS_CLASSES = 19, 196  # BDD100K and Stanford Cars, as the challenge has them
 SEG_SIZE = (720, 1280)  # hard-coded in the official scorer
+SECTIONS = {"seg": "seg", "cls": "cls", "det": "dec"}  # a task's section -> key in the file, in the baseline's order
 
 _EXIF_ORIENTATION = 0x0112
 
 
 @dataclass(frozen=True)
 class Expected:
-    """The entries that a complete submission has.
+    """The entries that a complete submission has; what is None is unknown and not checked.
 
     Attributes:
-        seg_sizes: {"<picture stem>.png": (height, width)}.
-        cls_names: the pictures to classify, with extension.
+        seg_sizes: {"<image stem>.png": (height, width)}.
+        cls_names: the images to classify, with extension.
         det_sizes: (height, width) of each line of test.txt; line 1 is image_id 1.
-        category_ids: the detection classes' ids in the annotation files; empty = unknown, not checked.
+        category_ids: the detection classes' ids in the annotation files.
         seg_classes, cls_classes: how many; labels are 0 up to that.
     """
 
-    seg_sizes: dict[str, Size]
-    cls_names: tuple[str, ...]
-    det_sizes: tuple[Size, ...]
-    category_ids: tuple[int, ...] = ()
+    seg_sizes: dict[str, Size] | None = None
+    cls_names: tuple[str, ...] | None = None
+    det_sizes: tuple[Size, ...] | None = None
+    category_ids: tuple[int, ...] | None = None
     seg_classes: int = SEG_CLASSES
     cls_classes: int = CLS_CLASSES
 
     @staticmethod
-    def from_root(root: str | Path, *, seg_classes: int = SEG_CLASSES, cls_classes: int = CLS_CLASSES) -> Expected:
-        """Returns what the test data under ``root``/track1_test_data call for; reads picture headers only.
+    def from_root(root: Path | None, *, seg_classes: int = SEG_CLASSES, cls_classes: int = CLS_CLASSES) -> Expected:
+        """What the test data under ``root``/track1_test_data call for; reads image headers only. No root: unknown.
 
         Raises:
-            ValueError: a list or picture is missing or unreadable; the message names it.
+            ValueError: a list or image is missing or unreadable; the message names it.
         """
-        test = Path(root) / TEST_FOLDER
+        if root is None:
+            return Expected(seg_classes=seg_classes, cls_classes=cls_classes)
+        test = root / TEST_FOLDER
         categories = test / "dec" / "val.json"
-        names = detection_names(test / "dec" / "test.txt")
         return Expected(
-            seg_sizes={
-                f"{path.stem}.png": picture_size(path) for path in find_images(test / "seg" / "images" / "test")
-            },
-            cls_names=tuple(path.name for path in find_images(test / "cls" / "test")),
-            det_sizes=tuple(picture_size(test / "dec" / "test" / name) for name in names),
-            category_ids=read_categories(categories).ids if categories.exists() else (),
+            seg_sizes={f"{path.stem}.png": image_size(path) for path in test_images(test, "seg").values()},
+            cls_names=tuple(str(name) for name in test_images(test, "cls")),
+            det_sizes=tuple(image_size(path) for path in test_images(test, "det").values()),
+            category_ids=read_categories(categories).ids if categories.exists() else None,
             seg_classes=seg_classes,
             cls_classes=cls_classes,
         )
 
+    def unchecked(self) -> list[str]:
+        """What :func:`ppmtl.challenge.checking.check` cannot say for want of a list."""
+        without_lists = self.seg_sizes is None or self.cls_names is None or self.det_sizes is None
+        checks = {
+            "names and image_ids: are they in the test lists, and are all of them there?": without_lists,
+            "points and boxes: do they lie within their images?": without_lists,
+            "category_id: is it one of dec/val.json?": self.category_ids is None,
+        }
+        return [check for check, left_out in checks.items() if left_out]
 
-def detection_names(list_file: Path) -> list[str]:
-    """Returns the picture names of test.txt in the file's order: the first has image_id 1."""
-    return [line.strip() for line in read_text(list_file).splitlines() if line.strip()]
+
+def test_images(test: Path, section: str) -> dict[str | int, Path]:
+    """{key: file} of a test list; keys are file names, for detection the lines of test.txt from 1: the image_ids."""
+    if section == "det":
+        names = [line.strip() for line in read_text(test / "dec" / "test.txt").splitlines() if line.strip()]
+        return {line: test / "dec" / "test" / name for line, name in enumerate(names, 1)}
+    folder = test / "seg" / "images" / "test" if section == "seg" else test / "cls" / "test"
+    return {path.name: path for path in find_images(folder)}
 
 
-def picture_size(path: Path) -> Size:
-    """Returns (height, width) as shown, that is after the EXIF turn.
+def image_size(path: Path) -> Size:
+    """The (height, width) as shown, that is after the EXIF turn.
 
     Raises:
-        ValueError: if it cannot be read as a picture, naming the path.
+        ValueError: if it cannot be read as an image, naming the path.
     """
     try:
-        with Image.open(path) as picture:
-            width, height = picture.size
-            turned = picture.getexif().get(_EXIF_ORIENTATION, 1) >= 5
+        with Image.open(path) as image:
+            width, height = image.size
+            turned = image.getexif().get(_EXIF_ORIENTATION, 1) >= 5
     except OSError as error:
-        raise ValueError(f"{path}: cannot be read as a picture ({error}); copy or download it again") from error
+        raise ValueError(f"{path}: cannot be read as an image ({error}); copy or download it again") from error
     return (width, height) if turned else (height, width)
-
-
-def shortened(values: Iterable[object], limit: int = 5) -> str:
-    """Returns the first few values in one line, with the number of the others."""
-    items = [str(value) for value in values]
-    return ", ".join(items[:limit]) + (f" and {len(items) - limit} more" if len(items) > limit else "")

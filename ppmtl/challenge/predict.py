@@ -3,103 +3,103 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Literal
 
 from tqdm import tqdm
 
-from ppmtl.challenge import SubmissionWriter
-from ppmtl.challenge.expected import TEST_FOLDER, detection_names
-from ppmtl.challenge.writing import TaskName
-from ppmtl.data.images import find_images, read_image
+from ppmtl.challenge.expected import SEG_CLASSES, TEST_FOLDER, test_images
+from ppmtl.challenge.writing import SubmissionWriter
+from ppmtl.data.images import read_image
 from ppmtl.predict.pipeline import Backend, Pipeline
 from ppmtl.predict.processes import Processes
-from ppmtl.structures import ClassProbs, Detections, Prediction, SegMap
 from ppmtl.tasks.base import Task
 
-_SECTION: dict[str, TaskName] = {"segmentation": "seg", "classification": "cls", "detection": "det"}
 
-
-def open_writer(path: Path, processes: Processes, **options: Any) -> SubmissionWriter:
-    """Returns this process's writer; all processes have to open theirs.
+def write_submission(
+    path: Path,
+    data_root: Path,
+    tasks: Mapping[str, Task],
+    backend: Backend,
+    *,
+    weights: object,
+    augment: bool = False,
+    form: Literal["list", "dict"] = "list",
+    max_boxes: int = 100,
+    resume: bool = True,
+    processes: Processes = Processes(),  # noqa: B008  (frozen)
+) -> dict[str, int]:
+    """Predicts the images that an interrupted run left and writes the file on rank 0; all processes have to call it.
 
     Args:
         path: the JSON file to be; with several machines in a folder that all of them share.
-        processes: those that share the pictures.
-        options: of :class:`SubmissionWriter`.
-    """
-    first = SubmissionWriter(path, part=0, **options) if processes.rank == 0 else None
-    processes.exchange(None)  # the first has mended what an interruption left
-    writer = first or SubmissionWriter(path, part=processes.rank, **options)
-    processes.exchange(None)  # all have read what is done; from here on the parts grow
-    return writer
-
-
-def predict_test_set(
-    root: Path,
-    tasks: Mapping[str, Task],
-    backend: Backend,
-    writer: SubmissionWriter,
-    *,
-    augment: bool,
-    processes: Processes = Processes(),  # noqa: B008  (frozen)
-) -> dict[str, int]:
-    """Returns {task: pictures predicted now, by all}; pictures that the writer already has are not computed again.
-
-    Args:
-        root: the data root; the lists are under ``root``/track1_test_data.
-        tasks: {name: task}, at most one of each type.
+        data_root: the test lists are under ``data_root``/track1_test_data.
+        tasks: {name: task}; those without a section in the submission are left out.
         backend: what runs the network.
-        writer: open; not finished here. When this returns, all processes have added their pictures.
+        weights: tells the weights apart, as a JSON value: what other weights left is not gone on from.
         augment: test-time augmentation.
-        processes: those that share the pictures.
+        form: see :class:`SubmissionWriter`.
+        max_boxes: per image, the best by score.
+        resume: False throws away what an interrupted run left.
+        processes: those that share the images.
+
+    Returns:
+        {task: images predicted now, by all processes}.
 
     Raises:
-        ValueError: a list or picture is missing or unreadable, or a task type occurs twice.
+        ValueError: a list or image is missing or unreadable, two tasks answer one section, or an interrupted run left
+            parts with other settings.
     """
-    test = root / TEST_FOLDER
-    counts = {}
-    types = [task.task_type for task in tasks.values()]
-    if len(set(types)) != len(types):
-        raise ValueError(f"a submission has one answer per kind of task, the config has {', '.join(types)}")
-    for name, task in tasks.items():
-        section = _SECTION[task.task_type]
-        pictures = _pictures(test, section)
-        writer.expect(section, list(pictures))
-        done = writer.done(section)
-        todo = {key: path for key, path in pictures.items() if key not in done}
-        pipeline = Pipeline({name: task}, backend, augment=augment)
-        hidden = processes.rank != 0 or not sys.stderr.isatty()
-        bar = tqdm(total=len(pictures), initial=len(pictures) - len(todo), desc=f"submit {name}", unit="img",
-                   disable=hidden)  # fmt: skip
-        for key, path in list(todo.items())[processes.rank :: processes.count]:
-            prediction = pipeline.predict([read_image(path)], [str(path)])[0][name]
-            _adder(writer, task)(key, prediction)
-            bar.update(processes.count)
-        bar.close()
-        counts[name] = len(todo)
-    processes.exchange(None)
+    sections = [task.section for task in tasks.values() if task.section]
+    if not sections or len(set(sections)) != len(sections):
+        raise ValueError(f"a submission has one task for each of seg, cls and det; the tasks answer {sections}")
+    fingerprint = {
+        "weights": weights,
+        "data_root": str(data_root.resolve()),
+        "tasks": {name: repr({k: v for k, v in vars(task).items() if k != "classes"}) for name, task in tasks.items()},
+        "tta": augment,
+        "max_boxes": max_boxes,
+        "seg_classes": next((len(task.classes) for task in tasks.values() if task.section == "seg"), SEG_CLASSES),
+    }
+
+    def opened() -> SubmissionWriter:
+        return SubmissionWriter(path, fingerprint=fingerprint, form=form, resume=resume, part=processes.rank)
+
+    first = opened() if processes.rank == 0 else None
+    processes.exchange(None)  # rank 0 has fixed what an interruption left
+    with first or opened() as writer:
+        processes.exchange(None)  # all have read what is done; from here on the parts grow
+        counts = {
+            name: _predict(task, data_root / TEST_FOLDER, Pipeline({name: task}, backend, augment=augment),
+                           writer, max_boxes, processes)
+            for name, task in tasks.items() if task.section
+        }  # fmt: skip
+        processes.exchange(None)  # all have added their images
+        if processes.rank == 0:
+            writer.finish()
     return counts
 
 
-def _pictures(test: Path, section: str) -> dict[str | int, Path]:
-    """Returns {what the writer calls the picture: file}; detection counts the lines of test.txt from 1."""
-    if section == "det":
-        names = detection_names(test / "dec" / "test.txt")
-        return {line: test / "dec" / "test" / name for line, name in enumerate(names, 1)}
-    folder = test / "seg" / "images" / "test" if section == "seg" else test / "cls" / "test"
-    return {path.name: path for path in find_images(folder)}
-
-
-def _adder(writer: SubmissionWriter, task: Task) -> Callable[[str | int, Prediction], None]:
-    def add(key: str | int, prediction: Prediction) -> None:
-        if isinstance(prediction, SegMap):
-            writer.add_segmentation(str(key), prediction)
-        elif isinstance(prediction, ClassProbs):
-            writer.add_classification(str(key), prediction)
-        else:
-            assert isinstance(prediction, Detections)
-            writer.add_detection(int(key), prediction, task.classes)
-
-    return add
+def _predict(
+    task: Task, test: Path, pipeline: Pipeline, writer: SubmissionWriter, max_boxes: int, processes: Processes
+) -> int:
+    """Adds this process's share of a test list; returns how many images were left, for all processes."""
+    assert task.section is not None
+    images = test_images(test, task.section)
+    writer.expect(task.section, list(images))
+    done = writer.done(task.section)
+    todo = [(key, path) for key, path in images.items() if key not in done]
+    hidden = processes.rank != 0 or not sys.stderr.isatty()
+    with tqdm(
+        total=len(images), initial=len(images) - len(todo), desc=f"submit {task.name}", unit="img", disable=hidden
+    ) as bar:
+        for key, path in todo[processes.rank :: processes.count]:
+            prediction = pipeline.predict([read_image(path)], [str(path)])[0][task.name]
+            try:
+                entry = task.submission_entry(prediction, max_boxes=max_boxes)
+            except ValueError as error:
+                raise ValueError(f"{path}: {error}") from error
+            writer.add(task.section, key, entry)
+            bar.update(processes.count)
+    return len(todo)

@@ -1,116 +1,122 @@
-"""Reads a submission file entry by entry: parsed as a whole, a real one (hundreds of MB) would need gigabytes."""
+"""Reads a submission file entry by entry: parsed at once, a real one (hundreds of MB) would need gigabytes."""
 
 from __future__ import annotations
 
-import json
-import re
+import gc
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal
 
-from ppmtl.data.listing import read_text
+import ijson
 
-Form = Literal["list", "dict", "other"]
-Entries = Iterator[tuple[str, Any]]
-
-_SPACE = re.compile(r"[ \t\r\n]*")
+_CHUNK = 1 << 16  # bytes
 
 
-def sections(path: Path) -> Iterator[tuple[str, Form, Entries]]:
-    """Yields (name, form, entries) of each section; entries are (place in the file, value).
+class SubmissionFile:
+    """A submission file; iterate over it, once, for (section, place in the file, entry).
 
-    In the list form an entry's value is as it stands: ``{"a.png": {...}}``. The dict form's entries come the same way,
-    as one-key dicts. A section that is neither has one entry, its value. Consume the entries before the next section.
+    In the list form an entry is as it stands: ``{"a.png": {...}}``. The dict form's entries come the same way, as one-key
+    dicts. A section that is neither has one entry, its value.
 
-    Raises:
-        ValueError: the file cannot be read or is not a JSON object (while iterating; the message names the place).
+    Attributes:
+        sections: those that began so far, in the file's order; a name may stand there twice.
     """
-    text = _Text(path, read_text(path))
-    if text.next_character() != "{":
-        raise ValueError(f"{path}: must be a JSON object with the keys seg, cls and dec; it is none")
-    for name in text.object_keys():
-        form: Form = {"[": "list", "{": "dict"}.get(text.next_character(), "other")  # type: ignore[assignment]
-        entries = _entries(text, name, form)
-        yield name, form, entries
-        for _ in entries:  # what the caller left
-            pass
-    text.end()
+
+    def __init__(self, path: Path) -> None:
+        self.path, self.sections = path, list[Section]()
+
+    def __iter__(self) -> Iterator[tuple[Section, str, Any]]:
+        """Yields the entries.
+
+        Raises:
+            ValueError: the file is not a JSON object; the message names the place. What stands before it was yielded.
+        """
+        maps = iter([_Sections(self.sections)])  # the first map that begins is the file's own
+        parser = ijson.items_coro(
+            ijson.sendable_list(), "", map_type=lambda: next(maps, None) or _Map(), use_float=True
+        )
+        with self.path.open("rb") as file:
+            chunk = file.read(_CHUNK)
+            if chunk.lstrip()[:1] != b"{":
+                raise ValueError(f"{self.path}: must be a JSON object with the keys seg, cls and dec; it is none")
+            try:
+                while chunk:
+                    gc.disable()  # new lists by the thousand and no cycle: collecting would add a third to the time
+                    try:
+                        parser.send(chunk)
+                    finally:
+                        gc.enable()
+                    yield from self._finished()
+                    chunk = file.read(_CHUNK)
+                parser.close()
+            except ijson.JSONError as error:
+                yield from self._finished()
+                raise ValueError(self._broken(error)) from error
+        yield from self._finished(ended=True)
+
+    def _finished(self, *, ended: bool = False) -> Iterator[tuple[Section, str, Any]]:
+        """Takes the entries that the parser has finished: all but the last one of the last section."""
+        for section in self.sections:
+            for place, entry in section.take(finished=ended or section is not self.sections[-1]):
+                yield section, place, entry
+
+    def _broken(self, error: Exception) -> str:
+        lines = [line.strip() for line in str(error).splitlines()]  # what is wrong; the text around it; an arrow
+        place = self.sections[-1].place() if self.sections else "its beginning"
+        return (
+            f"{self.path}: is not valid JSON from {place} on ({' '.join(lines[:2])}); it may be cut off: write it again"
+        )
 
 
-def _entries(text: _Text, section: str, form: Form) -> Entries:
-    if form == "list":
-        for index in text.array_items():
-            yield f"{section}[{index}]", text.value()
-    elif form == "dict":
-        for key in text.object_keys():
-            yield section, {key: text.value()}
-    else:
-        yield section, text.value()
+class Section:
+    """One section while the parser fills it.
+
+    Attributes:
+        name: its key in the file.
+        form: what the file has there.
+    """
+
+    def __init__(self, name: str, value: Any) -> None:
+        forms: dict[type, Literal["list", "dict"]] = {list: "list", _Map: "dict"}
+        self.name, self.form = name, forms.get(type(value), "other")
+        self._value, self._taken = [value] if self.form == "other" else value, 0
+
+    def place(self) -> str:
+        """Where in the file the next entry stands."""
+        return f"{self.name}[{self._taken}]" if self.form == "list" else self.name
+
+    def take(self, *, finished: bool) -> Iterator[tuple[str, Any]]:
+        """Removes and yields the (place, entry) pairs that are complete; without ``finished`` the last one is not."""
+        stop = len(self._value) if finished else max(0, len(self._value) - 1)
+        if isinstance(self._value, _Map):
+            entries = [*self._value.replaced, *({key: self._value.pop(key)} for key in list(self._value)[:stop])]
+            self._value.replaced.clear()
+        else:
+            entries = self._value[:stop]
+            del self._value[:stop]
+        for entry in entries:
+            yield self.place(), entry
+            self._taken += 1
 
 
-class _Text:
-    """A position in JSON text."""
+class _Sections:
+    """The file's own object: it gets each section's value when that begins, as an empty list or map to be filled."""
 
-    def __init__(self, path: Path, text: str) -> None:
-        self._path, self._text, self._at, self._decoder = path, text, 0, json.JSONDecoder()
+    def __init__(self, sections: list[Section]) -> None:
+        self._sections = sections
 
-    def next_character(self) -> str:
-        """Returns the next character that is no space, "" at the end."""
-        space = _SPACE.match(self._text, self._at)
-        assert space is not None
-        self._at = space.end()
-        return self._text[self._at : self._at + 1]
+    def __setitem__(self, name: str, value: Any) -> None:
+        self._sections.append(Section(name, value))
 
-    def value(self) -> Any:
-        """Returns the JSON value at the position and passes it."""
-        self.next_character()
-        try:
-            value, self._at = self._decoder.raw_decode(self._text, self._at)
-        except json.JSONDecodeError as error:
-            raise self._broken(error) from error
-        return value
 
-    def object_keys(self) -> Iterator[str]:
-        """Yields the keys of the object at the position; the caller consumes each key's value."""
-        self._take("{")
-        if self.next_character() == "}":
-            self._take("}")
-            return
-        while True:
-            if self.next_character() != '"':
-                raise self._broken("Expecting a key in double quotes")
-            key = self.value()
-            self._take(":")
-            yield key
-            if self._take(",}") == "}":
-                return
+class _Map(dict[str, Any]):
+    """An object inside the file, which also keeps what a repeated key would overwrite."""
 
-    def array_items(self) -> Iterator[int]:
-        """Yields the index of each item of the array at the position; the caller consumes the item."""
-        self._take("[")
-        if self.next_character() == "]":
-            self._take("]")
-            return
-        index = 0
-        while True:
-            yield index
-            index += 1
-            if self._take(",]") == "]":
-                return
+    def __init__(self) -> None:
+        super().__init__()
+        self.replaced: list[dict[str, Any]] = []
 
-    def end(self) -> None:
-        """Raises ValueError unless only space is left."""
-        if self.next_character():
-            raise self._broken("Extra data")
-
-    def _take(self, allowed: str) -> str:
-        found = self.next_character()
-        if not found or found not in allowed:
-            raise self._broken(f"Expecting one of {' '.join(allowed)}")
-        self._at += 1
-        return found
-
-    def _broken(self, problem: str | json.JSONDecodeError) -> ValueError:
-        if isinstance(problem, str):
-            problem = json.JSONDecodeError(problem, self._text, self._at)
-        return ValueError(f"{self._path}: is not valid JSON ({problem}); it may be cut off: write it again")
+    def __setitem__(self, key: str, value: Any) -> None:
+        if key in self:
+            self.replaced.append({key: self.pop(key)})  # so that the new one comes last: it is being filled
+        super().__setitem__(key, value)

@@ -1,19 +1,18 @@
-"""The paper's test-time-augmentation tables as rows that can be run on any config, weights and data."""
+"""The paper's tables as rows that can be run on any config, weights and data."""
 
 from __future__ import annotations
 
 import copy
-import dataclasses
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ppmtl.predict.evaluate import Dataset, Evaluation, evaluate
+from ppmtl.predict.evaluate import Dataset, evaluate
 from ppmtl.predict.pipeline import Backend
+from ppmtl.tables import markdown
 from ppmtl.tasks.base import Task, TestTimeAugmentation
-
-UNKNOWN = "the paper's number for this row is not among the project's sources"
 
 
 @dataclass(frozen=True)
@@ -32,53 +31,9 @@ class Row:
     label: str
     task_type: str
     tta: TestTimeAugmentation | None = None
-    settings: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    settings: Mapping[str, Any] = field(default_factory=dict)
     paper: float | None = None
-    note: str = UNKNOWN
-
-
-def _rows(task_type: str, views: Sequence[tuple[str, TestTimeAugmentation | None, dict[str, Any]]]) -> list[Row]:
-    return [Row(label, task_type, tta, settings) for label, tta, settings in views]
-
-
-def _tta(scales: Sequence[float], flip: bool, snap: int = 1) -> TestTimeAugmentation:
-    return TestTimeAugmentation(scales=tuple(scales), flip=flip, snap=snap)
-
-
-# Detection sizes are given as factors of the config's own size: 1568 / 2048 and 2240 / 2048, so that the rows mean the same
-# on small inputs; with the paper's config they are exactly 2048, 1568 and 2240.
-_DET = (1.0, 0.765625, 1.09375)
-TABLES: dict[str, list[Row]] = {
-    "2": [
-        Row("segmentation, mIoU", "segmentation", paper=0.671, note="list A of the leaderboard, with TTA"),
-        Row("classification, Top-1", "classification"),
-        Row("detection, mAP50", "detection"),
-    ],
-    "4": [
-        Row("no TTA", "segmentation", paper=0.6565, note="measured on the authors' own split, not on list A"),
-        *_rows("segmentation", [
-            ("flip", _tta([1.0], True), {}),
-            ("scales .9, 1.0, 1.2", _tta([0.9, 1.0, 1.2], False), {}),
-            ("scales .9, 1.0, 1.2 + flip", _tta([0.9, 1.0, 1.2], True), {}),
-            ("scales 1.0, 1.2, 1.6", _tta([1.0, 1.2, 1.6], False), {}),
-            ("scales 1.0, 1.2, 1.6 + flip", _tta([1.0, 1.2, 1.6], True), {}),
-            ("scales 1.0, 1.2, 1.6 + flip, logits averaged", _tta([1.0, 1.2, 1.6], True), {"average": "logits"}),
-        ]),
-    ],
-    "5": _rows("classification", [
-        ("no TTA", None, {}),
-        ("flip", _tta([1.0], True), {}),
-        ("scales 1.0, 1.2, 1.4", _tta([1.0, 1.2, 1.4], False, 32), {}),
-        ("scales 1.0, 1.2, 1.4 + flip", _tta([1.0, 1.2, 1.4], True, 32), {}),
-    ]),
-    "6": _rows("detection", [
-        ("no TTA", None, {}),
-        ("flip, WBF", _tta([1.0], True, 32), {"merge": "wbf"}),
-        ("three sizes, WBF", _tta(_DET, False, 32), {"merge": "wbf"}),
-        ("three sizes + flip, NMS", _tta(_DET, True, 32), {"merge": "nms"}),
-        ("three sizes + flip, WBF", _tta(_DET, True, 32), {"merge": "wbf"}),
-    ]),
-}  # fmt: skip
+    note: str = "the paper's number for this row is not among the project's sources"
 
 
 @dataclass(frozen=True)
@@ -87,118 +42,122 @@ class Cell:
 
     Attributes:
         row: the row.
-        value: the primary metric as a fraction; None = not run.
-        seconds: per picture.
-        views: how many views of a picture were shown.
+        ours: the primary metric as a fraction; None = not run.
+        seconds: per image.
+        views: how many views of an image were shown.
         reason: why it was not run.
     """
 
     row: Row
-    value: float | None = None
+    ours: float | None = None
     seconds: float | None = None
     views: int = 1
     reason: str = ""
 
 
-def run_table(
-    rows: Sequence[Row],
-    tasks: Mapping[str, Task],
-    datasets: Mapping[str, Dataset],
-    backend: Backend,
-    *,
-    limit: int | None = None,
-    done: Callable[[Cell], object] = lambda _: None,
-) -> list[Cell]:
-    """Returns every row measured on the task's own data set; rows without a task or data say so instead.
+def _row(label: str, task_type: str, scales: Sequence[float], flip: bool, snap: int = 1, **settings: str) -> Row:
+    return Row(label, task_type, TestTimeAugmentation(scales=tuple(scales), flip=flip, snap=snap), settings)
+
+
+_SEG, _CLS, _DET = "segmentation", "classification", "detection"
+# Detection sizes are given as factors of the config's own size: 1568 / 2048 and 2240 / 2048, so that the rows mean the same
+# on small inputs; with the paper's config they are exactly 2048, 1568 and 2240.
+_SIZES = (1.0, 0.765625, 1.09375)
+TABLES: dict[str, list[Row]] = {
+    "2": [
+        Row("segmentation, mIoU", _SEG, paper=0.671, note="list A of the leaderboard, with TTA"),
+        Row("classification, Top-1", _CLS),
+        Row("detection, mAP50", _DET),
+    ],
+    "4": [
+        Row("no TTA", _SEG, paper=0.6565, note="measured on the authors' own split, not on list A"),
+        _row("flip", _SEG, [1.0], True),
+        _row("scales .9, 1.0, 1.2", _SEG, [0.9, 1.0, 1.2], False),
+        _row("scales .9, 1.0, 1.2 + flip", _SEG, [0.9, 1.0, 1.2], True),
+        _row("scales 1.0, 1.2, 1.6", _SEG, [1.0, 1.2, 1.6], False),
+        _row("scales 1.0, 1.2, 1.6 + flip", _SEG, [1.0, 1.2, 1.6], True),
+        _row("scales 1.0, 1.2, 1.6 + flip, logits averaged", _SEG, [1.0, 1.2, 1.6], True, average="logits"),
+    ],
+    "5": [
+        Row("no TTA", _CLS),
+        _row("flip", _CLS, [1.0], True),
+        _row("scales 1.0, 1.2, 1.4", _CLS, [1.0, 1.2, 1.4], False, 32),
+        _row("scales 1.0, 1.2, 1.4 + flip", _CLS, [1.0, 1.2, 1.4], True, 32),
+    ],
+    "6": [
+        Row("no TTA", _DET),
+        _row("flip, WBF", _DET, [1.0], True, 32, merge="wbf"),
+        _row("three sizes, WBF", _DET, _SIZES, False, 32, merge="wbf"),
+        _row("three sizes + flip, NMS", _DET, _SIZES, True, 32, merge="nms"),
+        _row("three sizes + flip, WBF", _DET, _SIZES, True, 32, merge="wbf"),
+    ],
+}
+
+
+def run_row(
+    row: Row, tasks: Mapping[str, Task], datasets: Mapping[str, Dataset], backend: Backend, limit: int | None = None
+) -> Cell:
+    """Measures a row on its task's own data set, with a copy of the task; without task or data the cell says so.
 
     Args:
-        rows: of one table.
-        tasks: {name: task}; each row changes a copy.
+        row: of one table.
+        tasks: {name: task}.
         datasets: {task name: labelled data set}.
         backend: what runs the network.
-        limit: only the first so many pictures; the result then is of those.
-        done: called after each row, for progress.
+        limit: only the first so many images; the result then is of those.
     """
-    cells = []
-    for row in rows:
-        name = next((n for n, t in tasks.items() if t.task_type == row.task_type and n in datasets), None)
-        if name is None:
-            cell = Cell(row, reason=f"not run: the config has no {row.task_type} task with a validation set")
-        else:
-            task = copy.copy(tasks[name])
-            for attribute, value in row.settings.items():
-                assert hasattr(task, attribute)
-                setattr(task, attribute, value)
-            if row.tta is not None:
-                task.tta = row.tta
-            result: Evaluation = evaluate(
-                {name: task}, {name: datasets[name]}, backend, augment=row.tta is not None, limit=limit
-            )
-            metrics = result.metrics[name]
-            size = datasets[name][0].size
-            views = len(task.views(size, augment=row.tta is not None))
-            cell = Cell(row, metrics.values[metrics.primary], result.seconds[name], views)
-        cells.append(cell)
-        done(cell)
-    return cells
+    name = next((n for n, t in tasks.items() if t.task_type == row.task_type and n in datasets), None)
+    if name is None:
+        return Cell(row, reason=f"not run: the config has no {row.task_type} task with a validation set")
+    task, augment = copy.copy(tasks[name]), row.tta is not None
+    for attribute, value in row.settings.items():
+        assert hasattr(task, attribute)
+        setattr(task, attribute, value)
+    task.tta = row.tta or task.tta
+    result = evaluate({name: task}, {name: datasets[name]}, backend, augment=augment, limit=limit)
+    metrics, views = result.metrics[name], task.views(datasets[name][0].size, augment=augment)
+    return Cell(row, metrics.values[metrics.primary], result.seconds[name], len(views))
 
 
-def markdown(table: str, cells: Sequence[Cell], source: str) -> str:
-    """Returns a table as Markdown: paper, ours, difference, cost. Every number of "ours" comes from ``cells``."""
-    lines = [
-        f"### Table {table}",
-        "",
-        f"{source}",
-        "",
-        "| row | paper | ours | ours - paper | gain over the first row | views | s per picture |",
-        "|---|---|---|---|---|---|---|",
-    ]
-    first = next((c.value for c in cells if c.value is not None), None)
+def to_markdown(table: str, cells: Sequence[Cell], source: str) -> str:
+    """A table with paper, ours, difference and cost. Every number of "ours" comes from ``cells``."""
+    first = next((cell.ours for cell in cells if cell.ours is not None), None)
+    rows = []
     for cell in cells:
-        paper = "unknown" if cell.row.paper is None else f"{cell.row.paper:.4f}"
-        if cell.value is None:
-            lines.append(f"| {cell.row.label} | {paper} | {cell.reason} | | | | |")
+        paper = cell.row.paper
+        line = [cell.row.label, "unknown" if paper is None else f"{paper:.4f}"]
+        if cell.ours is None:
+            rows.append([*line, cell.reason, "", "", "", ""])
             continue
-        gap = "" if cell.row.paper is None else f"{cell.value - cell.row.paper:+.4f}"
-        gain = "" if table == "2" or first is None else f"{cell.value - first:+.4f}"
-        lines.append(
-            f"| {cell.row.label} | {paper} | {cell.value:.4f} | {gap} | {gain} | {cell.views} | {cell.seconds:.3f} |"
-        )
-    notes = {c.row.note for c in cells if c.row.paper is None} | {
-        f"{c.row.label}: {c.row.note}" for c in cells if c.row.paper is not None
-    }
-    return "\n".join([*lines, "", *(f"* {note}" for note in sorted(notes))])
+        gap = "" if paper is None else f"{cell.ours - paper:+.4f}"
+        gain = "" if table == "2" or first is None else f"{cell.ours - first:+.4f}"
+        rows.append([*line, f"{cell.ours:.4f}", gap, gain, str(cell.views), f"{cell.seconds:.3f}"])
+    heads = ["row", "paper", "ours", "ours - paper", "gain over the first row", "views", "s per image"]
+    notes = {c.row.note if c.row.paper is None else f"{c.row.label}: {c.row.note}" for c in cells}
+    bullets = "\n".join(f"* {note}" for note in sorted(notes))
+    return f"### Table {table}\n\n{source}\n\n{markdown(heads, rows)}\n\n{bullets}"
 
 
-def to_json(table: str, cells: Sequence[Cell]) -> dict[str, Any]:
-    """Returns a table as plain values."""
-    return {
-        "table": table,
-        "rows": [
-            {
-                "label": c.row.label,
-                "task": c.row.task_type,
-                "paper": c.row.paper,
-                "ours": c.value,
-                "seconds_per_picture": c.seconds,
-                "views": c.views,
-                "reason": c.reason,
-            }
-            for c in cells
-        ],
-    }
-
-
-def plot(tables: Mapping[str, Sequence[Cell]], path: Path) -> None:
-    """Draws gain over the first row against cost, one panel per table."""
+def write(tables: Mapping[str, Sequence[Cell]], source: str, folder: Path) -> None:
+    """Writes reproduce.md, reproduce.json and reproduce.png (metric against cost, one panel per table)."""
     from matplotlib.figure import Figure  # slow to import
 
+    folder.mkdir(parents=True, exist_ok=True)
+    texts = [to_markdown(name, cells, source) for name, cells in tables.items()]
+    (folder / "reproduce.md").write_text("\n\n".join(texts) + "\n", encoding="utf-8")
+    plain = [{"table": name, "rows": [_plain(cell) for cell in cells]} for name, cells in tables.items()]
+    (folder / "reproduce.json").write_text(json.dumps({"source": source, "tables": plain}, indent=1), encoding="utf-8")
     figure = Figure(figsize=(5 * len(tables), 5), layout="constrained")
     for axes, (name, cells) in zip(figure.subplots(1, len(tables), squeeze=False)[0], tables.items(), strict=True):
         for cell in cells:
-            if cell.value is not None:
-                axes.plot(cell.seconds, cell.value, "o", label=cell.row.label)
-        axes.set(xlabel="seconds per picture", ylabel="primary metric", title=f"Table {name}")
+            if cell.ours is not None:
+                axes.plot(cell.seconds, cell.ours, "o", label=cell.row.label)
+        axes.set(xlabel="seconds per image", ylabel="primary metric", title=f"Table {name}")
         if axes.lines:
             axes.legend(fontsize=7, loc="upper center", bbox_to_anchor=(0.5, -0.15))
-    figure.savefig(path, dpi=110)
+    figure.savefig(folder / "reproduce.png", dpi=110)
+
+
+def _plain(cell: Cell) -> dict[str, Any]:
+    return {"label": cell.row.label, "task": cell.row.task_type, "paper": cell.row.paper, "ours": cell.ours,
+            "seconds_per_picture": cell.seconds, "views": cell.views, "reason": cell.reason}  # fmt: skip

@@ -5,17 +5,16 @@ Source: the challenge's tools/eval.py with paddleseg 2.7.0 and pycocotools, rest
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import cv2
 import numpy as np
 
-from ppmtl.challenge.expected import SEG_CLASSES, SEG_SIZE, shortened
-from ppmtl.challenge.reading import sections
+from ppmtl.challenge.expected import SEG_CLASSES, SEG_SIZE
+from ppmtl.challenge.reading import SubmissionFile
 from ppmtl.data.classes import read_categories
 from ppmtl.data.label_maps import read_label_map
 from ppmtl.data.listing import read_json, read_text
@@ -27,29 +26,14 @@ from ppmtl.structures import IGNORE_LABEL
 OFFICIAL, STRICT = "official-2.7.0", "strict"
 
 
-@dataclass
-class _Submitted:
-    """A submission file's content; label maps as PNG bytes (1000 maps as arrays would be 900 MB).
-
-    Of several entries for one picture ``seg`` keeps the last, as the official tool does by writing files, and
-    ``seg_first`` the first.
-    """
-
-    seg: dict[str, bytes] = field(default_factory=dict)
-    seg_first: dict[str, bytes] = field(default_factory=dict)
-    cls: list[tuple[str, Any]] = field(default_factory=list)
-    dec: list[Mapping[str, Any]] = field(default_factory=list)
-    notes: list[str] = field(default_factory=list)
-
-
 def score(file: str | Path, gt: str | Path, *, seg_classes: int = SEG_CLASSES) -> dict[str, Any]:
-    """Returns {"official-2.7.0": figures, "strict": figures, "notes": where the official tool would crash or mislead}.
+    """{"official-2.7.0": figures, "strict": figures, "notes": where the official tool would crash or mislead}.
 
     Figures are fractions 0..1: miou, top1, ap50 and score, their mean rounded to 4 digits (the A list).
 
     official-2.7.0: a class absent from labels and predictions counts 0; Top-1 divides by the rows submitted; label maps
-    and predictions are paired by sorted position. strict: absent classes are left out; Top-1 divides by the pictures;
-    pairs go by name; a missing picture is all wrong; of two entries for one picture the first counts. AP at IoU 0.5 is
+    and predictions are paired by sorted position. strict: absent classes are left out; Top-1 divides by the images;
+    pairs go by name; a missing image is all wrong; of two entries for one image the first counts. AP at IoU 0.5 is
     COCO's in both. Where the official tool would crash, its figure is what it would count without the cause.
 
     Args:
@@ -66,98 +50,102 @@ def score(file: str | Path, gt: str | Path, *, seg_classes: int = SEG_CLASSES) -
         raise ValueError(f"{folder / 'seg'}: holds no label maps (*.png)")
     sizes = {path.name: read_label_map(path).shape for path in maps}
     submitted = _read(Path(file), sizes)
-    notes = submitted.notes
     if set(sizes.values()) != {SEG_SIZE}:
-        notes.append(f"seg: the official tool paints {SEG_SIZE[1]}x{SEG_SIZE[0]} only; the labels' own sizes were used")
-    figures = zip(
+        submitted.notes.append(
+            f"seg: the official tool paints {SEG_SIZE[1]}x{SEG_SIZE[0]} only; the labels' own sizes were used"
+        )
+    figures = (
         _score_seg(submitted, maps, seg_classes),
         _score_cls(submitted, folder / "cls.txt"),
         _score_det(submitted, folder / "dec.json"),
-        strict=True,
     )
-    result: dict[str, Any] = {}
-    for convention, (miou, top1, ap50) in zip((OFFICIAL, STRICT), figures, strict=True):
-        total = round((top1 + ap50 + miou) / 3, 4)
-        result[convention] = {"miou": miou, "top1": top1, "ap50": ap50, "score": total}
-    return {**result, "notes": notes}
-
-
-def _read(file: Path, sizes: Mapping[str, Sequence[int]]) -> _Submitted:
-    result = _Submitted()
-    add: dict[str, Callable[[_Submitted, Any], None]] = {
-        "seg": partial(_add_seg, sizes=sizes),
-        "cls": _add_cls,
-        "dec": _add_dec,
-    }
-    for section, form, entries in sections(file):
-        if section not in add:
-            continue
-        if form == "dict":
-            result.notes.append(
-                f"{section}: one dict; the official tool crashes on it, it wants a list of one-key dicts"
-            )
-        for place, value in entries:
-            try:
-                add[section](result, value)
-            except (ValueError, TypeError, AttributeError, cv2.error) as error:
-                raise ValueError(
-                    f"{file}: {place} cannot be scored ({error}); tools/submit.py check says more"
-                ) from error
+    result: dict[str, Any] = {"notes": submitted.notes}
+    for convention, (miou, top1, ap50) in zip((OFFICIAL, STRICT), zip(*figures, strict=True), strict=True):
+        result[convention] = {"miou": miou, "top1": top1, "ap50": ap50, "score": round((top1 + ap50 + miou) / 3, 4)}
     return result
 
 
-def _add_seg(result: _Submitted, value: Any, sizes: Mapping[str, Sequence[int]]) -> None:
-    fallback = next(iter(sizes.values()))
-    for name, polygons in value.items():
-        height, width = sizes.get(name, fallback)
-        encoded = cv2.imencode(".png", decode(polygons, (height, width)))[1].tobytes()
-        if name in result.seg:
-            result.notes.append(f"seg: {name} is there more than once; the official tool keeps the last entry")
-        result.seg[name] = encoded
-        result.seg_first.setdefault(name, encoded)
+@dataclass
+class _Submitted:
+    """A submission file's content; label maps as PNG bytes (1000 maps as arrays would be 900 MB).
+
+    Of several entries for one image ``seg`` keeps the last, as the official tool does by writing files, and
+    ``seg_first`` the first.
+    """
+
+    seg: dict[str, bytes] = field(default_factory=dict)
+    seg_first: dict[str, bytes] = field(default_factory=dict)
+    cls: list[tuple[str, Any]] = field(default_factory=list)
+    dec: list[Mapping[str, Any]] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+    def add(self, section: str, entry: Any, sizes: Mapping[str, Sequence[int]]) -> None:
+        """Takes one entry; what is malformed raises one of several errors."""
+        if section == "cls":
+            self.cls.extend(entry.items())
+        elif section == "dec":
+            if not (
+                {"image_id", "category_id", "bbox", "score"} <= entry.keys()
+                and isinstance(entry["image_id"], int)
+                and len(entry["bbox"]) == 4
+            ):
+                raise ValueError("a row needs image_id, category_id, bbox and score")
+            self.dec.append(entry)
+        elif section == "seg":
+            for name, polygons in entry.items():
+                height, width = sizes.get(name) or next(iter(sizes.values()))
+                encoded = cv2.imencode(".png", decode(polygons, (height, width)))[1].tobytes()
+                if name in self.seg:
+                    self.notes.append(f"seg: {name} is there more than once; the official tool keeps the last entry")
+                self.seg[name] = encoded
+                self.seg_first.setdefault(name, encoded)
 
 
-def _add_cls(result: _Submitted, value: Any) -> None:
-    result.cls.extend(value.items())
-
-
-def _add_dec(result: _Submitted, value: Any) -> None:
-    missing = [key for key in ("image_id", "category_id", "bbox", "score") if key not in value]
-    if missing or not isinstance(value["image_id"], int) or len(value["bbox"]) != 4:
-        raise ValueError("a row needs image_id, category_id, bbox and score")
-    result.dec.append(value)
+def _read(file: Path, sizes: Mapping[str, Sequence[int]]) -> _Submitted:
+    result, submission = _Submitted(), SubmissionFile(file)
+    for section, place, entry in submission:
+        try:
+            result.add(section.name, entry, sizes)
+        except (ValueError, TypeError, AttributeError, cv2.error) as error:
+            raise ValueError(f"{file}: {place} cannot be scored ({error}); tools/submit.py check says more") from error
+    for section in submission.sections:
+        if section.form == "dict":
+            result.notes.append(
+                f"{section.name}: one dict; the official tool crashes, it wants a list of one-key dicts"
+            )
+    return result
 
 
 def _score_seg(submitted: _Submitted, maps: Sequence[Path], classes: int) -> tuple[float, float]:
-    """Returns mIoU in the official and in the strict convention."""
+    """The mIoU in the official and in the strict convention."""
     names = sorted(submitted.seg)
     if names != [path.name for path in maps]:
         submitted.notes.append(
-            f"seg: {len(names)} pictures for {len(maps)} label maps, or other names; the official tool pairs them by "
-            "sorted position all the same, so they are compared with the wrong pictures"
+            f"seg: {len(names)} images for {len(maps)} label maps, or other names; the official tool pairs them by "
+            "sorted position all the same, so they are compared with the wrong images"
         )
     official = np.zeros((classes, classes), np.int64)
     strict = np.zeros((classes + 1, classes + 1), np.int64)  # the last column: not predicted at all
     for index, path in enumerate(maps):
         label = read_label_map(path)
         by_position = submitted.seg[names[index]] if index < len(names) else None
+        by_name = submitted.seg_first.get(path.name)
         matrix = _matrix(by_position, label, classes)
         if matrix is not None:
             official += matrix
-        by_name = submitted.seg_first.get(path.name)
         if by_name is not by_position:
             matrix = _matrix(by_name, label, classes)
         if matrix is None:
             strict[:classes, classes] += np.bincount(label[label != IGNORE_LABEL], minlength=classes)[:classes]
         else:
             strict[:classes, :classes] += matrix
-    present = class_iou(strict)[:classes]
-    present = present[~np.isnan(present)]
+    iou = class_iou(strict)[:classes]
+    present = iou[~np.isnan(iou)]
     return mean_iou(official, "zero"), float(present.mean()) if len(present) else float("nan")
 
 
 def _matrix(encoded: bytes | None, label: np.ndarray, classes: int) -> np.ndarray | None:
-    """Returns the confusion matrix of a stored prediction; None if there is none, or it is of another size."""
+    """The confusion matrix of a stored prediction; None if there is none, or it is of another size."""
     if encoded is None:
         return None
     label_map = cv2.imdecode(np.frombuffer(encoded, np.uint8), cv2.IMREAD_UNCHANGED)
@@ -166,33 +154,36 @@ def _matrix(encoded: bytes | None, label: np.ndarray, classes: int) -> np.ndarra
 
 
 def _score_cls(submitted: _Submitted, truth_file: Path) -> tuple[float, float]:
-    """Returns Top-1 in the official and in the strict convention."""
+    """Top-1 in the official and in the strict convention."""
     lines = [line.split() for line in read_text(truth_file).splitlines() if line.strip()]
     if not lines or any(len(line) != 2 for line in lines):
         raise ValueError(f"{truth_file}: needs lines 'name id'")
     truth = {line[0]: line[1] for line in lines}
     rows = submitted.cls
-    unknown = [name for name, _ in rows if name not in truth]
-    if unknown:
-        submitted.notes.append(f"cls: {shortened(unknown)} not in the ground truth; the official tool crashes")
+    _note_unknown(submitted.notes, "cls: names", [name for name, _ in rows if name not in truth])
     if not rows:
         submitted.notes.append("cls: no rows; the official tool divides by zero")
     hits = sum(str(label) == truth.get(name) for name, label in rows)
-    first: dict[str, Any] = {}
-    for name, label in rows:
-        first.setdefault(name, label)
+    first = dict(reversed(rows))
     strict = sum(str(first.get(name)) == label for name, label in truth.items())
     return (hits / len(rows) if rows else 0.0), strict / len(truth)
 
 
 def _score_det(submitted: _Submitted, truth_file: Path) -> tuple[float, float]:
-    """Returns AP50 twice: COCO counts missing pictures as wrong anyway."""
+    """AP50 twice: COCO counts missing images as wrong anyway."""
     truth, classes = read_json(truth_file), read_categories(truth_file)
     image_ids = [image["id"] for image in truth["images"]]
-    unknown = sorted({row["image_id"] for row in submitted.dec} - set(image_ids))
-    if unknown:
-        submitted.notes.append(f"dec: image_id {shortened(unknown)} not in the ground truth; the official tool crashes")
+    _note_unknown(
+        submitted.notes, "dec: image_ids", sorted({row["image_id"] for row in submitted.dec} - set(image_ids))
+    )
     if not submitted.dec:
         submitted.notes.append("dec: no rows; the official tool crashes")
     ap50 = average_precision_of_rows(image_ids, truth["annotations"], submitted.dec, classes).ap50
     return ap50, ap50
+
+
+def _note_unknown(notes: list[str], what: str, unknown: Sequence[object]) -> None:
+    if unknown:
+        notes.append(
+            f"{what} that the ground truth lacks ({len(unknown)}, e.g. {unknown[0]}); the official tool crashes"
+        )

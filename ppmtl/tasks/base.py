@@ -235,3 +235,15 @@ class Task(ABC, Generic[P]):
             prediction: in this image's coordinates.
             threshold: parts that score below it are not drawn.
         """
+
+    def submission_entry(self, prediction: P, *, max_boxes: int) -> Any:
+        """What the challenge's submission says about one image in this task's ``section``, as a JSON value.
+
+        Args:
+            prediction: in original-image coordinates.
+            max_boxes: at most so many boxes, the best.
+
+        Raises:
+            ValueError: if a number is not finite.
+        """
+        raise NotImplementedError(f"{type(self).__name__} has no section in the challenge's submission")

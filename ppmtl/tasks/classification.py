@@ -47,6 +47,7 @@ class Classification(Task[ClassProbs]):
     json_type: ClassVar[Any] = TopClasses
     tolerances: ClassVar[Mapping[str, float]] = {"probs": 1e-4}
     layer: ClassVar[int] = 2
+    section: ClassVar[str | None] = "cls"
 
     def collate(self, samples: Sequence[Sample]) -> dict[str, np.ndarray]:
         """{"class_index": (B,) int64}."""
@@ -92,6 +93,12 @@ class Classification(Task[ClassProbs]):
         best = int(prediction.probs.argmax())
         write_text(canvas, f"{self.classes.names[best]} {prediction.probs[best]:.2f}", (4, 4), (32, 32, 32))
         return canvas
+
+    def submission_entry(self, prediction: ClassProbs, *, max_boxes: int) -> Any:  # noqa: ARG002
+        """The most probable class."""
+        if not np.isfinite(prediction.probs).all():
+            raise ValueError(f"class probabilities must be finite, got {prediction.probs}")
+        return int(prediction.probs.argmax())
 
 
 class _MeanProbs:

@@ -59,6 +59,7 @@ class Detection(Task[Detections]):
     label_type: ClassVar[type[Label]] = Boxes
     json_type: ClassVar[Any] = FoundBoxes
     tolerances: ClassVar[Mapping[str, float]] = {"scores": 1e-4, "boxes": 0.05}  # boxes: pixels of the network input
+    section: ClassVar[str | None] = "det"
 
     score_threshold: Fraction = 0.001
     nms_iou: Fraction | None = 0.65
@@ -183,6 +184,19 @@ class Detection(Task[Detections]):
             write_text(canvas, f"{self.classes.names[label]} {score:.2f}", (x1, y1), color, above=True)
         return canvas
 
+    def submission_entry(self, prediction: Detections, *, max_boxes: int) -> Any:
+        """Rows {"category_id", "bbox": [x, y, width, height], "score"} of the best boxes; COCO counts 100 per class."""
+        if not (np.isfinite(prediction.boxes).all() and np.isfinite(prediction.scores).all()):
+            raise ValueError("boxes and scores must be finite")
+        best = prediction[:max_boxes]
+        xywh = np.array(best.boxes, np.float32)
+        xywh[:, 2:] -= xywh[:, :2]
+        rows = zip(xywh, best.scores.astype(np.float32), best.labels.tolist(), strict=True)
+        return [
+            {"category_id": self.classes.ids[label], "bbox": [_shortest(v) for v in box], "score": _shortest(score)}
+            for box, score, label in rows
+        ]
+
 
 class _MergeBoxes:
     def __init__(self, task: Detection) -> None:
@@ -278,3 +292,8 @@ class _AveragePrecision:
                 if not np.isnan(curve).any()
             },
         )
+
+
+def _shortest(value: np.float32) -> float:
+    """The shortest decimal that is this float32: 0.1, not 0.10000000149011612."""
+    return float(str(value))

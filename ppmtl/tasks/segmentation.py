@@ -18,6 +18,7 @@ from ppmtl.data.labels import LabelMap
 from ppmtl.ops import affine
 from ppmtl.ops.confusion import class_iou, confusion_matrix, mean_iou
 from ppmtl.ops.drawing import class_colors
+from ppmtl.ops.polygons import encode
 from ppmtl.structures import IGNORE_LABEL, ImageMeta, Label, Sample, Size
 from ppmtl.tasks.base import Merge, Meter, Metrics, Raw, Task
 
@@ -63,6 +64,7 @@ class Segmentation(Task[SegMap]):
     json_type: ClassVar[Any] = ClassShares
     tolerances: ClassVar[Mapping[str, float]] = {"probs": 1e-4}
     layer: ClassVar[int] = 0
+    section: ClassVar[str | None] = "seg"
 
     absent: AbsentClass = "skip"
     average: Literal["probs", "logits"] = "probs"
@@ -142,6 +144,10 @@ class Segmentation(Task[SegMap]):
         palette[: len(self.classes)] = class_colors(self.classes)
         blended = cv2.addWeighted(canvas, 0.5, palette[prediction.labels], 0.5, 0)
         return np.where((prediction.labels == IGNORE_LABEL)[..., None], canvas, blended)
+
+    def submission_entry(self, prediction: SegMap, *, max_boxes: int) -> Any:  # noqa: ARG002
+        """The polygons of every class: {"0": contours, ...}."""
+        return encode(prediction.labels, len(self.classes))
 
 
 def _upright(probs: np.ndarray, meta: ImageMeta) -> tuple[np.ndarray, np.ndarray]:

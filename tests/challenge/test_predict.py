@@ -1,4 +1,4 @@
-"""Writing a submission, interrupted."""
+"""Writing a submission, interrupted, by one process and by several."""
 
 import contextlib
 import threading
@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 from together import together
 
-from ppmtl.challenge import SubmissionWriter
-from ppmtl.challenge.predict import open_writer, predict_test_set
+from ppmtl.challenge.predict import write_submission
 from ppmtl.predict.processes import Processes
-from ppmtl.structures import ClassList, ClassProbs
+from ppmtl.structures import ClassList
+from ppmtl.tasks.base import Task
 from ppmtl.tasks.classification import Classification
 
 CLASSES = ClassList(("a", "b"))
@@ -27,34 +27,8 @@ def root(tmp_path):
     return tmp_path
 
 
-def predict(root, calls_until_power_cut=99):
-    seen = []
-
-    def backend(images, tasks):
-        if len(seen) == calls_until_power_cut:
-            raise KeyboardInterrupt
-        seen.append(int(images[0, 0, 0, 0]))
-        return {tasks[0]: {"probs": np.array([[0.1, 0.9]], np.float32)}}
-
-    task = {"cls": Classification("cls", CLASSES)}
-    with SubmissionWriter(root / "pred.json", fingerprint={"weights": "w"}) as writer:
-        predict_test_set(root, task, backend, writer, augment=False)
-        writer.finish()
-    return seen
-
-
-def test_finished_pictures_are_not_computed_again_and_the_file_is_the_same(root):
-    with pytest.raises(KeyboardInterrupt):
-        predict(root, calls_until_power_cut=3)
-    assert not (root / "pred.json").exists()
-    assert predict(root) == [3, 4]
-    resumed = (root / "pred.json").read_bytes()
-    assert predict(root) == [0, 1, 2, 3, 4]
-    assert (root / "pred.json").read_bytes() == resumed
-
-
-def predict_together(root, count, calls_until_power_cut=99):
-    """Returns the pictures that each of ``count`` processes computed."""
+def predict(root, count=1, calls_until_power_cut=99, **options):
+    """Returns the images that each of ``count`` processes computed."""
     seen = [[] for _ in range(count)]
 
     def work(processes):
@@ -68,22 +42,28 @@ def predict_together(root, count, calls_until_power_cut=99):
             mine.append(int(images[0, 0, 0, 0]))
             return {tasks[0]: {"probs": np.array([[0.1, 0.9]], np.float32)}}
 
-        task = {"cls": Classification("cls", CLASSES)}
-        with open_writer(root / "pred.json", processes, fingerprint={"weights": "w"}) as writer:
-            predict_test_set(root, task, backend, writer, augment=False, processes=processes)
-            if processes.rank == 0:
-                writer.finish()
+        tasks = {"cls": Classification("cls", CLASSES)}
+        write_submission(root / "pred.json", root, tasks, backend, **{"weights": "w", **options}, processes=processes)
 
     with contextlib.suppress(KeyboardInterrupt, threading.BrokenBarrierError):
         together(count, work)
     return seen
 
 
-def test_several_processes_write_the_bytes_of_one_each_picture_once(root):
+def test_finished_images_are_not_computed_again_and_the_file_is_the_same(root):
+    assert predict(root, calls_until_power_cut=3) == [[0, 1, 2]]
+    assert not (root / "pred.json").exists()
+    assert predict(root) == [[3, 4]]
+    resumed = (root / "pred.json").read_bytes()
+    assert predict(root) == [[0, 1, 2, 3, 4]]
+    assert (root / "pred.json").read_bytes() == resumed
+
+
+def test_several_processes_write_the_bytes_of_one_each_image_once(root):
     predict(root)
     alone = (root / "pred.json").read_bytes()
     (root / "pred.json").unlink()
-    assert predict_together(root, 3) == [[0, 3], [1, 4], [2]]
+    assert predict(root, 3) == [[0, 3], [1, 4], [2]]
     assert (root / "pred.json").read_bytes() == alone
     assert not (root / "pred.json.parts").exists()
 
@@ -93,33 +73,42 @@ def test_what_three_processes_left_two_or_one_finish(root):
     alone = (root / "pred.json").read_bytes()
     (root / "pred.json").unlink()
     for count, first, rest in ((2, [[0], [1], [2]], [[3], [4]]), (1, [[0], [1], [2]], [[3, 4]])):
-        assert predict_together(root, 3, calls_until_power_cut=1) == first
+        assert predict(root, 3, calls_until_power_cut=1) == first
         assert not (root / "pred.json").exists()
-        assert predict_together(root, count) == rest
+        assert predict(root, count) == rest
         assert (root / "pred.json").read_bytes() == alone
         (root / "pred.json").unlink()
 
 
 def test_half_a_line_that_another_process_left_is_done_again(root):
-    predict_together(root, 3, calls_until_power_cut=1)
+    predict(root, 3, calls_until_power_cut=1)
     part = root / "pred.json.parts" / "cls.2.part"
     part.write_bytes(part.read_bytes()[:-3])
-    assert predict_together(root, 1) == [[2, 3, 4]]
+    assert predict(root) == [[2, 3, 4]]
 
 
-def test_a_file_that_lacks_pictures_is_not_written(root):
-    with open_writer(root / "pred.json", Processes(), fingerprint={}) as writer:
-        writer.expect("cls", ["0.png", "1.png"])
-        writer.add_classification("1.png", ClassProbs(np.eye(2)[0]))
-        with pytest.raises(ValueError, match=r"cls lacks 1 pictures, e\.g\. 0\.png"):
-            writer.finish()
-    assert not (root / "pred.json").exists()
+@pytest.mark.parametrize(
+    "other, named", [({"weights": "w2"}, "weights"), ({"max_boxes": 7}, "max_boxes"), ({"augment": True}, "tta")]
+)
+def test_a_run_with_other_settings_is_refused_until_it_restarts(root, other, named):
+    predict(root, calls_until_power_cut=3)
+    with pytest.raises(ValueError, match=rf"left by another run, with different {named};"):
+        predict(root, **other)
+    assert predict(root, **other, resume=False) == [sorted([0, 1, 2, 3, 4] * (1 + ("augment" in other)))]
 
 
-def test_two_tasks_of_one_kind_are_refused(root):
+def test_two_tasks_for_one_section_and_a_task_without_one(root):
+    class Other(Task):
+        collate = decode = new_merge = new_meter = None
+
     tasks = {name: Classification(name, CLASSES) for name in ("cls", "cls2")}
-    with (
-        SubmissionWriter(root / "pred.json", fingerprint={}) as writer,
-        pytest.raises(ValueError, match="one answer per kind"),
-    ):
-        predict_test_set(root, tasks, lambda _images, _tasks: {}, writer, augment=False)
+    with pytest.raises(ValueError, match="one task for each of seg, cls and det"):
+        write_submission(root / "pred.json", root, tasks, None, weights="w")
+
+    def backend(_, tasks):
+        assert tasks == ("cls",)
+        return {"cls": {"probs": np.array([[0.1, np.nan]], np.float32)}}
+
+    tasks = {"other": Other("other", CLASSES), "cls": tasks["cls"]}
+    with pytest.raises(ValueError, match=r"0\.png: class probabilities must be finite"):
+        write_submission(root / "pred.json", root, tasks, backend, weights="w", processes=Processes())

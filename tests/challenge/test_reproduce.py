@@ -17,16 +17,19 @@ def backend(images, tasks):
 def test_rows_are_measured_and_leave_the_task_alone():
     task = Classification("cls", CLASSES, input_size=(32, 32))
     before = task.tta
-    cells = reproduce.run_table(reproduce.TABLES["5"], {"cls": task}, {"cls": DATA}, backend)
-    assert [cell.value for cell in cells] == [0.5] * 4
+    cells = [reproduce.run_row(row, {"cls": task}, {"cls": DATA}, backend) for row in reproduce.TABLES["5"]]
+    assert [cell.ours for cell in cells] == [0.5] * 4
     assert [cell.views for cell in cells] == [1, 2, 3, 6]
     assert task.tta is before
 
 
 def test_rows_without_data_say_so_and_print_no_number():
-    cells = reproduce.run_table(reproduce.TABLES["4"], {"cls": Classification("cls", CLASSES)}, {"cls": DATA}, backend)
-    text = reproduce.markdown("4", cells, "nothing")
-    assert all(cell.value is None for cell in cells)
+    cells = [
+        reproduce.run_row(row, {"cls": Classification("cls", CLASSES)}, {"cls": DATA}, backend)
+        for row in reproduce.TABLES["4"]
+    ]
+    text = reproduce.to_markdown("4", cells, "nothing")
+    assert all(cell.ours is None for cell in cells)
     assert text.count("not run: the config has no segmentation task") == len(cells)
     assert "+0." not in text
 

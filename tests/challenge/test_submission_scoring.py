@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from perfect_submission import SIZE, write_perfect
 
-from ppmtl.challenge import score
+from ppmtl.challenge.scoring import score
 
 OFFICIAL, STRICT = "official-2.7.0", "strict"
 
@@ -82,7 +82,7 @@ def test_missing_pictures_cost_nothing_officially_and_count_as_wrong_strictly(ro
     assert result[STRICT]["top1"] == 0.75
     assert result[OFFICIAL]["miou"] == 1.0
     assert 0.6 < result[STRICT]["miou"] < 0.7  # each class has about a third of its pixels in the missing picture
-    assert any("2 pictures for 3 label maps" in note for note in result["notes"])
+    assert any("2 images for 3 label maps" in note for note in result["notes"])
 
 
 def test_a_missing_picture_in_the_middle_shifts_the_official_pairs(root):
@@ -118,8 +118,8 @@ def test_what_crashes_the_official_tool_is_noted_and_counted_without_it(root, ed
 
     result = score(edit(change), root.truth)
     assert result[OFFICIAL]["ap50"] == 1.0
-    assert any("cls: unknown.jpg" in note for note in result["notes"])
-    assert any("dec: image_id 99" in note for note in result["notes"])
+    assert any("cls: names" in note and "unknown.jpg" in note for note in result["notes"])
+    assert any("dec: image_ids" in note and "99" in note for note in result["notes"])
 
 
 def test_an_empty_submission_scores_nothing_and_says_why(root, edit):

@@ -5,9 +5,9 @@ import os
 
 import numpy as np
 import pytest
-from perfect_submission import CLASSES, write_perfect
+from perfect_submission import entry, write_perfect
 
-from ppmtl.challenge import SubmissionWriter
+from ppmtl.challenge.writing import SubmissionWriter
 from ppmtl.ops.polygons import decode
 from ppmtl.structures import ClassProbs, Detections, SegMap
 
@@ -25,11 +25,12 @@ def _detections(scores):
 def test_the_list_form_is_what_the_official_scorer_iterates(tmp_path):
     label_map = np.arange(12, dtype=np.uint8).reshape(3, 4)
     with _writer(tmp_path / "p.json") as writer:
-        writer.add_segmentation("some/where/a.b.jpg", SegMap(label_map))
-        writer.add_classification("00001.jpg", ClassProbs(np.array([0.1, 0.2, 0.7], np.float32)))
-        writer.add_detection(5, _detections([0.25, 0.1]), CLASSES)
-        writer.add_detection(6, Detections.empty(), CLASSES)
-        content = json.loads(writer.finish().read_text())
+        writer.add("seg", "a.b.jpg", entry("seg", SegMap(label_map)))
+        writer.add("cls", "00001.jpg", entry("cls", ClassProbs(np.array([0.1, 0.2, 0.7], np.float32))))
+        writer.add("det", 5, entry("det", _detections([0.25, 0.1])))
+        writer.add("det", 6, entry("det", Detections.empty()))
+        writer.finish()
+    content = json.loads((tmp_path / "p.json").read_text())
     assert list(content) == ["seg", "cls", "dec"]
     assert content["cls"] == [{"00001.jpg": 2}]
     assert content["dec"] == [
@@ -51,85 +52,79 @@ def test_the_dict_form_is_the_readmes(root):
     assert as_dict["dec"] == listed["dec"]
 
 
-def test_the_best_boxes_are_kept(tmp_path):
-    with _writer(tmp_path / "p.json", max_boxes=2) as writer:
-        writer.add_detection(1, _detections([0.5, 0.125, 0.75, 0.25]), CLASSES)
-        content = json.loads(writer.finish().read_text())
-    assert [row["score"] for row in content["dec"]] == [0.75, 0.5]
-    with _writer(tmp_path / "q.json") as writer:
-        writer.add_detection(1, _detections(np.linspace(0, 1, 130)), CLASSES)
-        assert len(json.loads(writer.finish().read_text())["dec"]) == 100
+def test_the_best_boxes_are_kept():
+    rows = entry("det", _detections([0.75, 0.5, 0.25, 0.125]), max_boxes=2)
+    assert [row["score"] for row in rows] == [0.75, 0.5]
 
 
 def test_nothing_at_all_is_still_a_file_of_three_lists(tmp_path):
-    assert json.loads(_writer(tmp_path / "p.json").finish().read_text()) == {"seg": [], "cls": [], "dec": []}
+    _writer(tmp_path / "p.json").finish()
+    assert json.loads((tmp_path / "p.json").read_text()) == {"seg": [], "cls": [], "dec": []}
 
 
 def test_a_resumed_run_writes_the_same_bytes_and_knows_what_is_done(root):
-    whole = write_perfect(root, root.out).read_bytes()
+    intact = write_perfect(root, root.out).read_bytes()
     with _writer(root.out) as writer:  # left without finish(), as an exception leaves it
-        writer.add_classification("0.jpg", ClassProbs(np.eye(196)[0]))
-        writer.add_detection(2, _detections([0.5]), CLASSES)
-    assert root.out.read_bytes() == whole  # the old file stays until a new one is complete
+        writer.add("cls", "0.jpg", 0)
+        writer.add("det", 2, [])
+    assert root.out.read_bytes() == intact  # the old file stays until a new one is complete
     with _writer(root.out) as writer:
         assert writer.done("cls") == {"0.jpg"}
         assert writer.done("det") == {2}
         assert writer.done("seg") == frozenset()
-        writer.add_classification("1.jpg", ClassProbs(np.eye(196)[7]))
-        content = json.loads(writer.finish().read_text())
-    assert content["cls"] == [{"0.jpg": 0}, {"1.jpg": 7}]
+        writer.add("cls", "1.jpg", 7)
+        writer.finish()
+    assert json.loads(root.out.read_text())["cls"] == [{"0.jpg": 0}, {"1.jpg": 7}]
     assert os.listdir(root.out.parent) == ["pred.json"]
-    assert write_perfect(root, root.out).read_bytes() == whole
+    assert write_perfect(root, root.out).read_bytes() == intact
 
 
 def test_a_line_cut_off_by_a_crash_is_dropped_and_done_again(tmp_path):
     with _writer(tmp_path / "p.json") as writer:
-        writer.add_classification("a.jpg", ClassProbs(np.eye(3)[1]))
-        writer.add_classification("b.jpg", ClassProbs(np.eye(3)[2]))
+        writer.add("cls", "a.jpg", 1)
+        writer.add("cls", "b.jpg", 2)
     part = tmp_path / "p.json.parts" / "cls.part"
     part.write_bytes(part.read_bytes()[:-4])
     with _writer(tmp_path / "p.json") as writer:
         assert writer.done("cls") == {"a.jpg"}
-        writer.add_classification("b.jpg", ClassProbs(np.eye(3)[2]))
-        assert json.loads(writer.finish().read_text())["cls"] == [{"a.jpg": 1}, {"b.jpg": 2}]
+        writer.add("cls", "b.jpg", 2)
+        writer.finish()
+    assert json.loads((tmp_path / "p.json").read_text())["cls"] == [{"a.jpg": 1}, {"b.jpg": 2}]
 
 
-def test_parts_of_another_run_are_refused_until_thrown_away(tmp_path):
+def test_a_file_that_lacks_images_is_not_written(tmp_path):
     with _writer(tmp_path / "p.json") as writer:
-        writer.add_classification("a.jpg", ClassProbs(np.eye(3)[1]))
-    with pytest.raises(ValueError, match=r"p\.json\.parts: left by another run, with different weights"):
-        _writer(tmp_path / "p.json", weights="w2")
-    with pytest.raises(ValueError, match="different max_boxes"):
-        _writer(tmp_path / "p.json", max_boxes=7)
-    with _writer(tmp_path / "p.json", weights="w2", resume=False) as writer:
-        assert writer.done("cls") == frozenset()
+        writer.expect("cls", ["0.png", "1.png"])
+        writer.add("cls", "1.png", 0)
+        with pytest.raises(ValueError, match=r"cls lacks 1 images, e\.g\. 0\.png"):
+            writer.finish()
+    assert os.listdir(tmp_path) == ["p.json.parts"]
 
 
 def test_a_damaged_part_is_named(tmp_path):
     _writer(tmp_path / "p.json").close()
     (tmp_path / "p.json.parts" / "cls.part").write_bytes(b"\0\0\0\n")
-    with pytest.raises(ValueError, match=r"cls\.part: is damaged .* delete the folder"):
+    with pytest.raises(ValueError, match=r"cls\.part: is damaged .* delete "):
         _writer(tmp_path / "p.json")
 
 
 def test_what_is_no_answer_is_refused_at_once(tmp_path):
     with _writer(tmp_path / "p.json") as writer:
-        writer.add_classification("a.jpg", ClassProbs(np.eye(3)[1]))
+        writer.add("cls", "a.jpg", 1)
         with pytest.raises(ValueError, match="added already"):
-            writer.add_classification("a.jpg", ClassProbs(np.eye(3)[1]))
-        with pytest.raises(ValueError, match=r"b\.jpg: class probabilities must be finite"):
-            writer.add_classification("b.jpg", ClassProbs(np.array([np.nan, 1])))
-        with pytest.raises(ValueError, match="image_id 3: boxes and scores must be finite"):
-            writer.add_detection(3, _detections([np.nan]), CLASSES)
-        with pytest.raises(ValueError, match="counted from 1, got 0"):
-            writer.add_detection(0, _detections([0.5]), CLASSES)
-        with pytest.raises(ValueError, match="no ignored pixels"):
-            writer.add_segmentation("a.jpg", SegMap(np.full((2, 2), 255, np.uint8)))
+            writer.add("cls", "a.jpg", 1)
+    with pytest.raises(ValueError, match="class probabilities must be finite"):
+        entry("cls", ClassProbs(np.array([np.nan, 1])))
+    with pytest.raises(ValueError, match="boxes and scores must be finite"):
+        entry("det", _detections([np.nan]))
+    with pytest.raises(ValueError, match="no ignored pixels"):
+        entry("seg", SegMap(np.full((2, 2), 255, np.uint8)))
 
 
 def test_names_may_hold_quotes_tabs_and_any_script(tmp_path):
     with _writer(tmp_path / "p.json") as writer:
-        writer.add_classification('ü "1"\t.jpg', ClassProbs(np.eye(3)[1]))
+        writer.add("cls", 'ü "1"\t.jpg', 1)
     with _writer(tmp_path / "p.json") as writer:
         assert writer.done("cls") == {'ü "1"\t.jpg'}
-        assert json.loads(writer.finish().read_text())["cls"] == [{'ü "1"\t.jpg': 1}]
+        writer.finish()
+    assert json.loads((tmp_path / "p.json").read_text())["cls"] == [{'ü "1"\t.jpg': 1}]
