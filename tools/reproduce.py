@@ -35,7 +35,7 @@ def main(argv: Sequence[str]) -> int:
     datasets = build.build_val_datasets(settings, {name: task.classes for name, task in tasks.items()})
     images = "all images" if arguments.limit is None else f"the first {arguments.limit} images"
     source = f"weights {settings.weights}, config {arguments.config}, {images} of the validation sets"
-    tables: dict[str, list[reproduce.Cell]] = {}
+    tables: dict[str, list[reproduce.Row]] = {}
     for table in arguments.table:
         tables[table] = []
         for row in reproduce.TABLES[table]:

@@ -39,12 +39,11 @@ def main(argv: Sequence[str]) -> int:
 
 def predict(arguments: argparse.Namespace) -> None:
     """Predicts in this process; the only one, or one of several that the launcher or --nprocs started."""
-    settings, _ = cli.load_settings(arguments)
-
     from ppmtl.challenge.predict import write_submission
     from ppmtl.train import distributed
     from ppmtl.train.checkpoint import read_state
 
+    settings, _ = cli.load_settings(arguments)
     tasks, backend = cli.load_trained(settings, tta=cli.tta_overrides(arguments))
     digests = read_state(cli.require_weights(settings)).get("digests", settings.weights)
     processes = distributed.processes()
@@ -53,9 +52,8 @@ def predict(arguments: argparse.Namespace) -> None:
         max_boxes=arguments.max_boxes, resume=not arguments.restart, processes=processes,
     )  # fmt: skip
     if processes.rank == 0:
-        out = arguments.out
-        print(f"wrote {out} ({out.stat().st_size / 2**20:.1f} MiB); predicted now: {counts}")
-        print(f"check it: python tools/submit.py check {out} -c {arguments.config}")
+        print(f"wrote {arguments.out} ({arguments.out.stat().st_size / 2**20:.1f} MiB); predicted now: {counts}")
+        print(f"check it: python tools/submit.py check {arguments.out} -c {arguments.config}")
 
 
 if __name__ == "__main__":

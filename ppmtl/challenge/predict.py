@@ -37,11 +37,10 @@ def write_submission(
         data_root: the test lists are under ``data_root``/track1_test_data.
         tasks: {name: task}; those without a section in the submission are left out.
         backend: what runs the network.
-        weights: tells the weights apart, as a JSON value: what other weights left is not gone on from.
+        weights: tells the weights apart, as a JSON value: a run does not go on from what other weights left.
         augment: test-time augmentation.
-        form: see :class:`SubmissionWriter`.
+        form, resume: see :class:`SubmissionWriter`.
         max_boxes: per image, the best by score.
-        resume: False throws away what an interrupted run left.
         processes: those that share the images.
 
     Returns:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ from ppmtl.tasks.base import Task, TestTimeAugmentation
 
 @dataclass(frozen=True)
 class Row:
-    """One line of a table.
+    """One line of a table, and what was measured for it.
 
     Attributes:
         label: what is done.
@@ -26,6 +26,9 @@ class Row:
         settings: other attributes of the task, e.g. {"merge": "nms"}.
         paper: the paper's number as a fraction, or None.
         note: why ``paper`` is None, or what to know about it.
+        ours: the primary metric as a fraction; None = not run, and ``reason`` says why.
+        seconds: per image.
+        views: how many views of an image were shown.
     """
 
     label: str
@@ -34,21 +37,6 @@ class Row:
     settings: Mapping[str, Any] = field(default_factory=dict)
     paper: float | None = None
     note: str = "the paper's number for this row is not among the project's sources"
-
-
-@dataclass(frozen=True)
-class Cell:
-    """One row as it was measured, or the reason why it was not.
-
-    Attributes:
-        row: the row.
-        ours: the primary metric as a fraction; None = not run.
-        seconds: per image.
-        views: how many views of an image were shown.
-        reason: why it was not run.
-    """
-
-    row: Row
     ours: float | None = None
     seconds: float | None = None
     views: int = 1
@@ -96,68 +84,58 @@ TABLES: dict[str, list[Row]] = {
 
 def run_row(
     row: Row, tasks: Mapping[str, Task], datasets: Mapping[str, Dataset], backend: Backend, limit: int | None = None
-) -> Cell:
-    """Measures a row on its task's own data set, with a copy of the task; without task or data the cell says so.
-
-    Args:
-        row: of one table.
-        tasks: {name: task}.
-        datasets: {task name: labelled data set}.
-        backend: what runs the network.
-        limit: only the first so many images; the result then is of those.
-    """
+) -> Row:
+    """The row, measured on its task's own data set (the first ``limit`` images) with a copy of the task."""
     name = next((n for n, t in tasks.items() if t.task_type == row.task_type and n in datasets), None)
     if name is None:
-        return Cell(row, reason=f"not run: the config has no {row.task_type} task with a validation set")
+        return replace(row, reason=f"not run: the config has no {row.task_type} task with a validation set")
     task, augment = copy.copy(tasks[name]), row.tta is not None
+    task.tta = row.tta or task.tta
     for attribute, value in row.settings.items():
         assert hasattr(task, attribute)
         setattr(task, attribute, value)
-    task.tta = row.tta or task.tta
     result = evaluate({name: task}, {name: datasets[name]}, backend, augment=augment, limit=limit)
     metrics, views = result.metrics[name], task.views(datasets[name][0].size, augment=augment)
-    return Cell(row, metrics.values[metrics.primary], result.seconds[name], len(views))
+    return replace(row, ours=metrics.values[metrics.primary], seconds=result.seconds[name], views=len(views))
 
 
-def to_markdown(table: str, cells: Sequence[Cell], source: str) -> str:
-    """A table with paper, ours, difference and cost. Every number of "ours" comes from ``cells``."""
-    first = next((cell.ours for cell in cells if cell.ours is not None), None)
-    rows = []
-    for cell in cells:
-        paper = cell.row.paper
-        line = [cell.row.label, "unknown" if paper is None else f"{paper:.4f}"]
-        if cell.ours is None:
-            rows.append([*line, cell.reason, "", "", "", ""])
+def to_markdown(table: str, rows: Sequence[Row], source: str) -> str:
+    """A table with paper, ours, difference and cost. Every number of "ours" was measured."""
+    first = next((row.ours for row in rows if row.ours is not None), None)
+    lines = []
+    for row in rows:
+        line = [row.label, "unknown" if row.paper is None else f"{row.paper:.4f}"]
+        if row.ours is None:
+            lines.append([*line, row.reason, "", "", "", ""])
             continue
-        gap = "" if paper is None else f"{cell.ours - paper:+.4f}"
-        gain = "" if table == "2" or first is None else f"{cell.ours - first:+.4f}"
-        rows.append([*line, f"{cell.ours:.4f}", gap, gain, str(cell.views), f"{cell.seconds:.3f}"])
+        gap = "" if row.paper is None else f"{row.ours - row.paper:+.4f}"
+        gain = "" if table == "2" or first is None else f"{row.ours - first:+.4f}"
+        lines.append([*line, f"{row.ours:.4f}", gap, gain, str(row.views), f"{row.seconds:.3f}"])
     heads = ["row", "paper", "ours", "ours - paper", "gain over the first row", "views", "s per image"]
-    notes = {c.row.note if c.row.paper is None else f"{c.row.label}: {c.row.note}" for c in cells}
-    bullets = "\n".join(f"* {note}" for note in sorted(notes))
-    return f"### Table {table}\n\n{source}\n\n{markdown(heads, rows)}\n\n{bullets}"
+    notes = sorted({row.note if row.paper is None else f"{row.label}: {row.note}" for row in rows})
+    return "\n".join([f"### Table {table}\n\n{source}\n\n{markdown(heads, lines)}\n", *(f"* {note}" for note in notes)])
 
 
-def write(tables: Mapping[str, Sequence[Cell]], source: str, folder: Path) -> None:
+def write(tables: Mapping[str, Sequence[Row]], source: str, folder: Path) -> None:
     """Writes reproduce.md, reproduce.json and reproduce.png (metric against cost, one panel per table)."""
     from matplotlib.figure import Figure  # slow to import
 
     folder.mkdir(parents=True, exist_ok=True)
-    texts = [to_markdown(name, cells, source) for name, cells in tables.items()]
+    texts = [to_markdown(name, rows, source) for name, rows in tables.items()]
     (folder / "reproduce.md").write_text("\n\n".join(texts) + "\n", encoding="utf-8")
-    plain = [{"table": name, "rows": [_plain(cell) for cell in cells]} for name, cells in tables.items()]
+    plain = [{"table": name, "rows": [_plain(row) for row in rows]} for name, rows in tables.items()]
     (folder / "reproduce.json").write_text(json.dumps({"source": source, "tables": plain}, indent=1), encoding="utf-8")
     figure = Figure(figsize=(5 * len(tables), 5), layout="constrained")
-    for axes, (name, cells) in zip(figure.subplots(1, len(tables), squeeze=False)[0], tables.items(), strict=True):
-        for cell in cells:
-            if cell.ours is not None:
-                axes.plot(cell.seconds, cell.ours, "o", label=cell.row.label)
+    for axes, (name, rows) in zip(figure.subplots(1, len(tables), squeeze=False)[0], tables.items(), strict=True):
+        for row in rows:
+            if row.ours is not None:
+                axes.plot(row.seconds, row.ours, "o", label=row.label)
         axes.set(xlabel="seconds per image", ylabel="primary metric", title=f"Table {name}")
         if axes.lines:
             axes.legend(fontsize=7, loc="upper center", bbox_to_anchor=(0.5, -0.15))
     figure.savefig(folder / "reproduce.png", dpi=110)
 
 
-def _plain(cell: Cell) -> dict[str, Any]:
-    return {"label": cell.row.label, "task": cell.row.task_type, "paper": cell.row.paper, "ours": cell.ours,
-            "seconds_per_picture": cell.seconds, "views": cell.views, "reason": cell.reason}  # fmt: skip
+def _plain(row: Row) -> dict[str, Any]:
+    return {"label": row.label, "task": row.task_type, "paper": row.paper, "ours": row.ours,
+            "seconds_per_picture": row.seconds, "views": row.views, "reason": row.reason}  # fmt: skip

@@ -59,9 +59,8 @@ class SubmissionWriter:
             if part == 0:
                 for left in self._part_files(section):
                     _cut_off_half_a_line(left)
-            self._done[section] = {key for file in self._part_files(section) for key, _ in _places(file)}
-            name = f"{section}.{part}.part" if part else f"{section}.part"
-            self._files[section] = (self.parts / name).open("ab")
+            self._done[section] = set(self._index(section))
+            self._files[section] = (self.parts / (f"{section}.{part}.part" if part else f"{section}.part")).open("ab")
 
     def done(self, section: str) -> frozenset[Key]:
         """The images that need no prediction any more."""
@@ -132,17 +131,30 @@ class SubmissionWriter:
 
     def _texts(self, section: str) -> Iterator[bytes]:
         """Yields the JSON text of each image, in the order of the section."""
-        parts = self._part_files(section)
-        places = {key: (part, place) for part in parts for key, place in _places(part)}
+        places = self._index(section)
         order = self._order.get(section, list(places))
         missing = [key for key in order if key not in places]
         if missing:
             raise ValueError(f"{self.parts}: {section} lacks {len(missing)} images, e.g. {missing[0]}; run again")
         with contextlib.ExitStack() as stack:
-            files = {part: stack.enter_context(part.open("rb")) for part in parts}
+            files = {part: stack.enter_context(part.open("rb")) for part in self._part_files(section)}
             for part, place in (places[key] for key in order):
                 files[part].seek(place)
                 yield files[part].readline().partition(b"\t")[2].rstrip(b"\n")
+
+    def _index(self, section: str) -> dict[Key, tuple[Path, int]]:
+        """{image: (part, where its line begins)}."""
+        index: dict[Key, tuple[Path, int]] = {}
+        for part in self._part_files(section):
+            place = 0
+            with part.open("rb") as file:
+                for line in file:
+                    try:
+                        index[json.loads(line.partition(b"\t")[0])] = part, place
+                    except ValueError as error:
+                        raise ValueError(f"{part}: is damaged ({error}); delete {self.parts} and start anew") from error
+                    place += len(line)
+        return index
 
     def _part_files(self, section: str) -> list[Path]:
         return sorted([*self.parts.glob(f"{section}.part"), *self.parts.glob(f"{section}.*.part")])
@@ -166,18 +178,6 @@ def _claim(parts: Path, ours: Mapping[str, object]) -> None:
             f"{parts}: left by another run, with different {', '.join(other)}; to go on, use the same weights, config "
             "and data; to start anew, delete the folder"
         )
-
-
-def _places(part: Path) -> Iterator[tuple[Key, int]]:
-    """Yields (key, where its line begins) of each line."""
-    place = 0
-    with part.open("rb") as file:
-        for line in file:
-            try:
-                yield json.loads(line.partition(b"\t")[0]), place
-            except ValueError as error:
-                raise ValueError(f"{part}: is damaged ({error}); delete {part.parent} and start anew") from error
-            place += len(line)
 
 
 def _cut_off_half_a_line(part: Path) -> None:
