@@ -84,11 +84,8 @@ class _Submitted:
         if section == "cls":
             self.cls.extend(entry.items())
         elif section == "dec":
-            if not (
-                {"image_id", "category_id", "bbox", "score"} <= entry.keys()
-                and isinstance(entry["image_id"], int)
-                and len(entry["bbox"]) == 4
-            ):
+            complete = {"image_id", "category_id", "bbox", "score"} <= entry.keys()
+            if not complete or not isinstance(entry["image_id"], int) or len(entry["bbox"]) != 4:
                 raise ValueError("a row needs image_id, category_id, bbox and score")
             self.dec.append(entry)
         elif section == "seg":

@@ -76,16 +76,16 @@ def test_random_polygons_score_as_the_official_tool_counts(root, edit):
     assert result[OFFICIAL]["miou"] == pytest.approx(expected, abs=1e-15)
 
 
-def test_missing_pictures_cost_nothing_officially_and_count_as_wrong_strictly(root, edit):
+def test_missing_images_cost_nothing_officially_and_count_as_wrong_strictly(root, edit):
     result = score(edit(lambda c: c.update(cls=c["cls"][:3], seg=c["seg"][:2])), root.truth)
     assert result[OFFICIAL]["top1"] == 1.0
     assert result[STRICT]["top1"] == 0.75
     assert result[OFFICIAL]["miou"] == 1.0
-    assert 0.6 < result[STRICT]["miou"] < 0.7  # each class has about a third of its pixels in the missing picture
+    assert 0.6 < result[STRICT]["miou"] < 0.7  # each class has about a third of its pixels in the missing image
     assert any("2 images for 3 label maps" in note for note in result["notes"])
 
 
-def test_a_missing_picture_in_the_middle_shifts_the_official_pairs(root):
+def test_a_missing_image_in_the_middle_shifts_the_official_pairs(root):
     for index, path in enumerate(sorted((root.truth / "seg").glob("*.png"))):
         cv2.imwrite(str(path), np.full(SIZE, index, np.uint8))
     write_perfect(root, root.out)

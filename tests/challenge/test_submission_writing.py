@@ -79,19 +79,6 @@ def test_a_resumed_run_writes_the_same_bytes_and_knows_what_is_done(root):
     assert write_perfect(root, root.out).read_bytes() == intact
 
 
-def test_a_line_cut_off_by_a_crash_is_dropped_and_done_again(tmp_path):
-    with _writer(tmp_path / "p.json") as writer:
-        writer.add("cls", "a.jpg", 1)
-        writer.add("cls", "b.jpg", 2)
-    part = tmp_path / "p.json.parts" / "cls.part"
-    part.write_bytes(part.read_bytes()[:-4])
-    with _writer(tmp_path / "p.json") as writer:
-        assert writer.done("cls") == {"a.jpg"}
-        writer.add("cls", "b.jpg", 2)
-        writer.finish()
-    assert json.loads((tmp_path / "p.json").read_text())["cls"] == [{"a.jpg": 1}, {"b.jpg": 2}]
-
-
 def test_a_file_that_lacks_images_is_not_written(tmp_path):
     with _writer(tmp_path / "p.json") as writer:
         writer.expect("cls", ["0.png", "1.png"])
