@@ -1,5 +1,8 @@
 """The paper's tables: rows, copies of tasks, cells that were not run."""
 
+import dataclasses
+import json
+
 import numpy as np
 
 from ppmtl.challenge import reproduce
@@ -51,3 +54,16 @@ def test_an_attribute_changed_by_a_row_is_one_that_the_task_has():
     assert len(rows) == 19
     for row in rows:
         assert all(hasattr(kinds[row.task_type], name) for name in row.settings)
+
+
+def test_tables_are_written_as_text_numbers_and_drawing(tmp_path):
+    rows = [reproduce.run_row(row, {}, {}, backend) for row in reproduce.TABLES["2"]]
+    rows[1] = dataclasses.replace(rows[1], ours=0.75, seconds=0.5, reason="")
+    reproduce.write({"2": rows}, "weights w", tmp_path)
+    assert "| classification, Top-1 | unknown | 0.7500 |  |  | 1 | 0.500 |" in (tmp_path / "reproduce.md").read_text()
+    written = json.loads((tmp_path / "reproduce.json").read_text())
+    assert written["tables"][0]["rows"][1] == {
+        "label": "classification, Top-1", "task": "classification", "paper": None, "ours": 0.75,
+        "seconds_per_picture": 0.5, "views": 1, "reason": "",
+    }  # fmt: skip
+    assert (tmp_path / "reproduce.png").stat().st_size > 1000
