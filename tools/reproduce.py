@@ -24,22 +24,22 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument("--limit", type=int, metavar="N", help="only the first N images of each set; the tables say so")
     parser.add_argument("--output_dir", metavar="DIR", help="default: <save_dir>/reproduce")
     arguments = parser.parse_args(argv)
-    settings, _ = cli.load_settings(arguments)
+    settings = cli.load(arguments).settings
 
     from ppmtl import build
     from ppmtl.challenge import reproduce
 
-    cli.require_weights(settings)
-    cli.require_data(settings, training=False, evaluation=True)
-    tasks, backend = cli.load_trained(settings, tta={})
-    datasets = build.build_val_datasets(settings, {name: task.classes for name, task in tasks.items()})
+    build.require_weights(settings)
+    build.require_data(settings, training=False, evaluation=True)
+    tasks, backend = build.open_trained(settings, {})
+    sets = build.build_eval_sets(settings, tasks)
     images = "all images" if arguments.limit is None else f"the first {arguments.limit} images"
     source = f"weights {settings.weights}, config {arguments.config}, {images} of the validation sets"
     tables: dict[str, list[reproduce.Row]] = {}
     for table in arguments.table:
         tables[table] = []
         for row in reproduce.TABLES[table]:
-            tables[table].append(reproduce.run_row(row, tasks, datasets, backend, arguments.limit))
+            tables[table].append(reproduce.run_row(row, tasks, sets, backend, arguments.limit))
             print(f"  {row.task_type}: {row.label}", file=sys.stderr)
         print(reproduce.to_markdown(table, tables[table], source), end="\n\n")
     folder = Path(arguments.output_dir or Path(settings.save_dir) / "reproduce")

@@ -10,10 +10,14 @@ import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from ppmtl import cli
+
+if TYPE_CHECKING:
+    from ppmtl.build import Run
 
 
 def main(argv: Sequence[str]) -> int:
@@ -32,20 +36,25 @@ def main(argv: Sequence[str]) -> int:
     cli.add_switch(parser, "--restart", "throw away what an interrupted run left instead of going on from it")
     cli.add_nprocs(parser, "predict")
     arguments = parser.parse_args(argv)
-    cli.require_weights(cli.load_settings(arguments)[0])
-    cli.launch(predict, arguments)
+    run = cli.load(arguments)
+
+    from ppmtl.build import require_weights
+
+    require_weights(run.settings)
+    cli.launch(predict, arguments.nprocs, run, arguments)
     return 0
 
 
-def predict(arguments: argparse.Namespace) -> None:
+def predict(run: "Run", arguments: argparse.Namespace) -> None:
     """Predicts in this process; the only one, or one of several that the launcher or --nprocs started."""
+    from ppmtl import build
     from ppmtl.challenge.predict import write_submission
     from ppmtl.train import distributed
     from ppmtl.train.checkpoint import read_state
 
-    settings, _ = cli.load_settings(arguments)
-    tasks, backend = cli.load_trained(settings, tta=cli.tta_overrides(arguments))
-    digests = read_state(cli.require_weights(settings)).get("digests", settings.weights)
+    settings = run.settings
+    tasks, backend = build.open_trained(settings, cli.tta_overrides(arguments))
+    digests = read_state(build.require_weights(settings)).get("digests", settings.weights)
     processes = distributed.processes()
     counts = write_submission(
         arguments.out, Path(settings.data_root), tasks, backend, weights=digests, augment=arguments.tta, form=arguments.form,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from tqdm import tqdm
 
@@ -20,7 +20,7 @@ from ppmtl.tasks.base import Task
 def write_submission(
     path: Path,
     data_root: Path,
-    tasks: Mapping[str, Task],
+    tasks: Mapping[str, Task[Any]],
     backend: Backend,
     *,
     weights: object,
@@ -81,7 +81,7 @@ def write_submission(
 
 
 def _predict(
-    task: Task, test: Path, pipeline: Pipeline, writer: SubmissionWriter, max_boxes: int, processes: Processes
+    task: Task[Any], test: Path, pipeline: Pipeline, writer: SubmissionWriter, max_boxes: int, processes: Processes
 ) -> int:
     """Adds this process's share of a test list; returns how many images were left, for all processes."""
     assert task.section is not None

@@ -5,13 +5,14 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from ppmtl.challenge.checking import check
 from ppmtl.challenge.expected import TEST_FOLDER, Expected
 from ppmtl.challenge.scoring import score
 from ppmtl.config import ConfigError, load_config
 from ppmtl.config import check as check_config
-from ppmtl.config.settings import Settings
+from ppmtl.config.settings import Settings, TaskSettings
 from ppmtl.data.classes import read_class_file
 from ppmtl.data.findings import shorten
 from ppmtl.tables import markdown
@@ -51,14 +52,19 @@ def check_command(argv: Sequence[str]) -> int:
 
 def _class_counts(settings: Settings) -> dict[str, int]:
     counts = {}
+    sections = {part.section: task.classes for task in settings.tasks.values() if (part := _class_of(task)).section}
     for name in ("seg", "cls"):
-        if name not in settings.classes:
-            raise ConfigError([f"classes.{name} is missing; a submission answers seg, cls and det"])
-        wanted = settings.classes[name]
+        if name not in sections:
+            raise ConfigError([f"tasks: none fills the section {name}; a submission answers seg, cls and det"])
+        wanted = sections[name]
         file = wanted.names if isinstance(wanted.names, str) else None
         listed = read_class_file(Path(settings.data_root) / file) if file and not wanted.count else wanted.names or ()
         counts[f"{name}_classes"] = wanted.count or len(listed)
     return counts
+
+
+def _class_of(task: TaskSettings) -> Any:
+    return task.part.func
 
 
 def _report(file: Path, expected: Expected, truth: Path | None, show: int) -> bool:

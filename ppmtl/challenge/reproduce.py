@@ -9,10 +9,11 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from ppmtl.predict.evaluate import Dataset, evaluate
+from ppmtl.predict.evaluate import EvalSet, evaluate
 from ppmtl.predict.pipeline import Backend
 from ppmtl.tables import markdown
-from ppmtl.tasks.base import Task, TestTimeAugmentation
+from ppmtl.tasks.base import Task
+from ppmtl.tasks.views import TestTimeAugmentation
 
 
 @dataclass(frozen=True)
@@ -83,10 +84,11 @@ TABLES: dict[str, list[Row]] = {
 
 
 def run_row(
-    row: Row, tasks: Mapping[str, Task], datasets: Mapping[str, Dataset], backend: Backend, limit: int | None = None
+    row: Row, tasks: Mapping[str, Task[Any]], sets: Mapping[str, EvalSet], backend: Backend, limit: int | None = None
 ) -> Row:
     """The row, measured on its task's own data set (the first ``limit`` images) with a copy of the task."""
-    name = next((n for n, t in tasks.items() if t.task_type == row.task_type and n in datasets), None)
+    reader_of = {task: of_set.reader for of_set in sets.values() for task in of_set.tasks}
+    name = next((n for n, t in tasks.items() if t.task_type == row.task_type and n in reader_of), None)
     if name is None:
         return replace(row, reason=f"not run: the config has no {row.task_type} task with a validation set")
     task, augment = copy.copy(tasks[name]), row.tta is not None
@@ -94,8 +96,8 @@ def run_row(
     for attribute, value in row.settings.items():
         assert hasattr(task, attribute)
         setattr(task, attribute, value)
-    result = evaluate({name: task}, {name: datasets[name]}, backend, augment=augment, limit=limit)
-    metrics, views = result.metrics[name], task.views(datasets[name][0].size, augment=augment)
+    result = evaluate({name: task}, {name: EvalSet(reader_of[name], (name,))}, backend, augment=augment, limit=limit)
+    metrics, views = result.metrics[name], task.views(reader_of[name][0].size, augment=augment)
     return replace(row, ours=metrics.values[metrics.primary], seconds=result.seconds[name], views=len(views))
 
 

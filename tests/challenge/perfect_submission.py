@@ -4,10 +4,11 @@ import cv2
 import numpy as np
 
 from ppmtl.challenge.writing import SubmissionWriter
-from ppmtl.structures import ClassList, ClassProbs, Detections, SegMap
-from ppmtl.tasks.classification import Classification
+from ppmtl.ops.boxes import Detections
+from ppmtl.structures import ClassList
+from ppmtl.tasks.classification import Classification, ClassProbs
 from ppmtl.tasks.detection import Detection
-from ppmtl.tasks.segmentation import Segmentation
+from ppmtl.tasks.segmentation import SegMap, Segmentation
 
 SIZE = (48, 80)
 CLASSES = ClassList(("stop", "yield"), (3, 8))

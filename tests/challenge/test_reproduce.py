@@ -4,13 +4,15 @@ import dataclasses
 import json
 
 import numpy as np
+from samples import make_sample
 
 from ppmtl.challenge import reproduce
-from ppmtl.structures import ClassList, Sample
+from ppmtl.predict.evaluate import EvalSet
+from ppmtl.structures import ClassList
 from ppmtl.tasks.classification import Classification
 
 CLASSES = ClassList(("a", "b"))
-DATA = [Sample("x", np.full((32, 32, 3), i, np.uint8), class_index=i % 2) for i in range(4)]
+DATA = {"cls": EvalSet([make_sample(np.full((32, 32, 3), i, np.uint8), class_index=i % 2) for i in range(4)], ("cls",))}
 
 
 def backend(images, tasks):
@@ -20,7 +22,7 @@ def backend(images, tasks):
 def test_rows_are_measured_and_leave_the_task_alone():
     task = Classification("cls", CLASSES, input_size=(32, 32))
     before = task.tta
-    cells = [reproduce.run_row(row, {"cls": task}, {"cls": DATA}, backend) for row in reproduce.TABLES["5"]]
+    cells = [reproduce.run_row(row, {"cls": task}, DATA, backend) for row in reproduce.TABLES["5"]]
     assert [cell.ours for cell in cells] == [0.5] * 4
     assert [cell.views for cell in cells] == [1, 2, 3, 6]
     assert task.tta is before
@@ -28,8 +30,7 @@ def test_rows_are_measured_and_leave_the_task_alone():
 
 def test_rows_without_data_say_so_and_print_no_number():
     cells = [
-        reproduce.run_row(row, {"cls": Classification("cls", CLASSES)}, {"cls": DATA}, backend)
-        for row in reproduce.TABLES["4"]
+        reproduce.run_row(row, {"cls": Classification("cls", CLASSES)}, DATA, backend) for row in reproduce.TABLES["4"]
     ]
     text = reproduce.to_markdown("4", cells, "nothing")
     assert all(cell.ours is None for cell in cells)

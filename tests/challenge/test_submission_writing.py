@@ -8,8 +8,10 @@ import pytest
 from perfect_submission import entry, write_perfect
 
 from ppmtl.challenge.writing import SubmissionWriter
+from ppmtl.ops.boxes import Detections
 from ppmtl.ops.polygons import decode
-from ppmtl.structures import ClassProbs, Detections, SegMap
+from ppmtl.tasks.classification import ClassProbs
+from ppmtl.tasks.segmentation import SegMap
 
 
 def _writer(path, weights="w1", **options):

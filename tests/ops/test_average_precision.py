@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 
 from ppmtl.ops.average_precision import average_precision_of_rows, coco_average_precision
-from ppmtl.structures import ClassList, Detections
+from ppmtl.ops.boxes import Detections
+from ppmtl.structures import ClassList
 
 CLASSES = ClassList(("stop", "yield", "speed", "never seen"), (7, 3, 21, 4))
 

@@ -6,9 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ppmtl.ops.boxes import clip_boxes, iou_one_to_many
+from ppmtl.ops.boxes import Detections, clip_boxes, iou_one_to_many
 from ppmtl.ops.nms import candidates, nms
-from ppmtl.structures import Detections
 
 GOLDEN = json.loads((Path(__file__).parents[1] / "golden" / "nms.json").read_text())
 

@@ -8,8 +8,8 @@ import paddle
 import pytest
 from references import DOUBLE, Row, need, parity, patch_timm, relative, release, seeded
 
+from ppmtl.models.backbones._convnext_weights import WEIGHT_NAMES
 from ppmtl.models.backbones.convnext import ConvNeXt
-from ppmtl.weights.names import NAMINGS
 from ppmtl.weights.pretrained import load_pretrained
 
 SIZE = (72, 104)  # no multiple of 32: levels of 18, 9, 4 and 2 rows
@@ -35,7 +35,7 @@ def ours(arch, weights, dtype):
     net.to(dtype=dtype)
     net.eval()
     x = paddle.to_tensor(seeded("picture", (1, 3, *SIZE), dtype))
-    features = net(x)
+    features = list(net(x).values())
     return [f.numpy() for f in features], gradients(net, features), x
 
 
@@ -97,7 +97,7 @@ def test_convnext_equals_timm(tmp_path, compare):
     net.double().eval()
     features = net(torch.from_numpy(x.numpy()))
     sum((f * torch.from_numpy(factors(i, f.shape))).sum() for i, f in enumerate(features)).backward()
-    naming = next(n for n in NAMINGS if n.title == "timm features_only")
+    naming = next(n for n in WEIGHT_NAMES.namings if n.title == "timm")
     slopes = {
         str(naming.translate(name)): p.grad.numpy().T if p.ndim == 2 else p.grad.numpy()
         for name, p in net.named_parameters()

@@ -84,7 +84,7 @@ def test_upernet_equals_paddleseg(training, compare):
     module = need("paddleseg.models.upernet")
     channels, sizes = (16, 24, 32, 40), ((45, 80), (22, 40), (11, 20), (5, 10))  # sizes that do not divide
     theirs = module.UPerNetHead(19, list(channels), 24, enable_auxiliary_loss=True)
-    ours = UPerNet([FeatureSpec(c, 4 * 2**i) for i, c in enumerate(channels)], 19, channels=24)
+    ours = UPerNet({f"c{i + 2}": FeatureSpec(c, 4 * 2**i) for i, c in enumerate(channels)}, 19, channels=24)
     share_weights(ours, theirs, paddleseg_name)
     features = [(2, c, *size) for c, size in zip(channels, sizes, strict=True)]
     mine = run(ours, features, training, lambda net, x: [net.logits(x), net.aux(x[2])])

@@ -13,8 +13,9 @@ import pytest
 from references import Row, need, parity, release
 
 from ppmtl.ops.average_precision import coco_average_precision
+from ppmtl.ops.boxes import Detections
 from ppmtl.ops.confusion import confusion_matrix, mean_iou
-from ppmtl.structures import ClassList, Detections
+from ppmtl.structures import ClassList
 
 CLASSES, IMAGES = 6, 40
 

@@ -13,6 +13,7 @@ import cv2
 import numpy as np
 import pytest
 from references import Row, levels, need, parity, patch_timm, release
+from samples import boxes_of, make_sample, map_of
 
 from ppmtl.data import transforms
 from ppmtl.data.canvas import augment
@@ -56,8 +57,8 @@ def labels(height=96, width=150):
 
 def ours(transform, draws, image=None, **values):
     """The sample after one of our transforms with scripted draws."""
-    values = values or {"label_map": labels()}
-    return augment(Sample("parity", scene() if image is None else image, **values), [transform], Script(draws))
+    sample = make_sample(scene() if image is None else image, **(values or {"label_map": labels()}))
+    return augment(sample, [transform], Script(draws))
 
 
 def paddleseg(name, draws, shuffle=(), **values):
@@ -78,7 +79,7 @@ def row(component, quantity, difference, tolerance, reason, reference=""):
 def test_random_scale(factor, compare):
     theirs = paddleseg("ResizeStepScaling", {}, min_scale_factor=factor, max_scale_factor=factor)
     mine = ours(transforms.RandomScale(min=factor, max=factor), {"uniform": [factor]})
-    title, shift = f"x {factor:g}", levels(mine.label_map, theirs["label"])
+    title, shift = f"x {factor:g}", levels(map_of(mine), theirs["label"])
     half = "half an output pixel: cv2.INTER_NEAREST is shifted, ours keeps the half-pixel convention"
     compare(
         row("random_scale", f"{title}: picture, levels", levels(mine.image, theirs["img"]), 1, LEVEL),
@@ -117,7 +118,7 @@ def test_pad_crop(title, size, draws, compare):
     padding = "padding is 127 here and 127.5 there; the rest is exact"
     compare(
         row("pad_crop", f"{title}: picture, levels", levels(mine.image, theirs["img"]), 0.5, padding),
-        row("pad_crop", f"{title}: label map", levels(mine.label_map, theirs["label"]), 0, EXACT),
+        row("pad_crop", f"{title}: label map", levels(map_of(mine), theirs["label"]), 0, EXACT),
     )
 
 
@@ -128,7 +129,7 @@ def test_horizontal_flip(compare):
     mine = ours(transforms.HorizontalFlip(p=0.5), {"random": [0.1]})
     compare(
         row("horizontal_flip", "picture, levels", levels(mine.image, theirs["img"]), 0, EXACT),
-        row("horizontal_flip", "label map", levels(mine.label_map, theirs["label"]), 0, EXACT),
+        row("horizontal_flip", "label map", levels(map_of(mine), theirs["label"]), 0, EXACT),
     )
 
 
@@ -221,12 +222,12 @@ def test_random_box_crop(title, sides, corner, compare):
     with scripted(np.random, {"uniform": [0.3, *sides], "randint": corner, "shuffle": [None]}):
         theirs = module.RandomCrop(None, [0.0], [0.3, 0.6], allow_no_crop=False).random_crop(sample)
     transform = transforms.RandomBoxCrop(min_visible=0.0, min_box_side=0.0)
-    mine = ours(transform, {"uniform": sides, "integers": corner}, image, boxes=boxes, box_labels=np.arange(5))
+    mine = ours(transform, {"uniform": sides, "integers": corner}, image, boxes=boxes)
     shapes = np.array([mine.image.shape[:2], theirs["image"].shape[:2]])
     (h, w), side = shapes.min(axis=0), np.abs(shapes[0] - shapes[1]).max()
-    same = mine.box_labels.tolist() == theirs["gt_class"].ravel().tolist()
-    off = levels(mine.boxes, theirs["gt_bbox"]) if same else np.inf
-    images, kept = levels(mine.image[:h, :w], theirs["image"][:h, :w]), f"{len(mine.boxes)} boxes kept"
+    same = boxes_of(mine).classes.tolist() == theirs["gt_class"].ravel().tolist()
+    off = levels(boxes_of(mine).boxes, theirs["gt_bbox"]) if same else np.inf
+    images, kept = levels(mine.image[:h, :w], theirs["image"][:h, :w]), f"{len(boxes_of(mine).boxes)} boxes kept"
     compare(
         row("random_box_crop", f"{title}: window, px", side, 1, "rounded here, cut off there", reference),
         row("random_box_crop", f"{title}: picture, levels", images, 0, EXACT, reference),
