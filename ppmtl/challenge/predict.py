@@ -66,15 +66,15 @@ def write_submission(
         return SubmissionWriter(path, fingerprint=fingerprint, form=form, resume=resume, part=processes.rank)
 
     first = opened() if processes.rank == 0 else None
-    processes.exchange(None)  # rank 0 has fixed what an interruption left
+    processes.all_gather(None)  # rank 0 has fixed what an interruption left
     with first or opened() as writer:
-        processes.exchange(None)  # all have read what is done; from here on the parts grow
+        processes.all_gather(None)  # all have read what is done; from here on the parts grow
         counts = {
             name: _predict(task, data_root / TEST_FOLDER, Pipeline({name: task}, backend, augment=augment),
                            writer, max_boxes, processes)
             for name, task in tasks.items() if task.section
         }  # fmt: skip
-        processes.exchange(None)  # all have added their images
+        processes.all_gather(None)  # all have added their images
         if processes.rank == 0:
             writer.finish()
     return counts

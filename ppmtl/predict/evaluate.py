@@ -103,7 +103,7 @@ def evaluate(
         for task, meter in meters.items():
             metrics[task] = _merged(meter, range(count), batch_size, processes)
         elapsed = (time.perf_counter() - started) / count if count else math.nan
-        seconds |= dict.fromkeys(chosen, processes.exchange(elapsed)[0])
+        seconds |= dict.fromkeys(chosen, processes.all_gather(elapsed)[0])
         examples[name] = [_from_its_owner(shown.get(i), processes) for i in range(min(num_examples, count))]
     return Evaluation(metrics, seconds, examples)
 
@@ -137,17 +137,17 @@ def _merged(meter: Meter[Any], images: range, batch_size: int, processes: Proces
     """The metrics of all processes' images; rank 0 computes them for all."""
     if processes.count == 1:
         return meter.result()
-    states = processes.exchange(meter.state())
+    states = processes.all_gather(meter.state())
     metrics = None
     if processes.rank == 0:
         batches = _batches(images, batch_size)
         order = [i for rank in range(processes.count) for batch in batches[rank :: processes.count] for i in batch]
         meter.merge(states, np.argsort(order))
         metrics = meter.result()
-    first: Metrics = processes.exchange(metrics)[0]
+    first: Metrics = processes.all_gather(metrics)[0]
     return first
 
 
 def _from_its_owner(example: Example | None, processes: Processes) -> Example:
     """An example that one of the processes has; one at a time, since images are large."""
-    return next(found for found in processes.exchange(example) if found is not None)
+    return next(found for found in processes.all_gather(example) if found is not None)

@@ -1,9 +1,9 @@
-"""The few calls that several processes need. With one process every function here does nothing or the obvious."""
+"""What several training processes do together. All functions are no-ops in a single process."""
 
 from __future__ import annotations
 
 import os
-import sys
+import time
 import traceback
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -21,7 +21,7 @@ _BATCH_NORM = (nn.BatchNorm1D, nn.BatchNorm2D, nn.BatchNorm3D)  # not SyncBatchN
 
 
 def start(device: str) -> tuple[int, int]:
-    """Returns (rank, world size) after choosing the device and joining the job that the launcher started, if any.
+    """Chooses the device, joins the job that the launcher started, if any, and returns (rank, number of processes).
 
     Args:
         device: "auto", "cpu", "gpu", "gpu:1", ...
@@ -29,6 +29,7 @@ def start(device: str) -> tuple[int, int]:
     Raises:
         ValueError: if a GPU is asked for and this Paddle or this machine has none.
     """
+    global _watch
     has_gpu = paddle.is_compiled_with_cuda() and paddle.device.cuda.device_count() > 0
     if device.startswith("gpu") and not has_gpu:
         built = "finds no GPU" if paddle.is_compiled_with_cuda() else "is the CPU build"
@@ -39,97 +40,83 @@ def start(device: str) -> tuple[int, int]:
     paddle.set_device(("gpu" if has_gpu else "cpu") if device == "auto" else device)
     if dist.get_world_size() > 1 and not dist.is_initialized():
         dist.init_parallel_env()
-        _watch_the_others()
+        hosts = [endpoint.rpartition(":")[0] for endpoint in dist.ParallelEnv().trainer_endpoints]
+        _watch = Watch(processes(), hosts[0] if len(set(hosts)) > 1 else "127.0.0.1")
     return dist.get_rank(), dist.get_world_size()
-
-
-def _watch_the_others() -> None:
-    global _watch
-    hosts = [endpoint.rpartition(":")[0] for endpoint in dist.ParallelEnv().trainer_endpoints]
-    _watch = Watch(processes(), hosts[0] if len(set(hosts)) > 1 else "127.0.0.1")
 
 
 @contextmanager
 def guard() -> Iterator[None]:
-    """Wraps everything that one process of a job does: if one fails or dies, all end within seconds and say why.
-
-    With one process it does nothing. A normal end waits for the others, since the first may still be writing and Paddle's
-    launcher ends a job some seconds after its first process.
+    """Wraps all that one process of a job does: if one fails or dies, all end within seconds and say why.
 
     Raises:
         JobError: in the process that failed, if there are several; in place of what it raised, naming its rank.
-        SystemExit: in the others, which have printed the message then.
     """
-    end: SystemExit | None = None
     try:
-        try:
-            yield
-        except SystemExit as given:
-            end = given
-        if _watch is not None:
-            _watch.meet()
+        yield
+    except SystemExit:  # all chose it, after a signal
+        _leave()
+        raise
     except BaseException as error:  # truly every error: the others would wait for this process
         if dist.get_world_size() == 1:
             raise
-        raise _end_of_the_job(error) from error
+        # Paddle's own errors are RuntimeError or OSError without errno
+        explained = isinstance(error, ValueError | FloatingPointError) or getattr(error, "errno", None) is not None
+        if not explained:
+            time.sleep(1)  # where an all-reduce failed because another process died, the watch ends this one meanwhile
+        if not explained or os.environ.get("PPMTL_TRACEBACK") == "1":
+            traceback.print_exception(error)
+        what = str(error) if explained else f"{type(error).__name__}: {error}"
+        message = f"rank {dist.get_rank()} of {dist.get_world_size()}: {what}"
+        if _watch is not None:
+            _watch.report(message)
+        raise JobError(message) from error
+    _leave()
+
+
+def _leave() -> None:
+    """Waits for the others: rank 0 may still be writing, and Paddle's launcher ends a job soon after its first process."""
     if _watch is not None:
-        _watch.leave()
-    if end is not None:
-        raise end
+        _watch.close()
 
 
-def _end_of_the_job(error: BaseException) -> BaseException:
-    """Returns what this process ends with, after telling the others, unless it is one of them that failed first."""
-    # Paddle's own errors, also those of a lost connection, are RuntimeError or OSError without errno
-    explained = isinstance(error, ValueError | FloatingPointError) or getattr(error, "errno", None) is not None
-    if _watch is not None and _watch.heard_of_a_failure(wait_seconds=0 if explained else 5):
-        return SystemExit(1)
-    if not explained or os.environ.get("PPMTL_TRACEBACK") == "1":
-        traceback.print_exception(error, file=sys.stderr)
-    me = Processes(dist.get_rank(), dist.get_world_size()).name()
-    message = f"{me}: {error}" if explained else f"{me}: {type(error).__name__}: {error}"
-    if _watch is not None:
-        _watch.report(message)
-    return JobError(message)
-
-
-def _meet() -> None:
+def _barrier() -> None:
     """Waits for all processes before a collective call on CPU; it costs .2 ms.
 
     gloo gives up when another process comes 30 s later, which an evaluation, a checkpoint or a slow disk easily takes;
     Paddle has no way to set that time. NCCL's is half an hour, and there the queue of the GPU should not run dry.
     """
     if _watch is not None and paddle.get_device() == "cpu":
-        _watch.meet()
+        _watch.barrier()
 
 
 def processes() -> Processes:
-    """Returns this job's processes, for work that is dealt out among them."""
+    """This job's processes, for work that they share."""
     if dist.get_world_size() == 1:
         return Processes()
-    return Processes(dist.get_rank(), dist.get_world_size(), _exchange)
+    return Processes(dist.get_rank(), dist.get_world_size(), _all_gather)
 
 
-def _exchange(value: Any) -> list[Any]:
-    """Returns the values of all processes. Pickled, which is safe here: it comes from our own processes."""
+def _all_gather(value: Any) -> list[Any]:
+    """The values of all processes. Pickled, which is safe here: they come from our own processes."""
     values: list[Any] = []
-    _meet()
+    _barrier()
     dist.all_gather_object(values, value)
     return values
 
 
 def wrap(model: nn.Layer) -> nn.Layer:
-    """Returns the model for several processes: same initial weights everywhere, SyncBatchNorm on GPU."""
+    """The model for several processes: same initial weights everywhere, SyncBatchNorm on GPU."""
     if dist.get_world_size() == 1:
         return model
     if paddle.get_device().startswith("gpu"):  # the CPU kernel does not exist (reference/paddle.md, T14)
         model = nn.SyncBatchNorm.convert_sync_batchnorm(model)
-    _meet()
+    _barrier()
     return paddle.DataParallel(model)
 
 
 def no_sync(model: nn.Layer) -> AbstractContextManager[None]:
-    """Returns a context in which backward does not communicate: three backwards share one reduction at the step's end."""
+    """A context in which backward does not communicate: all backwards of a step share one reduction at its end."""
     return model.no_sync() if isinstance(model, paddle.DataParallel) else nullcontext()
 
 
@@ -146,7 +133,7 @@ def average_gradients(parameters: Sequence[paddle.Tensor]) -> None:
 
     # The fused buffers would have different lengths: gloo then hangs or adds up the wrong numbers, without a word
     owners = paddle.to_tensor([parameter.grad is not None for parameter in parameters], "int32")
-    _meet()
+    _barrier()
     dist.all_reduce(owners)
     for parameter, count in zip(parameters, owners.tolist(), strict=True):
         if count and parameter.grad is None:
@@ -160,7 +147,7 @@ def average_tensors(tensors: Sequence[paddle.Tensor]) -> None:
     if dist.get_world_size() == 1 or not tensors:
         return
     joined = paddle.concat([tensor.flatten() for tensor in tensors])
-    _meet()
+    _barrier()
     dist.all_reduce(joined)
     parts = paddle.split(joined / dist.get_world_size(), [tensor.size for tensor in tensors])
     for tensor, part in zip(tensors, parts, strict=True):
@@ -168,21 +155,20 @@ def average_tensors(tensors: Sequence[paddle.Tensor]) -> None:
 
 
 def average_numbers(numbers: Mapping[str, float]) -> dict[str, float]:
-    """Returns {name: mean over all processes}; every process must give the same names in the same order."""
+    """{name: mean over all processes}; every process must give the same names in the same order."""
     if dist.get_world_size() == 1 or not numbers:
         return dict(numbers)
     values = paddle.to_tensor(list(numbers.values()), "float64")
-    _meet()
-    dist.all_reduce(values)
-    return dict(zip(numbers, (values / dist.get_world_size()).tolist(), strict=True))
+    average_tensors([values])
+    return dict(zip(numbers, values.tolist(), strict=True))
 
 
 def agree(number: int) -> int:
-    """Returns the largest ``number`` of all processes: what one of them knows (a signal came) all of them do."""
+    """The largest ``number`` of all processes: what one of them knows (a signal came) all of them do."""
     if dist.get_world_size() == 1:
         return number
     value = paddle.to_tensor([number], "int32")
-    _meet()
+    _barrier()
     dist.all_reduce(value, op=dist.ReduceOp.MAX)
     return int(value.item())
 

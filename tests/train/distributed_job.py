@@ -13,7 +13,6 @@ from pathlib import Path
 import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "predict"))
 
 from ppmtl.cli import run
 
@@ -85,15 +84,14 @@ def agreement(folder):
     distributed.start("cpu")
     processes = distributed.processes()
     found = {
-        "exchange": processes.exchange(f"of {processes.rank}"),
+        "all_gather": processes.all_gather(f"of {processes.rank}"),
         "gradients": gradients(processes),
         "training": training(processes),
         "missing": missing_gradients(processes),
         "buffers": buffers(processes),
-        "evaluation": evaluation(processes),
         "omp": os.environ.get("OMP_NUM_THREADS"),
     }
-    found = processes.exchange(found)
+    found = processes.all_gather(found)
     if processes.rank == 0:
         Path(folder, "found.json").write_text(json.dumps(found))
 
@@ -196,19 +194,7 @@ def buffers(processes):
     return {"before": before, "after": after, "calls": calls, "frozen": frozen._mean.tolist()}
 
 
-def evaluation(processes):
-    from test_evaluate import TASKS, Pictures, backend
-
-    from ppmtl.predict.evaluate import evaluate
-
-    result = evaluate(
-        TASKS, dict.fromkeys(TASKS, Pictures(9)), backend, batch_size=2, num_examples=3, processes=processes
-    )
-    shown = {name: [sample.path for sample, _ in examples] for name, examples in result.examples.items()}
-    return {"metrics": repr(result.metrics), "seconds": result.seconds, "shown": shown}
-
-
-def bad_picture(folder):
+def bad_image(folder):
     train_until(folder, at=(1, 2), event=lambda: _raise(ValueError("7.png: cannot be decoded")))
 
 
@@ -243,7 +229,7 @@ def train_until(folder, at, event, meanwhile=None):
         with distributed.no_sync(shared):
             loss(shared, stream.batch(step)).backward()
         distributed.average_gradients(model.parameters())
-    Path(folder, f"whole_{processes.rank}").touch()
+    Path(folder, f"finished_{processes.rank}").touch()
 
 
 if __name__ == "__main__":
