@@ -21,7 +21,7 @@ ALLOWED = {
     "models": {"structures", "config", "weights.names"},
     "weights": {"structures", "config", "files"},
     "predict": {"structures", "files", "tables", "ops", "tasks", "data"},
-    "train": {"structures", "config", "files", "ops", "tasks", "data", "models", "predict"},
+    "train": {"structures", "config", "files", "ops", "tasks", "data", "models", "weights", "predict"},
     "bundle": {"structures", "config", "files", "tables", "tasks", "data", "models", "predict", "train", "build"},
     "challenge": {"structures", "config", "files", "tables", "ops", "tasks", "data", "predict", "train", "build"},
     "studies": None,  # looks at everything

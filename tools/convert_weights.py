@@ -34,11 +34,11 @@ def main(argv: Sequence[str]) -> int:
     arguments = parser.parse_args(argv)
 
     from ppmtl.models.backbones._convnext_weights import WEIGHT_NAMES
-    from ppmtl.train import storage
+    from ppmtl.train import checkpoint_folder
     from ppmtl.weights.convert import convert, export_all
 
     folder = Path(arguments.source)
-    if (folder / storage.STATE).is_file() and (wrong := storage.problems(folder)):
+    if (folder / checkpoint_folder.STATE).is_file() and (wrong := checkpoint_folder.problems(folder)):
         raise ValueError(f"{folder} is damaged: {'; '.join(wrong)}; use another checkpoint")
     if arguments.target.suffix == ".pdparams" and not arguments.backbone:
         print(f"{export_all(arguments.source, arguments.target)} tensors, as they are")

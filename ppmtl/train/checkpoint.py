@@ -1,18 +1,21 @@
-"""Checkpoints: a folder of tensors (safetensors) and one ``state.json``. Loading executes nothing.
+"""The checkpoints of a run: saved so that a kill at any moment loses none, found again, loaded into a model.
 
-    <folder>/model.safetensors       the weights to evaluate (the average, when EMA is on)
-    <folder>/raw.safetensors         the weights that training continues from; only when EMA is on
-    <folder>/optimizer.safetensors   moments under structured names
-    <folder>/state.json              step, best metric, class names, resolved config, versions, digests
+    step_0000100/  best_model/  latest -> step_0000100
+        model.safetensors       the weights to evaluate (the average, when EMA is on)
+        raw.safetensors         the weights that training continues from; only when EMA is on
+        optimizer.safetensors   moments under structured names; not in best_model
+        state.json              step, best metric, class names, resolved config, versions, digests
 
-A folder appears under its name only when it is complete (``storage.py`` says how). Nothing here imports paddle before a
-model is given, so that tools can look into checkpoints quickly.
+A checkpoint is written into the staging directory ``.<name>.new``; what it replaces is renamed to ``.<name>.old``; then it
+gets its name. After a kill in between, readers take the hidden one (:func:`locate`) and the next run renames it
+(:func:`recover`). Paddle is not imported before a model is given.
 """
 
 from __future__ import annotations
 
+import contextlib
 import errno
-import os
+import logging
 import re
 import shutil
 import sys
@@ -23,23 +26,18 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ppmtl.files import remove_folder, replace_folder, sha256
-from ppmtl.train import storage
-from ppmtl.train.storage import LOGGER, STATE
+from ppmtl.train.checkpoint_folder import STATE, problems, read_manifest, write
+from ppmtl.weights.files import open_weights
 
 if TYPE_CHECKING:
     from paddle import nn
 
-_STEP = re.compile(r"step_(\d+)\Z")
-_MEND = {
-    errno.ENOSPC: "Free some room (of the step_* folders only the newest is needed to go on)",
-    errno.EDQUOT: "Your quota on this disk is used up: free some room (of the step_* folders only the newest is needed)",
-    errno.EFBIG: "The limit on the size of a file is lower than this (ulimit -f): raise it",
-    errno.EROFS: "The disk is mounted read-only, perhaps after an error: see dmesg, or choose another save_dir",
-}
+LOGGER = logging.getLogger("ppmtl")
+HIDDEN = re.compile(r"\.(step_\d+|best_model)\.(new|old)")
 
 
 def save(folder: Path, tensors: Mapping[str, Mapping[str, np.ndarray]], state: Mapping[str, Any]) -> None:
-    """Writes a checkpoint so that, whatever happens, the old one or the new one can be read under ``folder``.
+    """Writes a checkpoint; at any moment the old one or the new one can be read under ``folder``.
 
     Args:
         folder: e.g. output/run/step_0000100; replaced if it exists.
@@ -47,114 +45,145 @@ def save(folder: Path, tensors: Mapping[str, Mapping[str, np.ndarray]], state: M
         state: what goes into state.json; digests, sizes and time are added.
 
     Raises:
-        OSError: if it could not be written: what was needed, what is free, what is still whole, how to mend it.
+        OSError: if it could not be written: what was needed, what is free, what is still intact, how to go on.
     """
     assert "model" in tensors
-    save_dir = folder.parent
-    save_dir.mkdir(parents=True, exist_ok=True)
-    needed = bytes_needed(tensors)
+    save_dir, needed = folder.parent, bytes_needed(tensors)
     check_room(save_dir, needed)
-    fresh = storage.beside(folder, "new")
+    ordinal = 1 + max((_ordinal(path, unreadable=0) for path in save_dir.glob("[!.]*")), default=0)
+    staging = folder.with_name(f".{folder.name}.new")
     try:
-        storage.write(fresh, tensors, state, 1 + max((age(p)[0] for p in _folders(save_dir)), default=0))
-        replace_folder(fresh, folder)
+        write(staging, tensors, {**state, "ordinal": ordinal})
+        replace_folder(staging, folder)
     except OSError as error:
-        remove_folder(fresh)
-        raise _failure(
-            f"{folder} could not be written: {error.strerror or error}", save_dir, needed, error.errno
-        ) from error
+        remove_folder(staging)
+        raise _failure(f"{folder} could not be written: {error.strerror}", save_dir, needed, error.errno) from error
 
 
 def check_room(save_dir: Path, needed: int) -> None:
-    """Checks that one more checkpoint fits on the disk; what killed runs left in ``save_dir`` is removed first.
-
-    Args:
-        save_dir: need not exist yet.
-        needed: bytes; see :func:`bytes_needed`.
-
-    Raises:
-        OSError: ENOSPC, saying how much is missing and how to mend it.
-    """
-    if save_dir.is_dir():
-        storage.settle(save_dir)
-    if _free(save_dir) < needed:
+    """Raises OSError if ``needed`` bytes do not fit on the disk; what killed runs left in the folder is removed first."""
+    save_dir.mkdir(parents=True, exist_ok=True)
+    recover(save_dir)
+    if shutil.disk_usage(save_dir).free < needed:
         raise _failure(f"{save_dir}: not enough room for a checkpoint, nothing was written", save_dir, needed)
 
 
 def bytes_needed(tensors: Mapping[str, Mapping[str, np.ndarray]]) -> int:
-    """Returns the size of a checkpoint of these arrays (or tensors) in bytes, rounded up."""
+    """The size of a checkpoint of these arrays in bytes, rounded up."""
     parts = [array for arrays in tensors.values() for array in arrays.values()]
     return sum(int(part.nbytes) + 256 for part in parts) + (64 << 10)  # names in headers; state.json, blocks
 
 
+def recover(save_dir: Path) -> None:
+    """Finishes what a killed save began: a complete hidden checkpoint gets its name if that is free, others are removed."""
+    for hidden in sorted(save_dir.glob(".*")):  # .new before .old
+        if match := HIDDEN.fullmatch(hidden.name):
+            folder = save_dir / match[1]
+            with contextlib.suppress(OSError):  # another process was quicker, or the disk is read-only
+                if (hidden / STATE).is_file() and not folder.exists():
+                    hidden.rename(folder)
+                    LOGGER.warning("%s: recovered; the process that was saving it had been killed", folder)
+                else:
+                    remove_folder(hidden)
+
+
+def locate(path: Path) -> Path:
+    """``path``, a checkpoint folder or a file in one; while an interrupted save leaves it absent, the hidden complete one."""
+    if path.suffix == ".safetensors":
+        return locate(path.parent) / path.name
+    for kind in ("new", "old"):
+        hidden = path.parent / f".{path.name}.{kind}"  # not with_name: "." has none
+        if not path.exists() and (hidden / STATE).is_file():
+            LOGGER.warning("%s is absent because a save was interrupted; reading %s", path, hidden)
+            return hidden
+    return path
+
+
 def step_folder(save_dir: Path, step: int) -> Path:
-    """Returns the folder of the checkpoint after ``step`` optimizer steps."""
+    """The folder of the checkpoint after ``step`` optimizer steps."""
     return save_dir / f"step_{step:07d}"
 
 
 def mark_latest(save_dir: Path, folder: Path) -> None:
-    """Points ``<save_dir>/latest`` at ``folder`` (a relative link, replaced atomically).
-
-    Where links are not possible this only warns: resuming does not need it.
-    """
+    """Points ``<save_dir>/latest`` at ``folder``; where links are not possible this only warns, nothing here needs it."""
     link = save_dir / ".latest.link"
     try:
         link.unlink(missing_ok=True)
         link.symlink_to(folder.name, target_is_directory=True)
-        os.replace(link, save_dir / "latest")
+        link.replace(save_dir / "latest")
     except OSError as error:
         LOGGER.warning("%s: could not be pointed at %s (%s)", save_dir / "latest", folder.name, error.strerror)
 
 
-def drop_old(save_dir: Path, keep: int) -> None:
-    """Removes step checkpoints that are older than the ``keep`` newest whole ones.
+def newest_first(save_dir: Path) -> list[Path]:
+    """The step checkpoints, the last one saved first; before them those whose manifest is damaged, so that it is said."""
+    steps = [path for path in save_dir.glob("step_*") if path.name[5:].isdecimal()]
+    return sorted(steps, key=lambda path: (_ordinal(path, unreadable=sys.maxsize), int(path.name[5:])), reverse=True)
 
-    Nothing is removed before the newest whole one has been read and found whole: damaged ones count for nothing.
-    """
-    kept = 0
-    for folder in _steps(save_dir):
-        if kept >= keep:
-            gone = storage.beside(
-                folder, "gone"
-            )  # renamed first: a half-deleted folder must not look like a damaged one
-            folder.rename(gone)
+
+def drop_old(save_dir: Path, keep: int) -> None:
+    """Keeps the ``keep`` newest intact step checkpoints; once there are so many, removes all others."""
+    steps, kept = newest_first(save_dir), list[Path]()
+    for folder in steps:  # the newest is read before anything is removed; of the others the sizes must do
+        if len(kept) < keep and not problems(folder, digests=not kept):
+            kept.append(folder)
+    for folder in steps if len(kept) == keep else ():
+        if folder not in kept:
+            gone = folder.rename(folder.with_name(f".{folder.name}.old"))  # half a folder never has its name
+            (gone / STATE).unlink(missing_ok=True)  # first: then what a kill leaves is not recovered
             remove_folder(gone)
-        # the newest by its digests, which costs a reading of it; the others by their sizes
-        elif not storage.problems(folder, digests=kept == 0):
-            kept += 1
+
+
+def find_resume(save_dir: Path, given: str) -> Path:
+    """The checkpoint to resume from, read and found intact: the folder ``given``, or for "auto" the newest intact one.
+
+    Raises:
+        ValueError: if there is none; what was found is listed.
+    """
+    if given != "auto":
+        if wrong := problems(folder := locate(Path(given))):
+            raise ValueError(f"--resume {given}: not intact: {'; '.join(wrong)}; -r auto takes the newest intact one")
+        return folder
+    recover(save_dir)
+    lines = []
+    for folder in newest_first(save_dir):
+        if not (wrong := problems(folder)):
+            return folder
+        lines.append(f"{folder.name}: {'; '.join(wrong)}")
+        LOGGER.warning("--resume auto: skipping %s, which is damaged: %s", folder, "; ".join(wrong))
+    if not lines:
+        raise ValueError(f"--resume auto: {save_dir} holds no checkpoint yet; start without -r")
+    lines.insert(0, f"--resume auto: none of the {len(lines)} checkpoints in {save_dir} is intact:")
+    lines.append("Restore one from a backup, or start anew without -r; -o weights=<folder or file> starts from weights")
+    raise ValueError("\n  ".join(lines))
 
 
 def read_state(path: str | Path) -> dict[str, Any]:
-    """Returns state.json of a checkpoint folder (or of the folder around a weights file), or {} where there is none.
-
-    Raises:
-        ValueError: if it is damaged.
-    """
-    path = storage.stand_in(Path(path))
-    file = (path if path.is_dir() else path.parent) / STATE
-    return storage.read_manifest(file) if file.is_file() else {}
+    """state.json of a checkpoint folder, or of the folder around a weights file; {} where there is none."""
+    path = locate(Path(path))
+    folder = path if path.is_dir() else path.parent
+    return read_manifest(folder) if (folder / STATE).is_file() else {}
 
 
 def read_tensors(path: str | Path, stem: str = "model") -> dict[str, np.ndarray]:
-    """Returns {name: array} of a checkpoint folder's ``<stem>.safetensors``, or of a safetensors file given directly.
-
-    bfloat16 comes as uint16.
+    """{name: array} of a checkpoint folder's ``<stem>.safetensors`` or of a weights file; bfloat16 comes as uint16.
 
     Raises:
         ValueError: if the path does not exist, is no checkpoint, is damaged, or differs from its recorded digest.
     """
-    path = storage.stand_in(Path(path))
+    path = locate(Path(path))
     file = path / f"{stem}.safetensors" if path.is_dir() else path
     if not file.is_file():
-        beside = sorted(p.name for p in path.parent.glob("*")) if path.parent.is_dir() else []
+        beside = ", ".join(sorted(p.name for p in path.parent.glob("*"))[:8])
         raise ValueError(
             f"weights: {path} holds no {stem}.safetensors; give a checkpoint folder or a .safetensors file"
-            + (f"; beside it are {', '.join(beside[:8])}" if beside else "")
+            + (f"; beside it are {beside}" if beside else "")
         )
     expected = read_state(file).get("digests", {}).get(file.name)
     if expected is not None and sha256(file) != expected:
         raise ValueError(f"{file}: its SHA-256 is not the one recorded in {STATE}: the file is damaged or was replaced")
-    return storage.read_safetensors(file)
+    with open_weights(file) as opened:
+        return {name: tensor.raw().copy() for name, tensor in opened.tensors.items()}  # raw() is read-only
 
 
 def load_weights(model: nn.Layer, arrays: Mapping[str, np.ndarray], where: str) -> None:
@@ -168,76 +197,25 @@ def load_weights(model: nn.Layer, arrays: Mapping[str, np.ndarray], where: str) 
     state = model.state_dict()
     heads = {name.split(".")[1] for name in state if name.startswith("heads.")}
     wanted = {n: a for n, a in arrays.items() if not n.startswith("heads.") or n.split(".")[1] in heads}
-    missing, unexpected = sorted(state.keys() - wanted.keys()), sorted(wanted.keys() - state.keys())
-    shapes = [
-        f"{n}: file {list(wanted[n].shape)}, model {list(state[n].shape)}"
-        for n in sorted(state.keys() & wanted.keys())
-        if list(wanted[n].shape) != list(state[n].shape)
+    shapes = {n: (list(wanted[n].shape), list(state[n].shape)) for n in sorted(state.keys() & wanted.keys())}
+    differences = {
+        "missing": sorted(state.keys() - wanted.keys()),
+        "unexpected": sorted(wanted.keys() - state.keys()),
+        "other shape": [f"{n}: file {ours}, model {theirs}" for n, (ours, theirs) in shapes.items() if ours != theirs],
+    }
+    lines = [
+        f"  {len(names)} {title}: {'; '.join(names[:4])}{' ...' if len(names) > 4 else ''}"
+        for title, names in differences.items()
+        if names
     ]
-    if missing or unexpected or shapes:
-        lines = [f"{where}: these weights are of another model."]
-        for title, names in (("missing", missing), ("unexpected", unexpected), ("other shape", shapes)):
-            if names:
-                lines.append(f"  {len(names)} {title}: {'; '.join(names[:4])}{' ...' if len(names) > 4 else ''}")
-        lines.append("Use the config.yml saved beside the checkpoint, or change the model's settings to match.")
-        raise ValueError("\n".join(lines))
+    if lines:
+        last = "Use the config.yml saved beside the checkpoint, or change the model's settings to match."
+        raise ValueError("\n".join([f"{where}: these weights are of another model.", *lines, last]))
     model.set_state_dict({name: _as_type_of(state[name], array) for name, array in wanted.items()})
 
 
-def find_resume(save_dir: Path, given: str) -> Path:
-    """Returns the checkpoint folder to resume from, read and found whole.
-
-    Args:
-        save_dir: the run's folder; what a killed save left in it is put right first.
-        given: a checkpoint folder, or "auto" for the newest whole one in ``save_dir``.
-
-    Raises:
-        ValueError: if there is none; what was found is listed.
-    """
-    if given != "auto":
-        folder = storage.stand_in(Path(given))
-        if not (folder / STATE).is_file():
-            raise ValueError(f"--resume: {given} is no checkpoint folder (no {STATE} in it); try -r auto")
-        if wrong := storage.problems(folder):
-            raise ValueError(f"--resume: {given} is damaged: {'; '.join(wrong)}; -r auto takes the newest whole one")
-        return folder
-    if save_dir.is_dir():
-        storage.settle(save_dir)
-    skipped = []
-    for folder in _steps(save_dir, unreadable=sys.maxsize):  # first, so that it is said; they are never whole
-        if not (wrong := storage.problems(folder)):
-            return folder
-        skipped.append(f"{folder.name}: {'; '.join(wrong)}")
-        LOGGER.warning("--resume auto: skipping %s, which is damaged: %s", folder, "; ".join(wrong))
-    if not skipped:
-        raise ValueError(f"--resume auto: {save_dir} holds no checkpoint yet; start without -r")
-    lines = [f"--resume auto: none of the {len(skipped)} checkpoints in {save_dir} is whole:", *skipped]
-    lines.append("Restore one from a backup, or start anew without -r; -o weights=<folder or file> starts from weights")
-    raise ValueError("\n  ".join(lines))
-
-
-def age(folder: Path, unreadable: int = 0) -> tuple[int, int]:
-    """Returns (ordinal of the save, step), which rises with every save; ``unreadable`` is the ordinal of damaged ones."""
-    try:
-        ordinal = int(storage.read_manifest(folder / STATE).get("ordinal", 0))
-    except (ValueError, TypeError, OSError):
-        ordinal = unreadable
-    step = re.search(r"step_(\d+)", folder.name)
-    return ordinal, int(step[1]) if step else 0
-
-
-def _folders(save_dir: Path) -> list[Path]:
-    return [p.parent for p in save_dir.glob(f"[!.]*/{STATE}") if not p.parent.is_symlink()]
-
-
-def _steps(save_dir: Path, *, unreadable: int = 0) -> list[Path]:
-    """Returns the step checkpoints, the last one saved first; ``unreadable`` is the age of those whose manifest is damaged."""
-    steps = [p for p in save_dir.glob("step_*") if _STEP.match(p.name)]
-    return sorted(steps, key=lambda p: age(p, unreadable), reverse=True)
-
-
 def _as_type_of(parameter: Any, array: np.ndarray) -> Any:
-    """Returns the array, converted if it and the parameter are floats of different precision."""
+    """The array, converted if it and the parameter are floats of different precision."""
     wanted = str(parameter.dtype).rpartition(".")[2]
     stored = "bfloat16" if array.dtype == np.uint16 else array.dtype.name
     if stored == wanted or "float" not in stored or "float" not in wanted:
@@ -247,18 +225,22 @@ def _as_type_of(parameter: Any, array: np.ndarray) -> Any:
     return paddle.to_tensor(array).astype(wanted)
 
 
-def _free(folder: Path) -> int:
-    while not folder.exists() and folder != folder.parent:
-        folder = folder.parent
-    return shutil.disk_usage(folder).free
+def _ordinal(folder: Path, unreadable: int) -> int:
+    """The number of the save. Steps do not say which one is newer (a run may go back), nor do clocks (they are set)."""
+    try:
+        return int(read_manifest(folder).get("ordinal", 0))
+    except (ValueError, TypeError, OSError):
+        return unreadable
 
 
 def _failure(what: str, save_dir: Path, needed: int, number: int | None = errno.ENOSPC) -> OSError:
-    whole = [p.name for p in sorted(_folders(save_dir)) if not storage.problems(p, digests=False)]
-    kept = f"Still whole there: {', '.join(whole)}" if whole else "No checkpoint was there before"
-    mend = _MEND.get(number or 0, "Mend the cause")
-    then = "then continue with -r auto" if any(_STEP.match(name) for name in whole) else "then start again"
+    folders = sorted(path for path in save_dir.glob("[!.]*") if not path.is_symlink())
+    intact = ", ".join(path.name for path in folders if not problems(path, digests=False))
+    fix = "Free some room (of the step_* folders only the newest is needed to go on)"
+    if number not in (errno.ENOSPC, errno.EDQUOT):
+        fix = "Raise the limit on file sizes (ulimit -f)" if number == errno.EFBIG else "Fix the cause"
+    then = "continue with -r auto" if "step_" in intact else "start again"
+    needs = f"{needed / 2**20:.1f} MiB are needed, {shutil.disk_usage(save_dir).free / 2**20:.1f} MiB are free"
     return OSError(
-        number or errno.EIO,
-        f"{what}. {needed / 2**20:.1f} MiB are needed, {_free(save_dir) / 2**20:.1f} MiB are free. {kept}. {mend}, {then}",
+        number or errno.EIO, f"{what}. {needs}. Still intact there: {intact or 'nothing'}. {fix}, then {then}"
     )

@@ -1,11 +1,10 @@
-"""Kills a saving process at every step of its work and says what can be read afterwards. Run by test_checkpoint_faults.py.
+"""Kills a saving process before each of its file operations and checks what can be read. Run by test_checkpoint_faults.py.
 
-python killed_saves.py FOLDER       prints one JSON line per kill
+python killed_saves.py FOLDER       prints the number of kills
 
 Python announces every file operation (an audit event) just before it is done; the n-th run is killed at the n-th of them.
 """
 
-import json
 import logging
 import os
 import shutil
@@ -15,20 +14,18 @@ from pathlib import Path
 
 import numpy as np
 
-from ppmtl.train import checkpoint, storage
+from ppmtl.train import checkpoint
+from ppmtl.train.checkpoint_folder import problems
 
 assert "paddle" not in sys.modules, "forking with paddle's threads would not be safe, and importing it would be slow"
-WATCHED = ("open", "os.", "shutil.")
 
 
 def save_all(run: Path, step: int) -> None:
     """Saves as training does after a step whose evaluation was the best so far."""
     tensors = {"model": {"w": np.full(1000, step, np.float32)}}
-    checkpoint.save(run / "best_model", tensors, {"progress": {"step": step}})
-    folder = checkpoint.step_folder(run, step)
-    checkpoint.save(
-        folder, {**tensors, "optimizer": {"m": np.full(10, step, np.float32)}}, {"progress": {"step": step}}
-    )
+    folder, state = checkpoint.step_folder(run, step), {"progress": {"step": step}}
+    checkpoint.save(run / "best_model", tensors, state)
+    checkpoint.save(folder, {**tensors, "optimizer": {"m": np.full(10, step, np.float32)}}, state)
     checkpoint.mark_latest(run, folder)
     checkpoint.drop_old(run, 1)
 
@@ -40,67 +37,51 @@ def step_in(folder: Path) -> int:
     return int(step)
 
 
-def killed_at(number: int, action) -> str | None:
-    """Returns the operation before which a child doing ``action`` was killed, or None when it came to its end."""
-    reader, writer = os.pipe()
+def killed_at(number: int, before: Path, run: Path, step: int) -> bool:
+    """Saves in a copy of ``before``; returns whether it was killed at its ``number``-th file operation, not over before."""
+    shutil.rmtree(run, ignore_errors=True)
+    shutil.copytree(before, run, symlinks=True)
     child = os.fork()
     if child == 0:
         seen = 0
 
-        def hook(event: str, arguments: tuple) -> None:
+        def hook(event: str, _arguments: tuple) -> None:
             nonlocal seen
-            if event.startswith(WATCHED) and event != "os.fork":
-                seen += 1
-                if seen == number:
-                    os.write(writer, f"{event} {arguments[0]}".encode())
-                    os.kill(os.getpid(), signal.SIGKILL)
+            seen += event.startswith(("open", "os.", "shutil."))
+            if seen == number:
+                os.kill(os.getpid(), signal.SIGKILL)
 
         sys.addaudithook(hook)
-        action()
+        save_all(run, step)
         os._exit(0)
-    os.close(writer)
-    with os.fdopen(reader) as pipe:
-        operation = pipe.read()
     status = os.waitpid(child, 0)[1]
-    assert os.WIFSIGNALED(status) == bool(operation), "the child failed by itself"
-    return operation or None
-
-
-def killed_again(run: Path, twice: Path) -> set[int]:
-    """Returns the steps read from best_model after a second kill, at any operation of the next save."""
-    found, number = set(), 0
-    while True:
-        number += 1
-        shutil.rmtree(twice, ignore_errors=True)
-        shutil.copytree(run, twice, symlinks=True)
-        if killed_at(number, lambda: save_all(twice, 3)) is None:
-            return found
-        found.add(step_in(twice / "best_model"))
+    assert os.WIFSIGNALED(status) or status == 0, "the child failed by itself"
+    return os.WIFSIGNALED(status)
 
 
 def main(work: Path) -> None:
     logging.disable()
     before, run = work / "before", work / "run"
     save_all(before, 1)
-    number = 0
-    while True:
-        number += 1
-        shutil.rmtree(run, ignore_errors=True)
-        shutil.copytree(before, run, symlinks=True)
-        operation = killed_at(number, lambda: save_all(run, 2))
-        if operation is None:
-            return
-        found = {"operation": operation, "best": step_in(run / "best_model")}
-        found["window"] = not (run / "best_model").exists()
-        found["damaged"] = [p.name for p in run.glob("[!.]*") if not p.is_symlink() and storage.problems(p)]
-        if found["window"]:
-            found["best_after_two"] = sorted(killed_again(run, work / "twice"))
-        found["resume"] = step_in(checkpoint.find_resume(run, "auto"))
+    number, best, windows = 1, 1, 0
+    while killed_at(number, before, run, 2):
+        assert step_in(run / "best_model") in (best, 2), "a later kill never finds an older one"
+        best = step_in(run / "best_model")
+        folders = [path for path in run.glob("[!.]*") if not path.is_symlink()]
+        assert not any(map(problems, folders)), "what is half written or half deleted never has a checkpoint's name"
+        if not (run / "best_model").exists():  # renamed away, the new one not yet in its place
+            windows += 1
+            again = 1
+            while killed_at(again, run, work / "twice", 3):
+                assert step_in(work / "twice" / "best_model") in (2, 3)
+                again += 1
+        assert step_in(checkpoint.find_resume(run, "auto")) in (1, 2)
         save_all(run, 3)
-        found["next"] = [step_in(run / name) for name in ("best_model", "latest", "step_0000003")]
-        found["left"] = sorted(p.name for p in run.iterdir())
-        found["whole"] = not any(storage.problems(p) for p in run.iterdir())
-        print(json.dumps(found), flush=True)
+        assert [step_in(run / name) for name in ("best_model", "latest", "step_0000003")] == [3, 3, 3]
+        assert sorted(path.name for path in run.iterdir()) == ["best_model", "latest", "step_0000003"]
+        number += 1
+    assert (best, windows) == (2, 1)
+    print(number - 1)
 
 
 if __name__ == "__main__":

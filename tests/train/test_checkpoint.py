@@ -1,4 +1,4 @@
-"""Checkpoint folders: whole or absent, checked when read."""
+"""Checkpoint folders: complete or absent, checked when read."""
 
 import json
 import subprocess
@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 from paddle import nn
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 
-from ppmtl.train import checkpoint, storage
+from ppmtl.train import checkpoint
 
 TENSORS = {
     "model": {"w": np.arange(6, dtype=np.float32).reshape(2, 3)},
@@ -19,23 +19,10 @@ TENSORS = {
 
 
 def test_what_is_saved_is_read_back(tmp_path):
-    checkpoint.save(tmp_path / "step_0000001", TENSORS, {"progress": {"step": 1}})
+    checkpoint.save(tmp_path / "step_0000001", TENSORS, {"progress": {"step": 1}, "names": ("道路",)})
     assert np.array_equal(checkpoint.read_tensors(tmp_path / "step_0000001")["w"], TENSORS["model"]["w"])
     assert checkpoint.read_state(tmp_path / "step_0000001")["progress"] == {"step": 1}
-
-
-def test_a_crash_while_writing_leaves_the_old_checkpoint(tmp_path, monkeypatch):
-    folder = tmp_path / "best_model"
-    checkpoint.save(folder, TENSORS, {"progress": {"step": 1}})
-
-    def full_disk(*_args, **_kwargs):
-        raise SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)")
-
-    monkeypatch.setattr(storage, "serialize_file", full_disk)
-    with pytest.raises(OSError, match=r"No space left.*Still whole there: best_model"):
-        checkpoint.save(folder, TENSORS, {"progress": {"step": 2}})
-    assert checkpoint.read_state(folder)["progress"]["step"] == 1
-    assert checkpoint.read_tensors(folder)
+    assert json.loads((tmp_path / "step_0000001" / "state.json").read_text())["names"] == ["道路"]
 
 
 def test_a_damaged_file_is_recognised(tmp_path):
@@ -50,9 +37,9 @@ def test_a_damaged_file_is_recognised(tmp_path):
 
 def test_a_truncated_file_without_a_digest_is_recognised(tmp_path):
     checkpoint.save(tmp_path / "c", TENSORS, {})
-    whole = (tmp_path / "c" / "model.safetensors").read_bytes()
-    (tmp_path / "alone.safetensors").write_bytes(whole[:-4])
-    with pytest.raises(ValueError, match="not a whole safetensors file"):
+    intact = (tmp_path / "c" / "model.safetensors").read_bytes()
+    (tmp_path / "alone.safetensors").write_bytes(intact[:-4])
+    with pytest.raises(ValueError, match="w lies outside the file"):
         checkpoint.read_tensors(tmp_path / "alone.safetensors")
 
 
@@ -75,7 +62,7 @@ def test_only_the_newest_steps_stay_and_resume_finds_the_last(tmp_path):
 def test_resume_without_a_checkpoint_says_so(tmp_path):
     with pytest.raises(ValueError, match="no checkpoint yet"):
         checkpoint.find_resume(tmp_path, "auto")
-    with pytest.raises(ValueError, match="no checkpoint folder"):
+    with pytest.raises(ValueError, match=r"state\.json is missing"):
         checkpoint.find_resume(tmp_path, str(tmp_path))
 
 
@@ -96,11 +83,6 @@ def test_weights_of_heads_that_are_not_built_are_left_out_and_others_must_match(
     arrays["backbone.weight"] = np.zeros((2, 5), np.float32)
     with pytest.raises(ValueError, match=r"file \[2, 5\], model \[2, 2\]"):
         checkpoint.load_weights(small, arrays, "x")
-
-
-def test_state_json_is_plain_json(tmp_path):
-    checkpoint.save(tmp_path / "c", TENSORS, {"classes": {"seg": {"names": ["道路"], "ids": [0]}}})
-    assert json.loads((tmp_path / "c" / "state.json").read_text())["classes"]["seg"]["names"] == ["道路"]
 
 
 def test_bfloat16_goes_through_bit_by_bit_and_is_called_so_in_the_file(tmp_path):
