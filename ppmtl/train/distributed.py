@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import time
 import traceback
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -62,8 +61,9 @@ def guard() -> Iterator[None]:
             raise
         # Paddle's own errors are RuntimeError or OSError without errno
         explained = isinstance(error, ValueError | FloatingPointError) or getattr(error, "errno", None) is not None
-        if not explained:
-            time.sleep(1)  # where an all-reduce failed because another process died, the watch ends this one meanwhile
+        # A broken all-reduce is often the first sign that another process died
+        if _watch is not None and _watch.failed.wait(0 if explained else 5):
+            raise SystemExit(1) from error
         if not explained or os.environ.get("PPMTL_TRACEBACK") == "1":
             traceback.print_exception(error)
         what = str(error) if explained else f"{type(error).__name__}: {error}"

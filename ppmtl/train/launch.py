@@ -18,7 +18,7 @@ from ppmtl.data.workers import end_with_parent
 from ppmtl.predict.processes import JobError
 from ppmtl.train.distributed import guard
 
-_SECONDS_TO_END = 7.0  # for the others once one has failed
+_SECONDS_TO_END = 7.0  # for the others once one has failed; their own watch takes 5
 
 
 def launch(function: Callable[..., object], arguments: Sequence[Any], nprocs: int = 1) -> None:

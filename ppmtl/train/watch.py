@@ -20,6 +20,7 @@ from multiprocessing.connection import Client, Connection, Listener
 from ppmtl.predict.processes import Processes
 
 _HERE, _BYE, _FAILED = b"here", b"bye", b"failed: "
+_GRACE_SECONDS = 5.0  # for the main thread to end by itself, which frees the data workers' shared memory
 
 
 class Watch:
@@ -28,10 +29,14 @@ class Watch:
     Args:
         processes: of the job. All of them have to build their watch.
         host: address of rank 0, as the others see it.
+
+    Attributes:
+        failed: set once another process has failed and its message is printed.
     """
 
     def __init__(self, processes: Processes, host: str) -> None:
         self._processes = processes
+        self.failed = threading.Event()
         self._lock, self._arrivals, self._over = threading.Lock(), threading.Semaphore(0), False
         if processes.rank == 0:
             self._peers = _accept_all(processes, host)
@@ -45,11 +50,14 @@ class Watch:
             threading.Thread(target=self._listen, args=(rank,), daemon=True).start()
 
     def barrier(self, message: bytes = _HERE) -> None:
-        """Returns when all processes have called it, however long that takes."""
+        """Returns when all processes have called it, however long that takes; SystemExit if one of them failed."""
         if self._processes.rank > 0:
             self._send(message)
         for _ in self._peers:
             self._arrivals.acquire()
+            if self.failed.is_set():
+                self._arrivals.release()  # for the barrier in which a normal end waits for the others
+                raise SystemExit(1)
         if self._processes.rank == 0:
             self._send(message)
 
@@ -77,11 +85,14 @@ class Watch:
         with self._lock:  # only the first failure counts
             if message == _BYE or self._over:
                 return
+            self._over = True
             self._send(message)
             if multiprocessing.parent_process() is None:  # else the process that started this one prints it
                 print(message.removeprefix(_FAILED).decode(), file=sys.stderr, flush=True)
-            time.sleep(0.2)  # for the others to read it before this end of the connection closes
-            os._exit(1)  # the main thread may wait in an all-reduce, where nothing else reaches it
+        self.failed.set()
+        self._arrivals.release()
+        time.sleep(_GRACE_SECONDS)
+        os._exit(1)  # the main thread hangs in an all-reduce, where nothing else reaches it
 
     def _send(self, message: bytes) -> None:
         for connection in self._peers.values():

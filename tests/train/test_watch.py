@@ -10,7 +10,7 @@ PEER = """
 import os, pickle, sys, time
 sys.path.insert(0, sys.argv[1])
 from ppmtl.predict.processes import Processes
-from ppmtl.train.watch import Watch
+from ppmtl.train import watch as module
 
 rank, folder, behaviour = int(sys.argv[2]), sys.argv[3], sys.argv[4]
 failure = f"rank {rank} of 3: 7.png: cannot be decoded"
@@ -24,7 +24,8 @@ def all_gather(value):
         time.sleep(0.01)
     return [pickle.load(open(name, "rb")) for name in names]
 
-watch = Watch(Processes(rank, 3, all_gather), "127.0.0.1")
+module._GRACE_SECONDS = 1.0
+watch = module.Watch(Processes(rank, 3, all_gather), "127.0.0.1")
 if behaviour == "fails":
     watch.report(failure)
     sys.exit(1)
