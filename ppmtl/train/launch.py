@@ -8,8 +8,7 @@ import signal
 import sys
 import time
 import warnings
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from multiprocessing.connection import wait
 from multiprocessing.process import BaseProcess
 from typing import Any
@@ -53,8 +52,18 @@ def launch(function: Callable[..., object], arguments: Sequence[Any], nprocs: in
         warnings.filterwarnings("ignore", message="Your model will be trained under CPUONLY mode")
         # kept to the end: its queues vanish with it, and the processes then fail to start
         job = spawn(_run, args=(function, arguments, messages), nprocs=nprocs, join=False, backend="gloo")
-    with _signals_go_to(job.processes):
+
+    def pass_on(number: int, _frame: object) -> None:
+        for process in job.processes:
+            if process.is_alive():
+                os.kill(process.pid, number)
+
+    before = {number: signal.signal(number, pass_on) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
         codes = _exit_codes(job.processes)
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
     _raise_the_cause(codes, None if messages.empty() else messages.get())
 
 
@@ -70,21 +79,6 @@ def _run(function: Callable[..., object], arguments: Sequence[Any], messages: An
         sys.exit(1)
 
 
-@contextmanager
-def _signals_go_to(processes: Sequence[BaseProcess]) -> Iterator[None]:
-    def pass_on(number: int, _frame: object) -> None:
-        for process in processes:
-            if process.is_alive() and process.pid is not None:
-                os.kill(process.pid, number)
-
-    before = {number: signal.signal(number, pass_on) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-
 def _exit_codes(processes: Sequence[BaseProcess]) -> list[int | None]:
     """Waits for the processes; once one has failed, the others get some seconds. None for those killed then."""
     deadline = float("inf")
@@ -96,7 +90,6 @@ def _exit_codes(processes: Sequence[BaseProcess]) -> list[int | None]:
         if time.monotonic() > deadline:
             for process in alive:
                 process.kill()
-                process.join()
             return codes
     return [process.exitcode for process in processes]
 

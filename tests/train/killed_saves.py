@@ -37,6 +37,11 @@ def step_in(folder: Path) -> int:
     return int(step)
 
 
+def damaged(run: Path) -> list[str]:
+    """Returns the damaged ones of the folders that have a checkpoint's name."""
+    return [path.name for path in run.glob("[!.]*") if not path.is_symlink() and problems(path)]
+
+
 def killed_at(number: int, before: Path, run: Path, step: int) -> bool:
     """Saves in a copy of ``before``; returns whether it was killed at its ``number``-th file operation, not over before."""
     shutil.rmtree(run, ignore_errors=True)
@@ -67,8 +72,7 @@ def main(work: Path) -> None:
     while killed_at(number, before, run, 2):
         assert step_in(run / "best_model") in (best, 2), "a later kill never finds an older one"
         best = step_in(run / "best_model")
-        folders = [path for path in run.glob("[!.]*") if not path.is_symlink()]
-        assert not any(map(problems, folders)), "what is half written or half deleted never has a checkpoint's name"
+        assert damaged(run) == [], "what is half written or half deleted never has a checkpoint's name"
         if not (run / "best_model").exists():  # renamed away, the new one not yet in its place
             windows += 1
             again = 1
@@ -76,6 +80,7 @@ def main(work: Path) -> None:
                 assert step_in(work / "twice" / "best_model") in (2, 3)
                 again += 1
         assert step_in(checkpoint.find_resume(run, "auto")) in (1, 2)
+        assert damaged(run) == [], "nor is it given one later"
         save_all(run, 3)
         assert [step_in(run / name) for name in ("best_model", "latest", "step_0000003")] == [3, 3, 3]
         assert sorted(path.name for path in run.iterdir()) == ["best_model", "latest", "step_0000003"]
