@@ -42,7 +42,13 @@ for step in range(200):
     if behaviour == "fails later" and step == 150:
         watch.report(failure)
         sys.exit(1)
-    watch.barrier()
+    try:
+        watch.barrier()
+    except SystemExit:
+        try:
+            watch.close()  # as on every way out
+        finally:
+            print("unwinds", flush=True)
     if step == 100:
         print("met", time.time(), flush=True)
 if behaviour == "late":
@@ -74,6 +80,9 @@ def test_a_failure_ends_all_others_with_its_message_though_they_hang_or_wait(tmp
     results = job(tmp_path, *behaviours)
     assert [code for code, _, _ in results] == [1, 1, 1]
     assert [err for _, _, err in results] == ["" if r == failing else FAILURE.format(failing) for r in range(3)]
+    assert all(
+        out.endswith("unwinds\n") == (others == "waits") for r, (_, out, _) in enumerate(results) if r != failing
+    )
 
 
 @pytest.mark.parametrize("dying", [0, 1])
