@@ -1,6 +1,5 @@
 """Looking into checkpoints: what is shown is true, damage is named and ends in exit code 1."""
 
-import importlib.util
 import json
 import os
 import pickle
@@ -12,12 +11,9 @@ import numpy as np
 import pytest
 
 from ppmtl.train import checkpoint
+from tools import inspect_checkpoint
 
 ROOT = Path(__file__).resolve().parents[2]
-_SPEC = importlib.util.spec_from_file_location("inspect_checkpoint", ROOT / "tools" / "inspect_checkpoint.py")
-inspect_checkpoint = importlib.util.module_from_spec(_SPEC)
-_SPEC.loader.exec_module(inspect_checkpoint)
-
 MODEL = {
     "backbone.stem.weight": np.arange(6, dtype=np.float32).reshape(2, 3) - 1,
     "backbone.stem.bias": np.array([np.nan, 2, np.inf], np.float32),
@@ -88,7 +84,7 @@ def test_tensors_are_listed_with_statistics_of_their_finite_numbers(run, capsys)
     assert "optimizer.safetensors" not in out
 
 
-def test_a_whole_run_is_listed_with_what_resuming_would_take(run, capsys):
+def test_a_run_is_listed_with_what_resuming_would_take(run, capsys):
     code, out = look(capsys, run)
     assert code == 0
     assert out.count(" OK") == 2
@@ -118,7 +114,7 @@ def test_damage_is_named_and_ends_in_exit_code_1(run, capsys):
     code, out = look(capsys, folder)
     assert code == 1
     assert "model.safetensors has 300 bytes instead of" in out
-    assert "optimizer.safetensors: 0.0 MiB, 1 tensors, 20 numbers" in out, "what is whole is still shown"
+    assert "optimizer.safetensors: 0.0 MiB, 1 tensors, 20 numbers" in out, "what is intact is still shown"
     os.truncate(folder / "state.json", 100)
     code, out = look(capsys, folder)
     assert code == 1
@@ -126,16 +122,19 @@ def test_damage_is_named_and_ends_in_exit_code_1(run, capsys):
 
 
 def test_two_checkpoints_are_compared_tensor_by_tensor(run, capsys):
-    code, out = look(capsys, run / "step_0000006", "--compare", run / "step_0000007")
+    pair = (run / "step_0000006", "--compare", run / "step_0000007")
+    code, out = look(capsys, *pair)
     assert code == 3
     assert "model.safetensors: 4 tensors are equal" in out, "a NaN equals the same NaN"
     assert "heads.seg.weight: at most 1 apart" in out
     assert "optimizer.safetensors: 1 tensors are equal, nothing differs" in out
-    code, out = look(capsys, run / "step_0000006", "--compare", run / "step_0000007", "--filter", "backbone|count|opt")
-    assert code == 0
+    assert look(capsys, *pair, "--filter", "backbone|count|opt")[0] == 0
+    (run / "step_0000007" / "optimizer.safetensors").unlink()
+    with pytest.raises(ValueError, match=r"step_0000007 is damaged: optimizer\.safetensors is missing"):
+        look(capsys, *pair)
 
 
-def test_every_kind_of_difference_is_named(tmp_path, capsys):
+def test_every_kind_of_difference_is_named_also_against_a_file(tmp_path, capsys):
     other = {n: a for n, a in MODEL.items() if n != "backbone.low"}
     other["heads.seg.weight"] = np.ones((5, 4), np.float32)
     other["heads.det.count"] = np.array(2**40)
@@ -146,12 +145,15 @@ def test_every_kind_of_difference_is_named(tmp_path, capsys):
     code, out = look(capsys, tmp_path / "c", "--compare", tmp_path / "w.pdparams", "--json")
     assert code == 3
     (found,) = json.loads(out)["comparison"].values()
-    assert found["missing"] == ["backbone.low"]
-    assert found["unexpected"] == ["heads.cls.weight"]
-    assert found["other_shape"] == ["heads.seg.weight: [4, 5] against [5, 4]"]
-    assert found["other_type"] == ["backbone.stem.bias: float32 against float64"]
-    assert found["differing"] == {"heads.det.count": 1.0}, "beyond float32's digits"
-    assert found["equal"] == 1
+    assert found == {
+        "same": False,
+        "equal": 1,
+        "missing": ["backbone.low"],
+        "unexpected": ["heads.cls.weight"],
+        "other_shape": ["heads.seg.weight: [4, 5] against [5, 4]"],
+        "other_type": ["backbone.stem.bias: float32 against float64"],
+        "differing": {"heads.det.count": 1.0},  # beyond float32's digits
+    }
 
 
 def test_json_says_the_same_without_nan(run, capsys):
