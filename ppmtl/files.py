@@ -29,7 +29,7 @@ def atomic_write(path: Path) -> Iterator[Path]:
 
 
 def sha256(path: Path) -> str:
-    """Returns the file's SHA-256 as 64 hex digits."""
+    """The file's SHA-256 as 64 hex digits."""
     digest = hashlib.sha256()  # hashlib.file_digest is newer than Python 3.10
     with path.open("rb") as file:
         while block := file.read(1 << 20):
@@ -58,7 +58,7 @@ def flush(path: Path) -> None:
 def replace_folder(fresh: Path, folder: Path) -> None:
     """Renames ``fresh``, whose files are flushed, to ``folder``, which may exist.
 
-    At any moment ``folder`` is the old one, the new one, or absent with the old one whole in ``.<folder>.old``.
+    At any moment ``folder`` is the old one, the new one, or absent, while the old one is ``.<folder>.old``.
     """
     old = folder.with_name(f".{folder.name}.old")
     remove_folder(old)

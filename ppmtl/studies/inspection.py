@@ -12,7 +12,7 @@ from typing import Any
 
 from ppmtl import tables
 from ppmtl.files import sha256
-from ppmtl.train.checkpoint import HIDDEN
+from ppmtl.train.checkpoint import HIDDEN, ordinal
 from ppmtl.train.checkpoint_folder import STATE, problems
 from ppmtl.weights.files import StoredTensor, WeightFile, open_weights
 from ppmtl.weights.table import compare, parts, statistics
@@ -38,7 +38,7 @@ def describe_run(run: Path) -> dict[str, Any]:
         if hidden:
             found[folder.name]["restored_as"] = name
         if name.startswith("step_"):
-            resumable.append((manifest.get("ordinal", 0), name))
+            resumable.append((ordinal(folder), name))
     if not found:
         return {}
     link = run / "latest"
@@ -145,7 +145,8 @@ def _manifest_text(manifest: Mapping[str, Any]) -> Iterator[str]:
             numbers = ", ".join(f"{k} {v:.4f}" for k, v in entry.items() if isinstance(v, float) and v == v)
             yield f"    evaluated at step {entry.get('step')}: {numbers}"
     for task, classes in _node(manifest, "classes").items():
-        names = [str(name) for name in classes.get("names", ())] if isinstance(classes, dict) else []
+        listed = classes.get("names") if isinstance(classes, dict) else None
+        names = [str(name) for name in listed] if isinstance(listed, list) else []
         yield f"  classes of {task}: {len(names)} ({', '.join(names):.100})"
     model, heads = _node(config, "model"), _node(_node(config, "model"), "heads")
     nodes = {"backbone": _node(model, "backbone"), **{f"head {task}": _node(heads, task) for task in heads}}

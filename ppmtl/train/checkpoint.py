@@ -50,14 +50,16 @@ def save(folder: Path, tensors: Mapping[str, Mapping[str, np.ndarray]], state: M
     assert "model" in tensors
     save_dir, needed = folder.parent, bytes_needed(tensors)
     check_room(save_dir, needed)
-    ordinal = 1 + max((_ordinal(path, unreadable=0) for path in save_dir.glob("[!.]*")), default=0)
+    number = 1 + max((ordinal(path) for path in newest_first(save_dir)), default=0)
     staging = folder.with_name(f".{folder.name}.new")
     try:
-        write(staging, tensors, {**state, "ordinal": ordinal})
+        write(staging, tensors, {**state, "ordinal": number})
         replace_folder(staging, folder)
     except OSError as error:
         remove_folder(staging)
-        raise _failure(f"{folder} could not be written: {error.strerror}", save_dir, needed, error.errno) from error
+        raise _failure(
+            f"{folder} could not be written: {error.strerror or error}", save_dir, needed, error.errno
+        ) from error
 
 
 def check_room(save_dir: Path, needed: int) -> None:
@@ -115,10 +117,18 @@ def mark_latest(save_dir: Path, folder: Path) -> None:
         LOGGER.warning("%s: could not be pointed at %s (%s)", save_dir / "latest", folder.name, error.strerror)
 
 
+def ordinal(folder: Path, unreadable: int = 0) -> int:
+    """The number of the save. Steps do not say which one is newer (a run may go back), nor do clocks (they are set)."""
+    try:
+        return int(read_manifest(folder).get("ordinal", 0))
+    except (ValueError, TypeError, OverflowError, OSError):
+        return unreadable
+
+
 def newest_first(save_dir: Path) -> list[Path]:
     """The step checkpoints, the last one saved first; before them those whose manifest is damaged, so that it is said."""
     steps = [path for path in save_dir.glob("step_*") if path.name[5:].isdecimal()]
-    return sorted(steps, key=lambda path: (_ordinal(path, unreadable=sys.maxsize), int(path.name[5:])), reverse=True)
+    return sorted(steps, key=lambda path: (ordinal(path, unreadable=sys.maxsize), int(path.name[5:])), reverse=True)
 
 
 def drop_old(save_dir: Path, keep: int) -> None:
@@ -223,14 +233,6 @@ def _as_type_of(parameter: Any, array: np.ndarray) -> Any:
     import paddle
 
     return paddle.to_tensor(array).astype(wanted)
-
-
-def _ordinal(folder: Path, unreadable: int) -> int:
-    """The number of the save. Steps do not say which one is newer (a run may go back), nor do clocks (they are set)."""
-    try:
-        return int(read_manifest(folder).get("ordinal", 0))
-    except (ValueError, TypeError, OSError):
-        return unreadable
 
 
 def _failure(what: str, save_dir: Path, needed: int, number: int | None = errno.ENOSPC) -> OSError:
