@@ -11,7 +11,6 @@ On a GPU many kernels add up in changing order; differences there are shown, and
 import argparse
 import os
 import random
-import shutil
 import signal
 import subprocess
 import sys
@@ -43,13 +42,10 @@ def main(argv: Sequence[str]) -> int:
     cli.require_data(settings, training=True, evaluation=arguments.eval)
     if arguments.steps < 1 or arguments.kills < 1:
         raise ValueError(f"--steps and --kills must be at least 1, got {arguments.steps} and {arguments.kills}")
-    work = Path(arguments.work_dir or tempfile.mkdtemp(prefix="verify_resume_"))
-    work.mkdir(parents=True, exist_ok=True)
-    try:
-        return _verify(arguments, work)
-    finally:
-        if arguments.work_dir is None:
-            shutil.rmtree(work, ignore_errors=True)
+    if arguments.work_dir:
+        return _verify(arguments, Path(arguments.work_dir))
+    with tempfile.TemporaryDirectory(prefix="verify_resume_", ignore_cleanup_errors=True) as work:
+        return _verify(arguments, Path(work))
 
 
 def _verify(arguments: argparse.Namespace, work: Path) -> int:
@@ -98,17 +94,7 @@ def finish(arguments: argparse.Namespace, folder: Path) -> float:
 
 
 def kill(arguments: argparse.Namespace, folder: Path, *, wait_for: Path | None, within: float) -> str:
-    """Starts, kills with -9 and returns a line about when.
-
-    Args:
-        arguments: the tool's.
-        folder: the run's save_dir.
-        wait_for: checkpoint folder that must be there first; None = any moment.
-        within: how long a complete run takes, in seconds; the moment is drawn from a part of it.
-
-    Raises:
-        ValueError: if the run ends or fails before it can be killed.
-    """
+    """Starts, kills with -9 once ``wait_for`` exists, a random part of ``within`` seconds later, and says when."""
     process, started = start(arguments, folder), time.perf_counter()
     while wait_for is not None and not wait_for.exists() and process.poll() is None:
         time.sleep(0.005)
