@@ -60,13 +60,14 @@ def guard() -> Iterator[None]:
         if dist.get_world_size() == 1:
             raise
         # Paddle's own errors are RuntimeError or OSError without errno
-        explained = isinstance(error, ValueError | FloatingPointError) or getattr(error, "errno", None) is not None
+        kinds = (ValueError, FloatingPointError, KeyboardInterrupt)
+        explained = isinstance(error, kinds) or getattr(error, "errno", None) is not None
         # A broken all-reduce is often the first sign that another process died
         if _watch is not None and _watch.failed.wait(0 if explained else 5):
             raise SystemExit(1) from error
         if not explained or os.environ.get("PPMTL_TRACEBACK") == "1":
             traceback.print_exception(error)
-        what = str(error) if explained else f"{type(error).__name__}: {error}"
+        what = str(error) if explained and str(error) else f"{type(error).__name__}: {error}"
         message = f"rank {dist.get_rank()} of {dist.get_world_size()}: {what}"
         if _watch is not None:
             _watch.report(message)

@@ -134,6 +134,7 @@ def test_nprocs_is_refused_under_the_launcher(monkeypatch):
         (KeyError("boxes"), "rank 1 of 4: KeyError: 'boxes'", True),
         (ValueError("7.png: cannot be decoded"), "rank 1 of 4: 7.png: cannot be decoded", False),
         (FileNotFoundError(2, "No such file", "7.png"), "rank 1 of 4: [Errno 2] No such file: '7.png'", False),
+        (KeyboardInterrupt(), "rank 1 of 4: KeyboardInterrupt", False),
         (OSError("(External) NCCL error"), "rank 1 of 4: OSError: (External) NCCL error", True),
     ],
 )

@@ -7,6 +7,7 @@ import signal
 from collections.abc import Generator, Mapping
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -222,7 +223,7 @@ def test_a_gradient_that_is_not_finite_stops_the_run_before_it_spoils_the_weight
 
 
 def test_a_disk_without_room_is_noticed_before_the_first_step(tmp_path, monkeypatch):
-    monkeypatch.setattr(checkpoint, "_free", lambda folder: 100)  # noqa: ARG005
+    monkeypatch.setattr("shutil.disk_usage", lambda _: SimpleNamespace(free=100))
     with pytest.raises(OSError, match="not enough room"):
         run(settings(tmp_path))
     assert not list(tmp_path.glob("step_*"))
