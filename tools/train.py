@@ -26,7 +26,7 @@ def main(argv: Sequence[str]) -> int:
     """Returns the exit code: 0, or 128 + the signal's number when a signal ended the run (as shells have it)."""
     parser = cli.parser(__doc__ or "")
     parser.add_argument("-r", "--resume", nargs="?", const="auto", metavar="FOLDER|auto",
-                        help="continue from a checkpoint; 'auto' (or no value) = the newest intact one in save_dir")  # fmt: skip
+                        help="continue from a checkpoint; 'auto' or no value: the newest intact one in save_dir")  # fmt: skip
     cli.add_switch(parser, "--eval", "evaluate during training (train.eval_every) and keep best_model")
     cli.add_switch(parser, "--use_vdl", "write VisualDL scalars and sample images")
     parser.add_argument("--vdl_log_dir", metavar="DIR", help="default: <save_dir>/vdl")

@@ -21,7 +21,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from ppmtl import cli
+from ppmtl import build, cli
 from ppmtl.studies import inspection
 from ppmtl.train import checkpoint
 
@@ -38,8 +38,7 @@ def main(argv: Sequence[str]) -> int:
     cli.add_nprocs(parser, "train")
     parser.add_argument("--work_dir", metavar="DIR", help="keep both runs here (default: a temporary folder, removed)")
     arguments = parser.parse_args(argv)
-    settings, _ = cli.load_settings(arguments)
-    cli.require_data(settings, training=True, evaluation=arguments.eval)
+    build.require_data(cli.load(arguments).settings, training=True, evaluation=arguments.eval)
     if arguments.steps < 1 or arguments.kills < 1:
         raise ValueError(f"--steps and --kills must be at least 1, got {arguments.steps} and {arguments.kills}")
     if arguments.work_dir:

@@ -99,7 +99,7 @@ def test_a_run_with_other_settings_is_refused_until_it_restarts(root, other, nam
 
 def test_two_tasks_for_one_section_and_a_task_without_one(root):
     class Other(Task):
-        collate = decode = new_merge = new_meter = None
+        collate = decode = new_merge = new_meter = draw = example = perfect_raw = raw_shapes = to_json = truth = None
 
     tasks = {name: Classification(name, CLASSES) for name in ("cls", "cls2")}
     with pytest.raises(ValueError, match="one task for each of seg, cls and det"):
