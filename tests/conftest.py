@@ -14,22 +14,18 @@ def exported(tmp_path_factory) -> Path:
     import numpy as np
     from small_model import write_model
 
-    from ppmtl import cli
+    from ppmtl import build
     from ppmtl.bundle.settings import SourceRecord
     from ppmtl.bundle.writing import Content, write_bundle
-    from ppmtl.config import check, load_config
-    from ppmtl.config.settings import Settings
 
     folder = tmp_path_factory.mktemp("exported")
     write_model(folder)
-    tree = load_config(folder / "tiny.yml", [f"weights={folder / 'random'}"])
-    settings = check(Settings, tree)
-    tasks, model = cli.load_model(settings)
+    run = build.load(str(folder / "tiny.yml"), [f"weights={folder / 'random'}"])
+    tasks, model = build.load_model(run.settings)
     classes = {name: task.classes for name, task in tasks.items()}
     source = SourceRecord("tiny.yml", "random", "0" * 64)
-    write_bundle(
-        folder / "bundle", model, Content("tiny", tree.data["tasks"], classes, settings.infer, source, "unknown")
-    )
+    content = Content("tiny", run.tree.data["tasks"], classes, run.settings.infer, source, "unknown")
+    write_bundle(folder / "bundle", model, content)
     (folder / "pictures").mkdir()
     rng = np.random.default_rng(0)
     for name, size in (("a.png", (64, 96)), ("b.jpg", (90, 70)), ("c.webp", (120, 200)), ("d.png", (300, 400))):

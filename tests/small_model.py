@@ -11,12 +11,11 @@ from safetensors.numpy import save_file
 ROOT = Path(__file__).resolve().parents[1]
 CONFIG = {
     "_base_": str(ROOT / "configs" / "allinone_demo.yml"),
-    "classes": {
-        "seg": {"count": 5, "names": None},
-        "cls": {"count": 4, "names": None},
-        "det": {"count": 3, "names": None},
+    "tasks": {
+        "seg": {"classes": {"count": 5, "names": None}, "input_size": [64, 96]},
+        "cls": {"classes": {"count": 4, "names": None}, "input_size": [32, 32]},
+        "det": {"classes": {"count": 3, "names": None}, "input_size": [96, 96]},
     },
-    "tasks": {"seg": {"input_size": [64, 96]}, "cls": {"input_size": [32, 32]}, "det": {"input_size": [96, 96]}},
     "model": {
         "backbone": {"depths": [1, 1, 1, 1], "dims": [8, 16, 24, 32]},
         "heads": {
@@ -28,7 +27,7 @@ CONFIG = {
     "infer": {"size": [64, 96]},
 }
 # Factors on last layers, so that answers differ as after a training. Fresh weights score everything nearly equally: the last
-# digit would decide what is suppressed, and one class would cover every picture.
+# digit would decide what is suppressed, and one class would cover every image.
 SPREAD = {
     **{f"heads.det.outputs.{level}.weight": 300 for level in range(3)},
     "heads.seg.classifier.weight": 30,
@@ -47,17 +46,15 @@ def write_model(folder: Path) -> None:
     import paddle
 
     from ppmtl import build
-    from ppmtl.config import check, load_config
-    from ppmtl.config.settings import Settings
 
     (folder / "tiny.yml").write_text(yaml.safe_dump(CONFIG))
-    settings = check(Settings, load_config(folder / "tiny.yml", []))
+    run = build.load(str(folder / "tiny.yml"))
     paddle.seed(0)
-    classes = build.build_classes(settings, None)
-    model = build.build_model(settings, classes)
+    tasks = build.build_tasks(run.settings)
+    model = build.build_model(run.settings, tasks)
     for name, value in model.named_parameters():
         if name in SPREAD:
             value.set_value(value * SPREAD[name])
     (folder / "random").mkdir()
     save_file({name: value.numpy() for name, value in model.state_dict().items()}, folder / "random/model.safetensors")
-    (folder / "random" / "state.json").write_text(json.dumps(build.describe({}, classes)))
+    (folder / "random" / "state.json").write_text(json.dumps(build.describe(run, tasks)))
