@@ -13,7 +13,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from ppmtl.config import ConfigError, ConfigTree, check, load_config, suggestion
+from ppmtl.config import ConfigError, ConfigTree, check, load_config, suggestion, target_of
 from ppmtl.config.settings import ClassSettings, Settings
 from ppmtl.data.classes import read_class_file
 from ppmtl.data.reader import Reader
@@ -127,9 +127,8 @@ def check_agreement(settings: Settings) -> None:
             f"{where}: task '{t}' has {named.count(t)} entries, one is allowed" for t in tasks if named.count(t) > 1
         ]
     for name, head in settings.model.heads.items():
-        part: Any = head.part.func
-        asking: Any = tasks[answers[name]].part.func if answers[name] in tasks else None
-        asked = asking and asking.task_type
+        asked = target_of(tasks[answers[name]].part).task_type if answers[name] in tasks else None
+        part = target_of(head.part)
         if asked and getattr(part, "task_type", None) != asked:
             problems.append(
                 f"model.heads.{name}: {part.__name__} answers {getattr(part, 'task_type', 'no task type')}, but "
@@ -164,10 +163,7 @@ def missing_paths(settings: Settings, *, training: bool, evaluation: bool) -> li
     parts = [(s.dataset, s.all_tasks(name)) for name, s in settings.sources.items()] if training else []
     if evaluation:
         parts += [(settings.eval.datasets[name].part, of_set) for name, of_set in settings.eval.tasks().items()]
-    wanted: list[Path] = []
-    for part, tasks in parts:
-        reader: Any = part.func
-        wanted += reader.required_paths(root, tasks, **part.keywords)
+    wanted = [path for part, of in parts for path in target_of(part).required_paths(root, of, **part.keywords)]
     files = [task.classes.names for task in settings.tasks.values()]
     wanted += [root / name for name in files if isinstance(name, str)]
     return sorted({path for path in wanted if not path.exists()})

@@ -5,14 +5,13 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from ppmtl.challenge.checking import check
 from ppmtl.challenge.expected import TEST_FOLDER, Expected
 from ppmtl.challenge.scoring import score
-from ppmtl.config import ConfigError, load_config
+from ppmtl.config import ConfigError, load_config, target_of
 from ppmtl.config import check as check_config
-from ppmtl.config.settings import Settings, TaskSettings
+from ppmtl.config.settings import Settings
 from ppmtl.data.classes import read_class_file
 from ppmtl.data.findings import shorten
 from ppmtl.tables import markdown
@@ -52,7 +51,7 @@ def check_command(argv: Sequence[str]) -> int:
 
 def _class_counts(settings: Settings) -> dict[str, int]:
     counts = {}
-    sections = {part.section: task.classes for task in settings.tasks.values() if (part := _class_of(task)).section}
+    sections = {part.section: task.classes for task in settings.tasks.values() if (part := target_of(task.part)).section}
     for name in ("seg", "cls"):
         if name not in sections:
             raise ConfigError([f"tasks: none fills the section {name}; a submission answers seg, cls and det"])
@@ -61,10 +60,6 @@ def _class_counts(settings: Settings) -> dict[str, int]:
         listed = read_class_file(Path(settings.data_root) / file) if file and not wanted.count else wanted.names or ()
         counts[f"{name}_classes"] = wanted.count or len(listed)
     return counts
-
-
-def _class_of(task: TaskSettings) -> Any:
-    return task.part.func
 
 
 def _report(file: Path, expected: Expected, truth: Path | None, show: int) -> bool:

@@ -6,7 +6,7 @@ settings = check(Settings, tree)
 
 from ppmtl.config.bind import bind, check
 from ppmtl.config.errors import ConfigError, nearest, suggestion
-from ppmtl.config.parts import Part, resolve_part
+from ppmtl.config.parts import Part, resolve_part, target_of
 from ppmtl.config.tree import ConfigTree, diff, dump, load_config
 
 __all__ = [
@@ -21,4 +21,5 @@ __all__ = [
     "nearest",
     "resolve_part",
     "suggestion",
+    "target_of",
 ]

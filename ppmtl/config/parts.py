@@ -54,6 +54,11 @@ def resolve_part(package: str, type_name: str) -> Callable[..., Any]:
     return _load(f"{module}.{classes[0]}", type_name)
 
 
+def target_of(part: Callable[..., Any]) -> Any:
+    """The class or function that a part of checked settings calls; the part holds what the config set for it."""
+    return getattr(part, "func", part)
+
+
 def part_names(package: str) -> list[str]:
     """The short names that ``type:`` may take, in alphabetical order."""
     return sorted(name for name, (_, classes) in _meanings(package).items() if len(classes) == 1)
