@@ -1,7 +1,7 @@
-"""The evaluation model as graphs: one of the trunk, one per head.
+"""The evaluation model as graphs: one of the backbone, one per head.
 
 Only what evaluation computes is in them. Auxiliary heads are not traced, batch normalisation and layer scale are folded
-into the weights beside them, dropout and drop-path are gone, and levels that no exported head reads end where they start.
+into the weights beside them, dropout and drop-path are gone, and features that no exported head reads are not computed.
 """
 
 from __future__ import annotations
@@ -9,18 +9,18 @@ from __future__ import annotations
 import copy
 import warnings
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import paddle
 from paddle import nn
 from paddle.pir_utils import OldIrGuard
 from paddle.static import InputSpec
 
-from ppmtl.bundle.settings import IMAGE_SIZE, IMAGES
+from ppmtl.bundle.settings import IMAGE_SIZE, IMAGES, TRUNK, HeadGraph, Pointwise
 from ppmtl.models.base import Head
 from ppmtl.models.layers import Foldable
 from ppmtl.models.multitask import MultiTaskModel
@@ -30,33 +30,19 @@ _PROBE: Size = (128, 128)  # where the size is free: large enough for every back
 
 
 @dataclass(frozen=True)
-class HeadPlan:
-    """How one head is exported: the features it reads, whether it asks for the input's size, its outputs in order."""
-
-    reads: tuple[str, ...]
-    needs_size: bool
-    outputs: tuple[str, ...]
-
-    @property
-    def inputs(self) -> list[str]:
-        """The names of the graph's inputs, in order."""
-        return [*self.reads, *([IMAGE_SIZE] if self.needs_size else [])]
-
-
-@dataclass(frozen=True)
 class Plan:
     """What is exported.
 
     Attributes:
         size: fixed (height, width) of the input; None = any.
         batch: fixed number of images per run; None = any.
-        heads: {task: plan}.
+        heads: {task: its graph}.
         shapes: {feature that some head reads: (channels, height, width)}; None where the size is free.
     """
 
     size: Size | None
     batch: int | None
-    heads: dict[str, HeadPlan]
+    heads: dict[str, HeadGraph]
     shapes: dict[str, tuple[int, int | None, int | None]]
 
 
@@ -92,14 +78,15 @@ def make_plan(model: MultiTaskModel, tasks: Sequence[str], size: Size | None, ba
         head, sides = model.head(task), _Sides((height, width))
         outputs = sorted(head({name: features[name] for name in head.reads}, sides))
         # A fixed size is written into the graph instead of being asked for
-        heads[task] = HeadPlan(head.reads, size is None and sides.asked, tuple(outputs))
-    used = [name for name in features if any(name in head.reads for head in heads.values())]
+        asks = (IMAGE_SIZE,) if size is None and sides.asked else ()
+        heads[task] = HeadGraph(f"head_{task}", (*head.reads, *asks), tuple(outputs))
+    used = [name for name in features if any(name in head.inputs for head in heads.values())]
     shapes = {n: (features[n].shape[1], *(features[n].shape[2:] if size else (None, None))) for n in used}
     return Plan(size, batch, heads, shapes)
 
 
-def inference_copy(model: MultiTaskModel, pointwise: Literal["linear", "conv"] = "linear") -> MultiTaskModel:
-    """Returns a copy of the model with the same outputs in evaluation and nothing left that only training needs.
+def inference_copy(model: MultiTaskModel, pointwise: Pointwise = "linear") -> MultiTaskModel:
+    """A copy of the model with the same outputs in evaluation and nothing left that only training needs.
 
     Args:
         model: stays as it is.
@@ -121,7 +108,7 @@ def inference_copy(model: MultiTaskModel, pointwise: Literal["linear", "conv"] =
     return copied
 
 
-class _BackboneGraph(nn.Layer):
+class _BackboneLayer(nn.Layer):
     def __init__(self, model: MultiTaskModel, names: Sequence[str]) -> None:
         super().__init__()
         self.model, self.names = model, list(names)
@@ -131,11 +118,12 @@ class _BackboneGraph(nn.Layer):
         return [features[name] for name in self.names]
 
 
-class _HeadGraph(nn.Layer):
-    def __init__(self, head: Head, plan: HeadPlan, size: Size | None) -> None:
+class _HeadLayer(nn.Layer):
+    def __init__(self, head: Head, graph: HeadGraph, size: Size | None) -> None:
         super().__init__()
-        self.head, self.names, self.outputs = head, list(plan.reads), list(plan.outputs)
-        self.needs_size, self.size = plan.needs_size, size or _PROBE  # a head that does not ask never sees the probe's
+        self.head, self.names, self.outputs = head, list(head.reads), list(graph.outputs)
+        self.needs_size = IMAGE_SIZE in graph.inputs
+        self.size = size or _PROBE  # a head that does not ask never sees the probe's
 
     def forward(self, inputs: list[paddle.Tensor]) -> list[paddle.Tensor]:
         # Indices, not zip(strict=True): Paddle's exporter rewrites zip and does not know the keyword.
@@ -147,28 +135,22 @@ class _HeadGraph(nn.Layer):
         return [raw[name] for name in self.outputs]
 
 
-def save_graphs(model: MultiTaskModel, plan: Plan, stems: Mapping[str, Path], trunk: Path, *, old_format: bool) -> None:
-    """Writes the trunk and the planned heads of an :func:`inference_copy`, parameters beside each graph.
+def save_graphs(model: MultiTaskModel, plan: Plan, folder: Path, *, old_format: bool) -> None:
+    """Writes the backbone and the planned heads of an :func:`inference_copy`, parameters beside each graph.
 
     Args:
         model: what is traced.
         plan: what of it.
-        stems: {task: path without suffix}.
-        trunk: path without suffix.
+        folder: where to.
         old_format: .pdmodel, which Paddle 2.6 to 3.3 run; else .json, for Paddle 3.
     """
-    size = plan.size or (None, None)
-    _save(
-        _BackboneGraph(model, list(plan.shapes)),
-        [InputSpec([plan.batch, *size, 3], "uint8", IMAGES)],
-        trunk,
-        old_format,
-    )
-    for task, head in plan.heads.items():
-        specs = [InputSpec([plan.batch, *plan.shapes[i]], "float32", i) for i in head.reads]
-        if head.needs_size:
-            specs.append(InputSpec([2], "int32", IMAGE_SIZE))
-        _save(_HeadGraph(model.head(task), head, plan.size), [specs], stems[task], old_format)
+    images = InputSpec([plan.batch, *(plan.size or (None, None)), 3], "uint8", IMAGES)
+    _save(_BackboneLayer(model, list(plan.shapes)), [images], folder / TRUNK, old_format)
+    specs = {name: InputSpec([plan.batch, *shape], "float32", name) for name, shape in plan.shapes.items()}
+    specs[IMAGE_SIZE] = InputSpec([2], "int32", IMAGE_SIZE)
+    for task, graph in plan.heads.items():
+        layer = _HeadLayer(model.head(task), graph, plan.size)
+        _save(layer, [[specs[name] for name in graph.inputs]], folder / graph.file, old_format)
 
 
 def _save(graph: nn.Layer, specs: list[Any], path: Path, old_format: bool) -> None:

@@ -1,17 +1,18 @@
-"""Paddle graphs to ONNX graphs, each in a process of its own: the converter answers what it cannot do by aborting."""
+"""Paddle graphs to ONNX graphs, each in a process of its own: what the converter cannot do, it answers by aborting."""
 
 from __future__ import annotations
 
 import importlib.util
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Sequence
 from pathlib import Path
 
 from ppmtl.bundle.settings import SUFFIXES
 
 OPSET = 17  # the first with LayerNormalization
-_MENDS = {  # in the converter's message: what to do about it
+_TIMEOUT_SECONDS = 1800  # per graph
+_FIXES = {  # in the converter's message: what to do about it
     "only support static input shape": "it needs to know the size: add --input_shape HEIGHT WIDTH",
 }
 
@@ -22,49 +23,40 @@ def require_converter() -> None:
         raise ValueError("--format onnx needs paddle2onnx: pip install -r requirements-deploy.txt (or --format paddle)")
 
 
-def convert(graphs: Mapping[Path, Path], timeout_seconds: float = 1800) -> None:
-    """Converts graphs; all are tried, whatever happens to one of them.
-
-    Args:
-        graphs: {saved .json graph without suffix: ONNX file to write}.
-        timeout_seconds: for each.
+def convert(stems: Sequence[str], source: Path, target: Path) -> None:
+    """Converts ``source``/<stem>.json to ``target``/<stem>.onnx; all are tried, whatever happens to one of them.
 
     Raises:
         ValueError: naming every graph that failed, the converter's own words, and what works instead.
     """
-    failed = {}
-    for source, target in graphs.items():
-        words = _convert(source, target, timeout_seconds)
-        if words is not None:
-            failed[source.name] = words
+    said = {stem: _convert(source, stem, target / f"{stem}.onnx") for stem in stems}
+    failed = {stem: words for stem, words in said.items() if words is not None}
     if not failed:
         return
     lines = [f"--format onnx: the converter failed on {', '.join(failed)}"]
-    for name, words in failed.items():
-        lines.append(f"  {name}: {words}")
-        lines += [f"    {mend}" for text, mend in _MENDS.items() if text in words]
-    fine = [path.name for path in graphs if path.name not in failed]
-    lines.append(
-        f"Converted: {', '.join(fine) or 'none'}. --format paddle can do all of them; --tasks leaves heads out."
-    )
+    for stem, words in failed.items():
+        lines.append(f"  {stem}: {words}")
+        lines += [f"    {fix}" for text, fix in _FIXES.items() if text in words]
+    fine = ", ".join(stem for stem in stems if stem not in failed) or "none"
+    lines.append(f"Converted: {fine}. --format paddle can do all of them; --tasks leaves heads out.")
     raise ValueError("\n".join(lines))
 
 
-def _convert(source: Path, target: Path, timeout_seconds: float) -> str | None:
-    """Returns None when ``target`` was written, else what the converter said."""
-    graph, parameters = (source.name + suffix for suffix in SUFFIXES["paddle-json"])
+def _convert(source: Path, stem: str, target: Path) -> str | None:
+    """None when ``target`` was written, else what the converter said."""
+    graph, parameters = (stem + suffix for suffix in SUFFIXES["paddle-json"])
     command = [
-        *(sys.executable, "-m", "paddle2onnx.command", "--model_dir", str(source.parent)),
+        *(sys.executable, "-m", "paddle2onnx.command", "--model_dir", str(source)),
         *("--model_filename", graph, "--params_filename", parameters, "--save_file", str(target)),
         # No optimiser: ONNX Runtime folds constants itself, and polygraphy, the default, installs itself from the network
         *("--opset_version", str(OPSET), "--optimize_tool", "None"),
     ]
     try:
-        result = subprocess.run(command, capture_output=True, text=True, check=False, timeout=timeout_seconds)
+        result = subprocess.run(command, capture_output=True, text=True, check=False, timeout=_TIMEOUT_SECONDS)
     except subprocess.TimeoutExpired:
-        return f"gave up after {timeout_seconds:.0f} s"
+        return f"gave up after {_TIMEOUT_SECONDS} s"
     if result.returncode == 0 and target.is_file():
         return None
     spoken = [line for line in (result.stdout + result.stderr).splitlines() if "[ERROR]" in line or "Error:" in line]
-    said = "; ".join(line.split("[Paddle2ONNX]")[-1].strip() for line in spoken)
-    return f"{said or 'no message'} (exit code {result.returncode})"
+    words = "; ".join(line.split("[Paddle2ONNX]")[-1].strip() for line in spoken)
+    return f"{words or 'no message'} (exit code {result.returncode})"

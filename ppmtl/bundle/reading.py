@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from ppmtl.bundle.settings import SETTINGS_FILE, BundleSettings, FileRecord
-from ppmtl.config import ConfigError, check, load_config, nearest
+from ppmtl.config import ConfigError, check, load_config, nearest, suggestion, target_of
 from ppmtl.files import sha256
 from ppmtl.structures import Size
 from ppmtl.tasks.base import Task
@@ -28,20 +28,20 @@ class Bundle:
 
     folder: Path
     settings: BundleSettings
-    tasks: dict[str, Task]
+    tasks: dict[str, Task[Any]]
 
     @property
     def shared_size(self) -> Size | Literal["first"]:
-        """Returns the (height, width) to show to all heads, so that the trunk runs once; see ``Pipeline``."""
+        """The (height, width) to show to all heads, so that the backbone runs once; see ``Pipeline``."""
         return self.settings.input.size or self.settings.infer.size or "first"
 
     def files(self, stem: str) -> tuple[Path, ...]:
-        """Returns the files of the graph called ``stem``; the first is the graph, the second its weights if apart."""
+        """The files of the graph called ``stem``; the first is the graph, the second its weights if apart."""
         return tuple(self.folder / name for name in self.settings.graph_files(stem))
 
 
 def read_bundle(folder: str | Path, tasks: Sequence[str] | None = None) -> Bundle:
-    """Returns the bundle in ``folder`` after checking its settings and the digests of the files that will be loaded.
+    """Reads a bundle after checking its settings and the digests of the files that will be loaded.
 
     Args:
         folder: what the export wrote.
@@ -54,7 +54,11 @@ def read_bundle(folder: str | Path, tasks: Sequence[str] | None = None) -> Bundl
     """
     folder = Path(folder)
     settings = _read_settings(folder)
-    chosen = _choose(settings, tasks, folder)
+    wanted = list(settings.tasks) if tasks is None else tasks
+    problems = [f"{folder} has no task '{n}'{suggestion(n, settings.tasks)}" for n in wanted if n not in settings.tasks]
+    if problems or not wanted:
+        raise ConfigError(problems or [f"no task was chosen; {folder} has {', '.join(settings.tasks)}"])
+    chosen = [name for name in settings.tasks if name in wanted]
     stems = [settings.trunk.file, *(settings.heads[name].file for name in chosen)]
     needed = {file for stem in stems for file in settings.graph_files(stem)}
     for record in settings.files:
@@ -83,43 +87,22 @@ def _read_settings(folder: Path) -> BundleSettings:
     return check(BundleSettings, tree)
 
 
-def _choose(settings: BundleSettings, tasks: Sequence[str] | None, folder: Path) -> list[str]:
-    """Returns the names of the chosen tasks in the file's order."""
-    if tasks is None:
-        return list(settings.tasks)
-    known = ", ".join(settings.tasks)
-    problems = []
-    for name in tasks:
-        if name not in settings.tasks:
-            guess = nearest(name, settings.tasks)
-            hint = f"; did you mean '{guess}'?" if guess else ""
-            problems.append(f"task '{name}' is not in {folder}, which has {known}{hint}")
-    if not tasks:
-        problems.append(f"no task was chosen; {folder} has {known}")
-    if problems:
-        raise ConfigError(problems)
-    return [name for name in settings.tasks if name in tasks]
-
-
 def _check_file(folder: Path, record: FileRecord) -> None:
     path = folder / record.name
     if not path.is_file():
-        raise ValueError(f"{path}: is missing from the bundle; copy the whole folder again, or export it again")
+        raise ValueError(f"{path}: is missing from the bundle; copy the folder again, or export it again")
+    fix = "it is damaged or was replaced: copy it again, or export the bundle again"
     size = path.stat().st_size
     if size != record.bytes:
-        raise ValueError(f"{path}: has {size} bytes, the export wrote {record.bytes}; {_MEND}")
+        raise ValueError(f"{path}: has {size} bytes, the export wrote {record.bytes}; {fix}")
     if sha256(path) != record.sha256:
-        raise ValueError(f"{path}: its content differs from what the export wrote (SHA-256); {_MEND}")
+        raise ValueError(f"{path}: its content differs from what the export wrote (SHA-256); {fix}")
 
 
-_MEND = "it is damaged or was replaced: copy it again, or export the bundle again"
-
-
-def _task(settings: BundleSettings, name: str, folder: Path) -> Task:
-    """Returns the task; a dotted type may name any callable, but only a Task may be built from a bundle."""
-    part: Any = settings.tasks[name]
-    kind = getattr(part, "func", part)
+def _task(settings: BundleSettings, name: str, folder: Path) -> Task[Any]:
+    """The task; a dotted type may name any callable, but only a Task may be built from a bundle."""
+    kind = target_of(settings.tasks[name])
     if not (isinstance(kind, type) and issubclass(kind, Task)):
         raise ConfigError([f"{folder / SETTINGS_FILE}: tasks.{name}.type: {kind!r} is no task"])
-    task: Task = part(name, settings.classes[name])
+    task: Task[Any] = settings.tasks[name](name, settings.classes[name])
     return task

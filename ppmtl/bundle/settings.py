@@ -1,11 +1,12 @@
 """infer_cfg.yml of an exported bundle: what each file holds and how to use it. Nothing else of the project is needed.
 
-    <bundle>/trunk.*          images (B, H, W, 3) uint8 RGB -> feature maps; normalisation is inside
-    <bundle>/head_<task>.*    feature maps -> the task's raw arrays, decoded; non-maximum suppression is not inside
+    <bundle>/trunk.*          the backbone: images (B, H, W, 3) uint8 RGB -> named features; normalisation is inside
+    <bundle>/head_<task>.*    features -> the task's raw arrays, decoded; non-maximum suppression is not inside
     <bundle>/infer_cfg.yml    this schema
     <bundle>/export_report.*  what the export measured
 
-One graph per head: any subset of heads can be run, the trunk runs once, and parameters are stored once.
+One graph per head: any subset of heads can be run, the backbone runs once, and parameters are stored once. Bundles in the
+field have the keys and file names of format 1, so these stay: there the backbone is called "trunk".
 """
 
 from __future__ import annotations
@@ -21,12 +22,13 @@ from ppmtl.config.settings import InferSettings, Positive
 from ppmtl.structures import ClassList
 
 SETTINGS_FILE = "infer_cfg.yml"
-REPORT_FILE = "export_report.json"
-IMAGES = "images"  # the trunk's input
-IMAGE_SIZE = "image_size"  # a head's input that no trunk output gives: int32 (2,) [H, W] of the network input
+TRUNK = "trunk"  # the backbone's files, without suffix
+IMAGES = "images"  # the backbone's input
+IMAGE_SIZE = "image_size"  # a head's input that is no feature: int32 (2,) [H, W] of the network input
 
 TaskPart = Annotated[Callable[..., Any], Part("ppmtl.tasks")]
 GraphFormat = Literal["paddle", "paddle-json", "onnx"]
+Pointwise = Literal["linear", "conv"]
 SUFFIXES: dict[str, tuple[str, ...]] = {  # of the files that make one graph; the first is the graph itself
     "paddle": (".pdmodel", ".pdiparams"),
     "paddle-json": (".json", ".pdiparams"),
@@ -40,9 +42,9 @@ class InputSettings:
 
     Attributes:
         size: (height, width) where the export fixed it; None = any.
-        batch: pictures per run where the export fixed them; None = any.
-        min_side: no side may be shorter: the trunk halves its input to nothing, and oneDNN then computes without a word
-            what ONNX Runtime refuses.
+        batch: images per run where the export fixed them; None = any.
+        min_side: no side may be shorter: the backbone halves its input to nothing, and oneDNN then silently computes what
+            ONNX Runtime refuses.
     """
 
     size: tuple[Positive, Positive] | None = None
@@ -51,7 +53,7 @@ class InputSettings:
 
 
 @dataclass(frozen=True)
-class TrunkSettings:
+class BackboneGraph:
     """The graph that runs once per input: ``file`` is a name without suffix, ``outputs`` name its outputs in order."""
 
     file: str
@@ -59,12 +61,12 @@ class TrunkSettings:
 
 
 @dataclass(frozen=True)
-class HeadSettings:
+class HeadGraph:
     """One head's graph.
 
     Attributes:
         file: name without suffix.
-        inputs: in the graph's order: outputs of the trunk, then "image_size" if the head needs it.
+        inputs: in the graph's order: outputs of the backbone, then "image_size" if the head needs it.
         outputs: names of the raw arrays in the graph's order. Paddle calls them fetch_name_0, fetch_name_1, ...
     """
 
@@ -94,15 +96,15 @@ class FileRecord:
 
 @dataclass(frozen=True)
 class BundleSettings:
-    """A whole infer_cfg.yml.
+    """A complete infer_cfg.yml.
 
     Attributes:
         format: version of this schema.
         name: of the bundle, the config's file name.
         graph_format: "paddle" (.pdmodel, runs on Paddle 2.6 to 3.3), "paddle-json" (3.x) or "onnx".
-        pointwise: "conv" where the trunk's pointwise linears were rewritten to 1x1 convolutions, which is what bf16 on
-            CPU is fast with; else "linear".
-        tasks: as in the training config, with post-processing and test-time augmentation.
+        pointwise: "conv" where the backbone's pointwise linears were rewritten to 1x1 convolutions, which is what bfloat16
+            on CPU is fast with; else "linear".
+        tasks: as in the training config, with post-processing and test-time augmentation, without classes.
         infer: the (height, width) shown to all heads at once, and the drawing threshold.
         versions: of what wrote the bundle.
         files: one record per graph file.
@@ -111,14 +113,14 @@ class BundleSettings:
     format: Literal[1]
     name: str
     graph_format: GraphFormat
-    trunk: TrunkSettings
-    heads: dict[str, HeadSettings]
+    trunk: BackboneGraph
+    heads: dict[str, HeadGraph]
     tasks: dict[str, TaskPart]
     classes: dict[str, ClassList]
     versions: dict[str, str]
     source: SourceRecord
     files: tuple[FileRecord, ...]
-    pointwise: Literal["linear", "conv"] = "linear"
+    pointwise: Pointwise = "linear"
     input: InputSettings = field(default_factory=InputSettings)
     infer: InferSettings = field(default_factory=InferSettings)
 
@@ -132,7 +134,8 @@ class BundleSettings:
         for name, head in self.heads.items():
             if not set(head.inputs) <= known:
                 raise ValueError(f"heads.{name}.inputs: {sorted(set(head.inputs) - known)} is no output of the trunk")
-        needed = [file for stem in self.stems() for file in self.graph_files(stem)]
+        stems = [self.trunk.file, *(head.file for head in self.heads.values())]
+        needed = [file for stem in stems for file in self.graph_files(stem)]
         listed = [record.name for record in self.files]
         if sorted(needed) != sorted(listed):
             raise ValueError(f"files lists {sorted(listed)}, the graphs are made of {sorted(needed)}")
@@ -140,17 +143,13 @@ class BundleSettings:
         if outside:
             raise ValueError(f"files must lie in the bundle itself, got {outside}")
 
-    def stems(self) -> list[str]:
-        """Returns the file names without suffix of all graphs, the trunk's first."""
-        return [self.trunk.file, *(head.file for head in self.heads.values())]
-
     def graph_files(self, stem: str) -> tuple[str, ...]:
-        """Returns the names of the files that make the graph called ``stem``; the first is the graph itself."""
+        """The names of the files that make the graph called ``stem``; the first is the graph itself."""
         return tuple(stem + suffix for suffix in SUFFIXES[self.graph_format])
 
 
 def write_settings(folder: Path, document: Mapping[str, Any]) -> BundleSettings:
-    """Returns the settings of a bundle after writing them to its infer_cfg.yml.
+    """Writes a bundle's infer_cfg.yml and returns it as settings.
 
     Raises:
         ConfigError: if ``document`` does not fit the schema; nothing is written then.

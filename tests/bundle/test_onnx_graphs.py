@@ -43,9 +43,8 @@ class _Double(nn.Layer):
 def test_a_converter_that_aborts_is_reported_and_does_not_take_the_other_graphs_along(tmp_path):
     for name, layer in (("head_bins", _Bins()), ("head_double", _Double())):
         paddle.jit.save(layer, str(tmp_path / name), input_spec=[InputSpec([None, 3, None, None], "float32", "x")])
-    jobs = {tmp_path / name: tmp_path / f"{name}.onnx" for name in ("head_bins", "head_double")}
     with pytest.raises(ValueError) as error:  # noqa: PT011  (the message is looked at below)
-        onnx_graphs.convert(jobs)
+        onnx_graphs.convert(["head_bins", "head_double"], tmp_path, tmp_path)
     for text in (
         "the converter failed on head_bins\n",
         "Adaptive only support static input shape",

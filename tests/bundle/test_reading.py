@@ -56,8 +56,13 @@ def test_tasks_come_in_the_files_order_whatever_the_order_of_asking(folder: Path
     assert list(read_bundle(folder, ["det", "seg"]).tasks) == ["seg", "det"]
 
 
-@pytest.mark.parametrize("wrong, message", [(["sgm", "det"], "'sgm' is not in .* has seg, cls, det; did you mean 'seg'"),
-                                            ([], "no task was chosen; .* has seg, cls, det")])  # fmt: skip
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        (["sgm", "det"], r"small has no task 'sgm'; did you mean 'seg'\? allowed: seg, cls, det"),
+        ([], "no task was chosen; .* has seg, cls, det"),
+    ],
+)
 def test_an_unknown_task_is_refused_with_the_known_ones(folder: Path, wrong: list[str], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         read_bundle(folder, wrong)

@@ -23,8 +23,8 @@ def test_the_settings_name_every_file_with_its_digest(paddle_bundle):
 
 def test_the_settings_carry_all_that_deployment_needs(paddle_bundle, content):
     settings = read_bundle(paddle_bundle).settings
-    assert settings.heads["seg"].inputs == ("feature_0", "feature_1", "feature_2", "feature_3", "image_size")
-    assert settings.heads["det"].inputs == ("feature_1", "feature_2", "feature_3", "image_size")
+    assert settings.heads["seg"].inputs == ("c2", "c3", "c4", "c5", "image_size")
+    assert settings.heads["det"].inputs == ("c3", "c4", "c5", "image_size")
     assert settings.heads["det"].outputs == ("boxes", "scores")
     assert settings.classes == content.classes
     assert settings.infer.size == (64, 96)

@@ -21,13 +21,11 @@ ROOT = Path(__file__).resolve().parents[2]
 
 def relabel(folder: Path, config: Path, weights: Path) -> None:
     """Replaces the labels of the validation pictures by the weights' own answers."""
-    from ppmtl import cli
-    from ppmtl.config import check, load_config
-    from ppmtl.config.settings import Settings
+    from ppmtl import build
     from ppmtl.data.images import find_images, read_image
     from ppmtl.predict.pipeline import Pipeline
 
-    tasks, backend = cli.load_trained(check(Settings, load_config(config, [f"weights={weights}"])), {})
+    tasks, backend = build.open_trained(build.load(str(config), [f"weights={weights}"]).settings, {})
     train = folder / "track1_train_data"
 
     def answers(task: str, pictures: str):

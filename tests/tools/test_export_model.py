@@ -15,9 +15,9 @@ import yaml
 from demo_data import DemoRequest, make_dataset
 from ppmtl import build
 from ppmtl.bundle.engines.backend import has_bf16
+from ppmtl.bundle.export import read_input_shape
 from ppmtl.bundle.reading import read_bundle
-from ppmtl.config import ConfigError, check, load_config
-from ppmtl.config.settings import Settings
+from ppmtl.config import ConfigError
 from ppmtl.train import checkpoint
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -28,7 +28,6 @@ _SPEC.loader.exec_module(export_model)
 TINY = {
     "_base_": str(ROOT / "configs" / "allinone_demo.yml"),
     "data_root": "data",
-    "classes": {"cls": {"count": 4}, "det": {"count": 3}},
     "model": {
         "backbone": {"depths": [1, 1, 1, 1], "dims": [8, 12, 16, 20]},
         "heads": {
@@ -39,8 +38,8 @@ TINY = {
     },
     "tasks": {
         "seg": {"input_size": [64, 96]},
-        "cls": {"input_size": [32, 32]},
-        "det": {"input_size": [96, 96], "tta": {"sizes": [[96, 96]]}},
+        "cls": {"classes": {"count": 4}, "input_size": [32, 32]},
+        "det": {"classes": {"count": 3}, "input_size": [96, 96], "tta": {"sizes": [[96, 96]]}},
     },
     "infer": {"size": [64, 96]},
 }
@@ -57,13 +56,12 @@ def work(tmp_path_factory) -> Path:
     )  # fmt: skip
     make_dataset(folder / "data", request)
     (folder / "tiny.yml").write_text(yaml.safe_dump(TINY))
-    tree = load_config(folder / "tiny.yml", [f"data_root={folder / 'data'}"])
-    settings = check(Settings, tree)
-    classes = build.build_classes(settings)
+    run = build.load(str(folder / "tiny.yml"), [f"data_root={folder / 'data'}"])
+    tasks = build.build_tasks(run.settings)
     paddle.seed(0)
-    model = build.build_model(settings, classes)
+    model = build.build_model(run.settings, tasks)
     tensors = {"model": {name: value.numpy() for name, value in model.state_dict().items()}}
-    checkpoint.save(folder / "best", tensors, {**build.describe(tree.data, classes), "progress": {"step": 7}})
+    checkpoint.save(folder / "best", tensors, {**build.describe(run, tasks), "progress": {"step": 7}})
     return folder
 
 
@@ -109,7 +107,7 @@ def test_without_data_the_numbers_are_compared_on_random_images(work, capsys):
     report = json.loads((work / "no_data" / "tiny" / "export_report.json").read_text())
     (entry,) = report["runs"]["float32"]
     assert entry["primary"] is None
-    assert "rendered" in entry["from"]
+    assert "random images" in entry["from"]
     assert read_bundle(work / "no_data" / "tiny").settings.heads.keys() == {"cls"}
 
 
@@ -143,14 +141,17 @@ def test_an_export_that_breaks_off_leaves_nothing_behind(work):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--tasks", "cls,depth"], "--tasks: got 'depth', the config has seg, cls, det"),
+        (["--tasks", "cls,depth"], "--tasks: got 'depth'; did you mean 'det'? allowed: seg, cls, det"),
         (["-o", "weights=null"], "weights: nothing to load"),
         (["--input_shape", "3", "64", "64"], "--input_shape: got 3 64 64; write HEIGHT WIDTH, or BATCH 3 HEIGHT WIDTH"),
         (["--input_shape", "1", "64", "64", "3"], "--input_shape: got 1 64 64 3"),
         (["--input_shape", "64", "-1"], "fix both sides or none"),
         (["--verify_images", "0"], "--verify_images: must be at least 1, got 0"),
-        (["--tolerance", "prob=1e-3"], "did you mean 'probs'"),
-        (["--tolerance", "boxes=much"], "got 'boxes=much'; allowed, from 0 up: probs=NUMBER"),
+        (
+            ["--tolerance", "prob=1e-3"],
+            "got 'prob=1e-3'; did you mean 'probs'? allowed: probs, scores, boxes, metric, bf16_metric",
+        ),
+        (["--tolerance", "boxes=much"], "--tolerance: got 'boxes=much'; write boxes=NUMBER, from 0 up"),
         (["--check_bf16", "--format", "onnx"], "--check_bf16: ONNX Runtime computes in float32"),
     ],
 )
@@ -179,4 +180,4 @@ def test_weights_without_class_lists_are_refused(work):
     ],
 )
 def test_input_shapes_are_read_as_paddles_users_write_them(values, expected):
-    assert export_model.read_input_shape(values) == expected
+    assert read_input_shape(values) == expected

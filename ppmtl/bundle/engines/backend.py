@@ -1,7 +1,8 @@
-"""A bundle -> the backend that runs it: the trunk once, then only the heads that are asked for.
+"""A bundle -> the backend that runs it: the backbone once, then only the heads that are asked for.
 
-Three engines fill one role, so nothing but the numbers' last digits depends on the choice. Each lies in a file of its own
-that imports its engine; those files are imported only when they are used.
+Three engines fill one role, so only the last digits of numbers depend on the choice. Each lies in a file that imports its
+engine and is imported only when it is used; it offers ``NAME``, ``ERRORS`` (what a run may raise), ``check_options`` and
+``open_graph``.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, Protocol, get_args
+from typing import Any, Literal, get_args
 
 import numpy as np
 
@@ -46,11 +47,8 @@ class EngineOptions:
     run_mode: RunMode
 
 
-class Graph(Protocol):
-    """A loaded graph. Inputs go by name; outputs by order, since engines name them as they like."""
-
-    def __call__(self, inputs: Mapping[str, np.ndarray]) -> list[np.ndarray]:
-        """Returns the graph's outputs in its order; they stay valid when it runs again."""
+# A loaded graph. Inputs go by name; outputs by order, since engines name them as they like. They stay valid in later runs.
+Graph = Callable[[Mapping[str, np.ndarray]], list[np.ndarray]]
 
 
 class BundleBackend:
@@ -71,7 +69,7 @@ class BundleBackend:
         self._lock = threading.Lock()
 
     def __call__(self, images: np.ndarray, tasks: tuple[str, ...]) -> Mapping[str, Mapping[str, np.ndarray]]:
-        """Returns {task: raw arrays}.
+        """{task: raw arrays}.
 
         Args:
             images: (B, H, W, 3) uint8 RGB.
@@ -81,36 +79,32 @@ class BundleBackend:
             ValueError: if a task was not chosen when the bundle was read, the input is smaller than the network takes or
                 of another size than it was exported for, or the engine fails.
         """
+        folder, fixed, (height, width) = self._bundle.folder, self._bundle.settings.input, images.shape[1:3]
         unknown = [name for name in tasks if name not in self._bundle.tasks]
         if unknown:
+            raise ValueError(f"{folder}: was opened for {', '.join(self._bundle.tasks)}; cannot run {unknown}")
+        if fixed.size is not None and (height, width) != fixed.size:
             raise ValueError(
-                f"{self._bundle.folder}: was opened for {', '.join(self._bundle.tasks)}; cannot run {unknown}"
+                f"{folder}: was exported for inputs of {fixed.size[0]}x{fixed.size[1]} (H x W) only, got {height}x{width}; "
+                "export it without a fixed size, or show images at that size"
             )
-        fixed = self._bundle.settings.input
-        if fixed.size is not None and images.shape[1:3] != fixed.size:
+        if min(height, width) < fixed.min_side:
             raise ValueError(
-                f"{self._bundle.folder}: was exported for inputs of {fixed.size[0]}x{fixed.size[1]} (H x W) only, got "
-                f"{images.shape[1]}x{images.shape[2]}; export it without a fixed size, or show pictures at that size"
-            )
-        if min(images.shape[1:3]) < fixed.min_side:
-            raise ValueError(
-                f"{self._bundle.folder}: the network input must have sides of at least {fixed.min_side} px, got "
-                f"{images.shape[1]}x{images.shape[2]} (H x W); show pictures larger"
+                f"{folder}: the network input must have sides of at least {fixed.min_side} px, got {height}x{width} "
+                "(H x W); show images larger"
             )
         with self._lock:
-            if fixed.batch is None:
-                return self._run(images, tasks)
-            return self._run_in_parts(images, tasks, fixed.batch)
+            return self._run(images, tasks) if fixed.batch is None else self._run_in_parts(images, tasks, fixed.batch)
 
     def features(self, images: np.ndarray) -> dict[str, np.ndarray]:
-        """Returns all that heads may ask for, by name: runs the trunk alone. ``__call__`` is what locks and checks."""
+        """All that heads may ask for, by name: runs the backbone alone. ``__call__`` is what locks and checks."""
         trunk = self._bundle.settings.trunk
         outputs = self._graph(trunk.file)({IMAGES: np.ascontiguousarray(images)})
         sizes = {IMAGE_SIZE: np.asarray(images.shape[1:3], np.int32)}
         return dict(zip(trunk.outputs, outputs, strict=True)) | sizes
 
     def head(self, name: str, features: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-        """Returns one task's raw arrays for what :meth:`features` returned."""
+        """One task's raw arrays for what :meth:`features` returned."""
         head = self._bundle.settings.heads[name]
         arrays = self._graph(head.file)({key: features[key] for key in head.inputs})
         return dict(zip(head.outputs, arrays, strict=True))
@@ -120,12 +114,10 @@ class BundleBackend:
         return {name: self.head(name, features) for name in tasks}
 
     def _run_in_parts(self, images: np.ndarray, tasks: Sequence[str], batch: int) -> dict[str, dict[str, np.ndarray]]:
-        """Returns the same for a graph that takes exactly ``batch`` pictures; the last part is filled with zeros."""
-        parts = []
-        for start in range(0, len(images), batch):
-            part = images[start : start + batch]
-            filling = np.zeros((batch - len(part), *images.shape[1:]), images.dtype)
-            parts.append(self._run(np.concatenate([part, filling]), tasks))
+        """The same for a graph that takes exactly ``batch`` images; the last part is filled with zeros."""
+        missing = -len(images) % batch
+        filled = np.concatenate([images, np.zeros((missing, *images.shape[1:]), images.dtype)])
+        parts = [self._run(filled[start : start + batch], tasks) for start in range(0, len(filled), batch)]
         return {
             name: {key: np.concatenate([part[name][key] for part in parts])[: len(images)] for key in parts[0][name]}
             for name in tasks
@@ -147,11 +139,11 @@ def open_backend(
     run_mode: RunMode = "paddle",
     engine: EngineName | None = None,
 ) -> BundleBackend:
-    """Returns a backend that runs the bundle.
+    """The backend that runs a bundle.
 
     Args:
         bundle: what ``read_bundle`` returned.
-        device: "cpu", "gpu" or "gpu:1"; capitals do not matter.
+        device: "cpu", "gpu" or "gpu:1"; case does not matter.
         cpu_threads: threads per run; None = OMP_NUM_THREADS where it is set, else every core that this process may use.
         mkldnn: use oneDNN on CPU: about 2 times faster than without. Only Paddle Inference can do without.
         bf16: convolutions, linears and normalisations in bfloat16 on CPU; pays where the bundle was exported with pointwise
@@ -162,12 +154,13 @@ def open_backend(
     Raises:
         ValueError: if the engine is not installed or cannot run these graphs, or this machine cannot do what is asked.
     """
-    able = _RUNS[bundle.settings.graph_format]
+    graph_format = bundle.settings.graph_format
+    able = _RUNS[graph_format]
     name = engine or able[0]
     if name not in able:
         raise ValueError(
-            f"{bundle.folder}: {name} cannot run {bundle.settings.graph_format} graphs, {' and '.join(able)} can; "
-            "choose another engine, or export with another --format"
+            f"{bundle.folder}: {name} cannot run {graph_format} graphs, {' and '.join(able)} can; choose another engine, or "
+            "export with another --format"
         )
     if run_mode not in get_args(RunMode):
         raise ValueError(f"run_mode: got {run_mode!r}; allowed: {', '.join(get_args(RunMode))}")
@@ -176,12 +169,25 @@ def open_backend(
         raise ValueError(f"cpu_threads: got {cpu_threads}; give at least 1, or leave it out")
     _check_precision(options)
     module = _import_engine(name)
-    module.check_options(options, bundle.settings.graph_format)
-    return BundleBackend(bundle, lambda files: module.open_graph(files, options))
+    module.check_options(options, graph_format)
+
+    def open_graph(files: tuple[Path, ...]) -> Graph:
+        graph = module.open_graph(files, options)
+
+        def run(inputs: Mapping[str, np.ndarray]) -> list[np.ndarray]:
+            try:
+                return graph(inputs)
+            except module.ERRORS as error:
+                shapes = ", ".join(f"{key} {list(array.shape)}" for key, array in inputs.items())
+                raise ValueError(f"{files[0].name}: {module.NAME} fails on {shapes}: {error}") from error
+
+        return run
+
+    return BundleBackend(bundle, open_graph)
 
 
 def gpu_number(device: str) -> int | None:
-    """Returns the number of the GPU that "gpu" (0) or "gpu:1" names, or None for "cpu".
+    """The number of the GPU that "gpu" (0) or "gpu:1" names, or None for "cpu".
 
     Raises:
         ValueError: for any other text.
@@ -195,7 +201,7 @@ def gpu_number(device: str) -> int | None:
 
 
 def usable_cores() -> int:
-    """Returns how many CPU threads are worth starting.
+    """How many CPU threads are worth starting.
 
     OMP_NUM_THREADS if it is set, as everywhere; else the cores that the process may run on, and no more than its
     container's CPU quota: a thread per core of the host would make a container of 2 CPUs slower, not faster.
@@ -212,13 +218,8 @@ def usable_cores() -> int:
     return max(1, cores)
 
 
-def shapes_of(inputs: Mapping[str, np.ndarray]) -> str:
-    """Returns the inputs' names and shapes, for messages."""
-    return ", ".join(f"{name} {list(array.shape)}" for name, array in inputs.items())
-
-
 def has_bf16(cpuinfo: Path = Path("/proc/cpuinfo")) -> bool:
-    """Returns whether the CPU multiplies bfloat16 itself. Where it does not, oneDNN emulates it, which is slow."""
+    """Whether the CPU multiplies bfloat16 itself. Where it does not, oneDNN emulates it, which is slow."""
     if not cpuinfo.is_file():
         return False
     flags = {flag for line in cpuinfo.read_text().splitlines() if line.startswith("flags") for flag in line.split()}

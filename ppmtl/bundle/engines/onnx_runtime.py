@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 import onnxruntime as ort
 from onnxruntime.capi import onnxruntime_pybind11_state as state
 
-from ppmtl.bundle.engines.backend import EngineOptions, Graph, shapes_of
+from ppmtl.bundle.engines.backend import EngineOptions, Graph
 
+NAME = "ONNX Runtime"
+# Its exceptions have no parent of their own
+ERRORS = (ValueError, RuntimeError, state.InvalidArgument, state.Fail, state.RuntimeException, state.NotImplemented)
 _FATAL_ONLY = 4  # its other remarks are about its own optimiser, or come as an exception too
-# ONNX Runtime's exceptions have no parent of their own.
-_ERRORS = (ValueError, RuntimeError, state.InvalidArgument, state.Fail, state.RuntimeException, state.NotImplemented)
 
 
 def check_options(options: EngineOptions, graph_format: str) -> None:  # noqa: ARG001
@@ -25,7 +25,7 @@ def check_options(options: EngineOptions, graph_format: str) -> None:  # noqa: A
 
 
 def open_graph(files: tuple[Path, ...], options: EngineOptions) -> Graph:
-    """Returns the graph in ``files`` (one .onnx file), loaded."""
+    """The graph in ``files`` (one .onnx file), loaded."""
     session_options = ort.SessionOptions()
     session_options.intra_op_num_threads = options.threads
     session_options.inter_op_num_threads = 1
@@ -33,19 +33,5 @@ def open_graph(files: tuple[Path, ...], options: EngineOptions) -> Graph:
     providers: list[str | tuple[str, dict[str, int]]] = ["CPUExecutionProvider"]
     if options.gpu is not None:
         providers.insert(0, ("CUDAExecutionProvider", {"device_id": options.gpu}))
-    return _Graph(files[0], session_options, providers)
-
-
-class _Graph:
-    def __init__(
-        self, file: Path, options: ort.SessionOptions, providers: list[str | tuple[str, dict[str, int]]]
-    ) -> None:
-        self._name = file.name
-        self._session = ort.InferenceSession(str(file), options, providers=providers)
-
-    def __call__(self, inputs: Mapping[str, np.ndarray]) -> list[np.ndarray]:
-        try:
-            outputs = self._session.run(None, dict(inputs))
-        except _ERRORS as error:
-            raise ValueError(f"{self._name}: ONNX Runtime fails on {shapes_of(inputs)}: {error}") from error
-        return [np.asarray(output) for output in outputs]
+    session = ort.InferenceSession(str(files[0]), session_options, providers=providers)
+    return lambda inputs: [np.asarray(output) for output in session.run(None, dict(inputs))]

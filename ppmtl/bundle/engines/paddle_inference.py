@@ -1,8 +1,8 @@
 """Graphs in Paddle Inference, on CPU (oneDNN), GPU or through TensorRT.
 
-Features go from trunk to head through
-the CPU's memory, two copies that cost 1.7 ms of 120 ms (a small ConvNeXt at 448x768); ``share_external_data`` saves them
-and crashes in the second run (Paddle 3.2.2, oneDNN), ``Predictor.run(list of tensors)`` does not come back.
+Features go from backbone to head through the CPU's memory, two copies that cost 1.7 ms of 120 ms (a small ConvNeXt at
+448x768); ``share_external_data`` saves them and crashes in the second run (Paddle 3.2.2, oneDNN), ``Predictor.run(list of
+tensors)`` does not come back.
 
 GPU and TensorRT follow Paddle's documentation and were not run: no GPU was at hand.
 """
@@ -17,9 +17,11 @@ import numpy as np
 import paddle
 from paddle import inference
 
-from ppmtl.bundle.engines.backend import EngineOptions, Graph, shapes_of
+from ppmtl.bundle.engines.backend import EngineOptions, Graph
 
-# oneDNN keeps prepared kernels per input shape. Without a limit the small demo model grows by 3.7 MiB with every new picture
+NAME = "Paddle Inference"
+ERRORS = (ValueError, RuntimeError, NotImplementedError)
+# oneDNN keeps prepared kernels per input shape. Without a limit the small demo model grows by 3.7 MiB with every new image
 # size (416 to 1013 MiB after 160 sizes); with 10 it stays at 535 MiB. Augmentation needs up to 9 at a time.
 _CACHED_SHAPES = 10
 # What bfloat16 makes faster, and nothing else: decoding stays in float32, for 8 bits of mantissa would move a box at x = 400
@@ -46,10 +48,10 @@ def check_options(options: EngineOptions, graph_format: str) -> None:
 
 
 def open_graph(files: tuple[Path, ...], options: EngineOptions) -> Graph:
-    """Returns the graph in ``files`` (graph, weights), loaded."""
+    """The graph in ``files`` (graph, weights), loaded."""
     if options.run_mode != "paddle":
         return _TensorRTGraph(files, options)
-    return _Graph(files, _config(files, options))
+    return _Graph(_config(files, options))
 
 
 def _config(files: tuple[Path, ...], options: EngineOptions) -> inference.Config:
@@ -73,18 +75,14 @@ def _config(files: tuple[Path, ...], options: EngineOptions) -> inference.Config
 
 
 class _Graph:
-    def __init__(self, files: tuple[Path, ...], config: inference.Config) -> None:
-        self._name = files[0].name
+    def __init__(self, config: inference.Config) -> None:
         self._predictor = inference.create_predictor(config)
         self._inputs = {name: self._predictor.get_input_handle(name) for name in self._predictor.get_input_names()}
 
     def __call__(self, inputs: Mapping[str, np.ndarray]) -> list[np.ndarray]:
-        try:
-            for name, array in inputs.items():
-                self._inputs[name].copy_from_cpu(array)
-            self._predictor.run()
-        except (ValueError, RuntimeError, NotImplementedError) as error:
-            raise ValueError(f"{self._name}: Paddle Inference fails on {shapes_of(inputs)}: {error}") from error
+        for name, array in inputs.items():
+            self._inputs[name].copy_from_cpu(array)
+        self._predictor.run()
         names = self._predictor.get_output_names()
         return [self._predictor.get_output_handle(name).copy_to_cpu() for name in names]
 
@@ -97,15 +95,14 @@ class _TensorRTGraph:
         self._graph: _Graph | None = None
 
     def __call__(self, inputs: Mapping[str, np.ndarray]) -> list[np.ndarray]:
-        if self._graph is None:
-            self._graph = self._build(inputs)
+        self._graph = self._graph or self._build(inputs)
         return self._graph(inputs)
 
     def _build(self, inputs: Mapping[str, np.ndarray]) -> _Graph:
         shapes = str(Path(tempfile.mkdtemp(prefix="ppmtl_trt_")) / "shapes.pbtxt")
         collecting = _config(self._files, self._options)
         collecting.collect_shape_range_info(shapes)
-        recorder = _Graph(self._files, collecting)
+        recorder = _Graph(collecting)
         recorder(inputs)
         del recorder  # the file is written when the predictor is destroyed
         config = _config(self._files, self._options)
@@ -119,4 +116,4 @@ class _TensorRTGraph:
             use_calib_mode=False,
         )
         config.enable_tuned_tensorrt_dynamic_shape(shapes, True)  # True: other sizes rebuild the engine
-        return _Graph(self._files, config)
+        return _Graph(config)

@@ -1,0 +1,179 @@
+"""Trained weights -> a checked bundle: what tools/export_model.py does."""
+
+from __future__ import annotations
+
+import dataclasses
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from ppmtl import build
+from ppmtl.build import Run, Tasks
+from ppmtl.bundle import export_report
+from ppmtl.bundle.engines.backend import has_bf16
+from ppmtl.bundle.settings import GraphFormat, Pointwise, SourceRecord
+from ppmtl.bundle.verify import METRIC_TOLERANCES, Images, check_bundle
+from ppmtl.bundle.writing import Content, write_bundle
+from ppmtl.config import ConfigError, suggestion, target_of
+from ppmtl.files import flush, remove_folder, replace_folder, sha256
+from ppmtl.structures import Size
+from ppmtl.train import checkpoint
+
+
+@dataclasses.dataclass(frozen=True)
+class ExportOptions:
+    """The flags of tools/export_model.py, as given."""
+
+    config: str
+    output_dir: str = "output_inference"
+    graph_format: GraphFormat = "paddle"
+    input_shape: Sequence[int] | None = None
+    pointwise: Pointwise = "linear"
+    verify_images: int = 8
+    check_bf16: bool = False
+    tolerance: Sequence[str] = ()
+
+
+def export(run: Run, options: ExportOptions) -> int:
+    """Writes the bundle to <output_dir>/<name>, if it passes the comparison with the training graph.
+
+    Returns:
+        The exit code: 1 if it does not pass; it is then kept as <name>.failed, and what was there before stays.
+
+    Raises:
+        ConfigError: for a mistake in the options, before anything is loaded.
+        ValueError: if the model or a converter refuses what is asked; nothing is left behind.
+    """
+    settings = run.settings
+    size, batch = read_input_shape(options.input_shape)
+    tolerances = read_tolerances(options.tolerance, run)
+    if options.verify_images < 1:
+        raise ConfigError([f"--verify_images: must be at least 1, got {options.verify_images}"])
+    require_classes(run)
+    if options.check_bf16:
+        require_bf16(options.graph_format)
+    tasks, model = build.load_model(settings)
+    images = {name: choose_images(run, name, tasks, options.verify_images) for name in tasks}
+    unjudged = [name for name, chosen in images.items() if chosen.reader is None]
+    if options.check_bf16 and unjudged:
+        raise ConfigError(
+            [
+                f"--check_bf16: bfloat16 is judged by metrics, and the validation data of {', '.join(unjudged)} are not "
+                f"under data_root = {settings.data_root}; point -o data_root= at them, or leave the flag out"
+            ]
+        )
+    content = read_content(run, tasks, options.config)
+    folder = Path(options.output_dir) / content.name
+    staging = folder.with_name(f".{folder.name}.new")
+    try:
+        written = write_bundle(staging, model, content, graph_format=options.graph_format, size=size, batch=batch,
+                               pointwise=options.pointwise)  # fmt: skip
+        runs = check_bundle(staging, model, images, batch=batch or settings.eval.batch_size, tolerances=tolerances,
+                            bf16=options.check_bf16)  # fmt: skip
+        about = {"tolerances": METRIC_TOLERANCES | tolerances, "command": sys.argv}
+        print(export_report.write(staging, written, runs, about))
+        problems = export_report.problems(runs)
+        place = folder.with_name(f"{folder.name}.failed") if problems else folder
+        for path in staging.iterdir():
+            flush(path)
+        replace_folder(staging, place)
+    finally:
+        remove_folder(staging)
+    if not problems:
+        print(f"wrote {folder}: {len(written.files)} files, {sum(file.bytes for file in written.files) / 1e6:.1f} MB")
+        return 0
+    kept = f"; {folder} is as it was before" if folder.exists() else ""
+    hint = f"Look at {place}, or allow more with --tolerance"
+    print("\n  ".join([f"beyond tolerance, not exported{kept}. {hint}:", *problems]), file=sys.stderr)
+    return 1
+
+
+def read_input_shape(values: Sequence[int] | None) -> tuple[Size | None, int | None]:
+    """(size, batch) of --input_shape, None where it is free.
+
+    Raises:
+        ConfigError: if it is none of the two forms.
+    """
+    if values is None:
+        return None, None
+    wrong = f"--input_shape: got {' '.join(map(str, values))}; write HEIGHT WIDTH, or BATCH 3 HEIGHT WIDTH, -1 = any"
+    if len(values) not in (2, 4) or (len(values) == 4 and values[1] != 3) or any(v < 1 and v != -1 for v in values):
+        raise ConfigError([wrong])
+    height, width = values[-2:]
+    if (height == -1) != (width == -1):
+        raise ConfigError([f"{wrong}; fix both sides or none"])
+    batch = values[0] if len(values) == 4 and values[0] != -1 else None
+    return None if height == -1 else (height, width), batch
+
+
+def read_tolerances(given: Sequence[str], run: Run) -> dict[str, float]:
+    """{name: value} of --tolerance.
+
+    Raises:
+        ConfigError: for a name that is no tolerance of the run's tasks, or a value that is no number of at least 0.
+    """
+    by_task = [target_of(task.part).tolerances for task in run.settings.tasks.values()]
+    allowed = [*dict.fromkeys(name for tolerances in by_task for name in tolerances), *METRIC_TOLERANCES]
+    found, problems = {}, []
+    for item in given:
+        name, _, value = item.partition("=")
+        try:
+            found[name] = float(value)
+        except ValueError:
+            found[name] = -1.0
+        if name not in allowed:
+            problems.append(f"--tolerance: got {item!r}{suggestion(name, allowed)}")
+        elif not found[name] >= 0:
+            problems.append(f"--tolerance: got {item!r}; write {name}=NUMBER, from 0 up")
+    if problems:
+        raise ConfigError(problems)
+    return found
+
+
+def require_classes(run: Run) -> None:
+    """Raises ConfigError if the weights come without the class list of a task: its numbers would have no meaning."""
+    weights = build.require_weights(run.settings)
+    stored = checkpoint.read_state(weights).get("classes", {})
+    missing = [name for name in run.settings.tasks if name not in stored]
+    if missing:
+        raise ConfigError(
+            [
+                f"weights: {weights} has no class list for {', '.join(missing)} in its state.json; export a checkpoint "
+                "folder that tools/train.py wrote, or leave the task out with --tasks"
+            ]
+        )
+
+
+def require_bf16(graph_format: GraphFormat) -> None:
+    """Raises ConfigError if bfloat16 cannot be measured here."""
+    if graph_format == "onnx":
+        raise ConfigError(["--check_bf16: ONNX Runtime computes in float32 here; use --format paddle, or leave it out"])
+    if not has_bf16():
+        raise ConfigError(
+            ["--check_bf16: this CPU does not multiply bfloat16 itself; leave it out, or export on one that does"]
+        )
+
+
+def choose_images(run: Run, task: str, tasks: Tasks, count: int) -> Images:
+    """What a task is compared on: its validation set where the data are there, else random images."""
+    alone = build.select_tasks(run, [task]).settings
+    # Asked without its class file: the checkpoint has the classes
+    missing = build.missing_paths(dataclasses.replace(alone, tasks={}), training=False, evaluation=True)
+    if missing or not alone.eval.datasets:
+        print(f"{task}: no validation data under {alone.data_root}; the numbers are compared on random images")
+        return Images("random images, since the validation data are not there", count)
+    (validation,) = build.build_eval_sets(alone, tasks).values()
+    return Images(f"validation set under {alone.data_root}", min(count, len(validation.reader)), validation.reader)
+
+
+def read_content(run: Run, tasks: Tasks, config: str) -> Content:
+    """What the bundle holds besides the network; ``config`` is the file's name."""
+    settings = run.settings
+    weights = Path(build.require_weights(settings))
+    file = weights / "model.safetensors" if weights.is_dir() else weights
+    step = checkpoint.read_state(weights).get("progress", {}).get("step")
+    source = SourceRecord(config, str(weights), sha256(file), step)
+    # A run saves its resolved config as config.yml; the run's folder then says more than the file
+    name = Path(settings.save_dir).name if Path(config).stem == "config" else Path(config).stem
+    classes = {name: task.classes for name, task in tasks.items()}
+    return Content(name, run.tree.data["tasks"], classes, settings.infer, source, build.environment()["git"])
