@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import dataclasses
 import sys
 from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ppmtl import build
@@ -20,7 +20,7 @@ from ppmtl.structures import Size
 from ppmtl.train import checkpoint
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclass(frozen=True)
 class ExportOptions:
     """The flags of tools/export_model.py, as given."""
 
@@ -41,34 +41,21 @@ def export(run: Run, options: ExportOptions) -> int:
         The exit code: 1 if it does not pass; it is then kept as <name>.failed, and what was there before stays.
 
     Raises:
-        ConfigError: for a mistake in the options, before anything is loaded.
+        ConfigError: for a mistake in the options.
         ValueError: if the model or a converter refuses what is asked; nothing is left behind.
     """
-    settings = run.settings
     size, batch = read_input_shape(options.input_shape)
     tolerances = read_tolerances(options.tolerance, run)
-    if options.verify_images < 1:
-        raise ConfigError([f"--verify_images: must be at least 1, got {options.verify_images}"])
-    require_classes(run)
-    if options.check_bf16:
-        require_bf16(options.graph_format)
-    tasks, model = build.load_model(settings)
-    images = {name: choose_images(run, name, tasks, options.verify_images) for name in tasks}
-    unjudged = [name for name, chosen in images.items() if chosen.reader is None]
-    if options.check_bf16 and unjudged:
-        raise ConfigError(
-            [
-                f"--check_bf16: bfloat16 is judged by metrics, and the validation data of {', '.join(unjudged)} are not "
-                f"under data_root = {settings.data_root}; point -o data_root= at them, or leave the flag out"
-            ]
-        )
+    check_feasible(run, options)
+    tasks, model = build.load_model(run.settings)
+    images = choose_images(run, tasks, options)
     content = read_content(run, tasks, options.config)
     folder = Path(options.output_dir) / content.name
     staging = folder.with_name(f".{folder.name}.new")
     try:
         written = write_bundle(staging, model, content, graph_format=options.graph_format, size=size, batch=batch,
                                pointwise=options.pointwise)  # fmt: skip
-        runs = check_bundle(staging, model, images, batch=batch or settings.eval.batch_size, tolerances=tolerances,
+        runs = check_bundle(staging, model, images, batch=batch or run.settings.eval.batch_size, tolerances=tolerances,
                             bf16=options.check_bf16)  # fmt: skip
         about = {"tolerances": METRIC_TOLERANCES | tolerances, "command": sys.argv}
         print(export_report.write(staging, written, runs, about))
@@ -83,8 +70,8 @@ def export(run: Run, options: ExportOptions) -> int:
         print(f"wrote {folder}: {len(written.files)} files, {sum(file.bytes for file in written.files) / 1e6:.1f} MB")
         return 0
     kept = f"; {folder} is as it was before" if folder.exists() else ""
-    hint = f"Look at {place}, or allow more with --tolerance"
-    print("\n  ".join([f"beyond tolerance, not exported{kept}. {hint}:", *problems]), file=sys.stderr)
+    head = f"beyond tolerance, not exported{kept}. Look at {place}, or allow more with --tolerance:"
+    print("\n  ".join([head, *problems]), file=sys.stderr)
     return 1
 
 
@@ -130,40 +117,54 @@ def read_tolerances(given: Sequence[str], run: Run) -> dict[str, float]:
     return found
 
 
-def require_classes(run: Run) -> None:
-    """Raises ConfigError if the weights come without the class list of a task: its numbers would have no meaning."""
+def check_feasible(run: Run, options: ExportOptions) -> None:
+    """Raises ConfigError for what would otherwise fail after minutes."""
     weights = build.require_weights(run.settings)
     stored = checkpoint.read_state(weights).get("classes", {})
     missing = [name for name in run.settings.tasks if name not in stored]
-    if missing:
-        raise ConfigError(
-            [
-                f"weights: {weights} has no class list for {', '.join(missing)} in its state.json; export a checkpoint "
-                "folder that tools/train.py wrote, or leave the task out with --tasks"
-            ]
+    problems = []
+    if options.verify_images < 1:
+        problems.append(f"--verify_images: must be at least 1, got {options.verify_images}")
+    if missing:  # its numbers would have no meaning
+        problems.append(
+            f"weights: {weights} has no class list for {', '.join(missing)} in its state.json; export a checkpoint folder "
+            "that tools/train.py wrote, or leave the task out with --tasks"
         )
-
-
-def require_bf16(graph_format: GraphFormat) -> None:
-    """Raises ConfigError if bfloat16 cannot be measured here."""
-    if graph_format == "onnx":
-        raise ConfigError(["--check_bf16: ONNX Runtime computes in float32 here; use --format paddle, or leave it out"])
-    if not has_bf16():
-        raise ConfigError(
-            ["--check_bf16: this CPU does not multiply bfloat16 itself; leave it out, or export on one that does"]
+    if options.check_bf16 and options.graph_format == "onnx":
+        problems.append("--check_bf16: ONNX Runtime computes in float32 here; use --format paddle, or leave it out")
+    elif options.check_bf16 and not has_bf16():
+        problems.append(
+            "--check_bf16: this CPU does not multiply bfloat16 itself; leave it out, or export on one that does"
         )
+    if problems:
+        raise ConfigError(problems)
 
 
-def choose_images(run: Run, task: str, tasks: Tasks, count: int) -> Images:
-    """What a task is compared on: its validation set where the data are there, else random images."""
-    alone = build.select_tasks(run, [task]).settings
-    # Asked without its class file: the checkpoint has the classes
-    missing = build.missing_paths(dataclasses.replace(alone, tasks={}), training=False, evaluation=True)
-    if missing or not alone.eval.datasets:
-        print(f"{task}: no validation data under {alone.data_root}; the numbers are compared on random images")
-        return Images("random images, since the validation data are not there", count)
-    (validation,) = build.build_eval_sets(alone, tasks).values()
-    return Images(f"validation set under {alone.data_root}", min(count, len(validation.reader)), validation.reader)
+def choose_images(run: Run, tasks: Tasks, options: ExportOptions) -> dict[str, Images]:
+    """{task: what it is compared on}: its validation set where the data are there, else random images.
+
+    Raises:
+        ConfigError: if bfloat16 is to be checked without labels.
+    """
+    found, root = {}, run.settings.data_root
+    for name in tasks:
+        # Asked without its class file: the checkpoint has the classes
+        alone = replace(build.select_tasks(run, [name]).settings, tasks={})
+        if not alone.eval.datasets or build.missing_paths(alone, training=False, evaluation=True):
+            print(f"{name}: no validation data under {root}; the numbers are compared on random images")
+            found[name] = Images("random images, since the validation data are not there", options.verify_images)
+        else:
+            (validation,) = build.build_eval_sets(alone, tasks).values()
+            count = min(options.verify_images, len(validation.reader))
+            found[name] = Images(f"validation set under {root}", count, validation.reader)
+    unjudged = [name for name, images in found.items() if images.reader is None]
+    if options.check_bf16 and unjudged:
+        problem = (
+            f"--check_bf16: bfloat16 is judged by metrics, and the validation data of {', '.join(unjudged)} are not under "
+            f"data_root = {root}; point -o data_root= at them, or leave the flag out"
+        )
+        raise ConfigError([problem])
+    return found
 
 
 def read_content(run: Run, tasks: Tasks, config: str) -> Content:

@@ -6,6 +6,7 @@ import json
 import math
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict, astuple
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +30,7 @@ def write(folder: Path, settings: BundleSettings, runs: Runs, extra: Mapping[str
         "name": settings.name,
         "graph_format": settings.graph_format,
         "pointwise": settings.pointwise,
-        "runs": {how: [check.as_dict() for check in checks] for how, checks in runs.items()},
+        "runs": {how: [_as_dict(check) for check in checks] for how, checks in runs.items()},
         **extra,
     }
     written = json.dumps(without_nan(document), indent=1, ensure_ascii=False)
@@ -60,20 +61,25 @@ def _markdown(settings: BundleSettings, runs: Runs) -> str:
 def _origins(checks: Sequence[TaskCheck]) -> str:
     tasks = defaultdict(list)
     for check in checks:
-        tasks[f"first {check.images.count} images of: {check.images.origin}"].append(check.task)
+        tasks[f"first {check.count} images of: {check.origin}"].append(check.task)
     return "\n".join(f"{', '.join(names)}: {where}" for where, names in tasks.items())
 
 
 def _rows(check: TaskCheck) -> list[list[str]]:
     rows = [
-        [check.task, name, "", "", f"{d.absolute:.1e}", "-" if d.allowed is None else f"{d.allowed:.1e}"]
+        [check.task, name, "", "", f"{d.largest_difference:.1e}", "-" if d.allowed is None else f"{d.allowed:.1e}"]
         for name, d in check.outputs.items()
     ]
     if check.primary is not None:
-        before, after = check.metrics[check.primary]
-        rows.append([check.task, check.primary, *map(_number, (before, after, after - before)), f"{check.allowed:g}"])
+        numbers = map(_number, astuple(check.metrics[check.primary]))
+        rows.append([check.task, check.primary, *numbers, f"{check.primary_may_change_by:g}"])
     return rows
 
 
 def _number(value: float) -> str:
     return "n/a" if math.isnan(value) else f"{value:.4f}"
+
+
+def _as_dict(check: TaskCheck) -> dict[str, Any]:
+    fields = asdict(check)
+    return {"pictures": fields.pop("count"), "from": fields.pop("origin"), **fields}

@@ -5,8 +5,8 @@
     <bundle>/infer_cfg.yml    this schema
     <bundle>/export_report.*  what the export measured
 
-One graph per head: any subset of heads can be run, the backbone runs once, and parameters are stored once. Bundles in the
-field have the keys and file names of format 1, so these stay: there the backbone is called "trunk".
+One graph per head: any subset of heads can be run, the backbone runs once, and parameters are stored once. In format 1, which
+bundles in the field have, the backbone is called "trunk".
 """
 
 from __future__ import annotations
@@ -43,8 +43,7 @@ class InputSettings:
     Attributes:
         size: (height, width) where the export fixed it; None = any.
         batch: images per run where the export fixed them; None = any.
-        min_side: no side may be shorter: the backbone halves its input to nothing, and oneDNN then silently computes what
-            ONNX Runtime refuses.
+        min_side: no side may be shorter: the backbone would halve it to nothing, which oneDNN does not refuse.
     """
 
     size: tuple[Positive, Positive] | None = None

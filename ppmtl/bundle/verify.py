@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections import defaultdict
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -45,28 +45,22 @@ class Images:
     reader: Reader | None = None
 
 
-@dataclass
+@dataclass(frozen=True)
 class Difference:
-    """Of one output over all images: the largest absolute one, and the output's largest absolute value.
+    """Of one raw array over all images; ``allowed`` is None where numbers are not judged."""
 
-    ``allowed`` is None where differences are not judged.
-    """
+    largest_difference: float
+    relative_to_largest_value: float
+    allowed: float | None
 
-    absolute: float = 0.0
-    scale: float = 0.0
-    allowed: float | None = None
 
-    def add(self, where: str, wanted: np.ndarray, got: np.ndarray) -> None:
-        """Takes one batch; raises ValueError if the shapes differ."""
-        if wanted.shape != got.shape:
-            raise ValueError(
-                f"{where}: the training graph gives shape {wanted.shape}, the exported one {got.shape}; the model's "
-                "code does something else while it is traced. Nothing was exported"
-            )
-        apart = np.abs(got.astype(np.float64) - wanted)
-        # NaN must not pass as "no larger than": it counts as infinitely far off
-        self.absolute = max(self.absolute, float(np.nan_to_num(apart, nan=np.inf).max(initial=0.0)))
-        self.scale = max(self.scale, float(np.abs(wanted).max(initial=0.0)))
+@dataclass(frozen=True)
+class Change:
+    """Of one metric."""
+
+    training_graph: float
+    bundle: float
+    change: float
 
 
 @dataclass(frozen=True)
@@ -75,44 +69,22 @@ class TaskCheck:
 
     Attributes:
         task: its name.
-        images: how many, and where from.
+        count, origin: how many images, and where from.
         outputs: {raw array: difference}.
         primary: the metric that is judged; None without labels.
-        allowed: by how much it may change.
-        metrics: {name: (training graph, bundle)}.
+        primary_may_change_by: how far.
+        metrics: all of them.
         problems: what is beyond tolerance, in words; empty = passed.
     """
 
     task: str
-    images: Images
+    count: int
+    origin: str
     outputs: dict[str, Difference]
     primary: str | None
-    allowed: float
-    metrics: dict[str, tuple[float, float]]
-    problems: list[str] = field(default_factory=list)
-
-    def as_dict(self) -> dict[str, Any]:
-        """The check for JSON."""
-        return {
-            "task": self.task,
-            "pictures": self.images.count,
-            "from": self.images.origin,
-            "outputs": {
-                name: {
-                    "largest_difference": d.absolute,
-                    "relative_to_largest_value": d.absolute / max(d.scale, 1e-30),
-                    "allowed": d.allowed,
-                }
-                for name, d in self.outputs.items()
-            },
-            "primary": self.primary,
-            "primary_may_change_by": self.allowed,
-            "metrics": {
-                name: {"training_graph": before, "bundle": after, "change": after - before}
-                for name, (before, after) in self.metrics.items()
-            },
-            "problems": self.problems,
-        }
+    primary_may_change_by: float
+    metrics: dict[str, Change]
+    problems: list[str]
 
 
 def check_bundle(
@@ -148,12 +120,7 @@ def check_bundle(
 
 
 def check_task(
-    task: Task[Any],
-    images: Images,
-    backends: Mapping[str, Backend],
-    *,
-    batch: int,
-    tolerances: Mapping[str, float],
+    task: Task[Any], images: Images, backends: Mapping[str, Backend], *, batch: int, tolerances: Mapping[str, float]
 ) -> dict[str, TaskCheck]:
     """{how: check} for every backend but the first, which is the ``REFERENCE``; the other arguments as above.
 
@@ -170,52 +137,62 @@ def check_task(
         sets = {task.name: EvalSet(images.reader, tuple(same))}
         metrics = evaluate(same, sets, both, batch_size=batch, limit=images.count).metrics
     return {
-        how: _judge(task, images, how, outputs, metrics, {**METRIC_TOLERANCES, **task.tolerances, **tolerances})
-        for how, outputs in both.outputs.items()
+        how: _judge(task, images, how, both, metrics, {**METRIC_TOLERANCES, **task.tolerances, **tolerances})
+        for how in both.largest
     }
 
 
 class _SideBySide:
-    """A backend that asks every network for the same task and notes how far each is from the first."""
+    """A backend that asks every network for the same task and notes how far each is from the reference."""
 
     def __init__(self, task: str, backends: Mapping[str, Backend]) -> None:
         self._task, self._backends = task, backends
-        self.outputs: dict[str, dict[str, Difference]] = {
-            how: defaultdict(Difference) for how in backends if how != REFERENCE
-        }
+        self.largest: dict[str, dict[str, float]] = {how: {} for how in backends if how != REFERENCE}
+        self.scale: dict[str, float] = {}
 
     def __call__(self, images: np.ndarray, ways: tuple[str, ...]) -> Mapping[str, Mapping[str, np.ndarray]]:
         raw = {how: self._backends[how](images, (self._task,))[self._task] for how in ways}
-        for how, outputs in self.outputs.items():
-            for name, wanted in raw[REFERENCE].items():
-                outputs[name].add(f"{self._task}.{name}", wanted, raw[how][name])
+        for name, wanted in raw[REFERENCE].items():
+            self.scale[name] = max(self.scale.get(name, 0.0), float(np.abs(wanted).max(initial=0.0)))
+            for how, largest in self.largest.items():
+                difference = _largest_difference(f"{self._task}.{name}", wanted, raw[how][name])
+                largest[name] = max(largest.get(name, 0.0), difference)
         return raw
+
+
+def _largest_difference(where: str, wanted: np.ndarray, got: np.ndarray) -> float:
+    if wanted.shape != got.shape:
+        raise ValueError(
+            f"{where}: the training graph gives shape {wanted.shape}, the exported one {got.shape}; the model's "
+            "code does something else while it is traced. Nothing was exported"
+        )
+    # NaN must not pass as "no larger than": it counts as infinitely far off
+    return float(np.nan_to_num(np.abs(got.astype(np.float64) - wanted), nan=np.inf).max(initial=0.0))
 
 
 def _judge(
     task: Task[Any],
     images: Images,
     how: str,
-    outputs: dict[str, Difference],
+    found: _SideBySide,
     metrics: Mapping[str, Metrics],
     limits: Mapping[str, float],
 ) -> TaskCheck:
-    problems = []
-    if how != BFLOAT16:
-        for name, difference in outputs.items():
-            allowed = difference.allowed = limits[name]
-            if not difference.absolute <= allowed:
-                problems.append(f"{task.name}.{name} differs by {difference.absolute:.2g}, allowed {allowed:.2g}")
-    limit = limits["bf16_metric" if how == BFLOAT16 else "metric"]
-    if not metrics:
-        return TaskCheck(task.name, images, dict(outputs), None, limit, {}, problems)
-    primary, wanted, got = metrics[how].primary, metrics[REFERENCE].values, metrics[how].values
-    before, after = wanted[primary], got[primary]
-    # A metric that is undefined in both (no such class in the images) did not move
-    if not (math.isnan(before) and math.isnan(after)) and not abs(after - before) <= limit:
-        problems.append(f"{task.name}.{primary} changes by {abs(after - before):.4f}, allowed {limit:.4f}")
-    both = {name: (wanted[name], got[name]) for name in wanted}
-    return TaskCheck(task.name, images, dict(outputs), primary, limit, both, problems)
+    low = how == BFLOAT16  # 8 bits of mantissa: only the metric can judge
+    outputs, changes, problems = {}, {}, []
+    for name, largest in found.largest[how].items():
+        outputs[name] = Difference(largest, largest / max(found.scale[name], 1e-30), None if low else limits[name])
+        if not low and not largest <= limits[name]:
+            problems.append(f"{task.name}.{name} differs by {largest:.2g}, allowed {limits[name]:.2g}")
+    primary, limit = None, limits["bf16_metric" if low else "metric"]
+    if metrics:
+        primary, before, after = metrics[how].primary, metrics[REFERENCE].values, metrics[how].values
+        changes = {name: Change(before[name], after[name], after[name] - before[name]) for name in before}
+        # A metric that is undefined in both (no such class in the images) did not move
+        undefined = math.isnan(before[primary]) and math.isnan(after[primary])
+        if not undefined and not abs(changes[primary].change) <= limit:
+            problems.append(f"{task.name}.{primary} changes by {abs(changes[primary].change):.4f}, allowed {limit:.4f}")
+    return TaskCheck(task.name, images.count, images.origin, outputs, primary, limit, changes, problems)
 
 
 def _noise(index: int) -> np.ndarray:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import dataclasses
+import json
 import shutil
 import sys
 from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -14,22 +15,14 @@ import paddle
 
 import ppmtl
 from ppmtl.bundle import graphs, onnx_graphs
-from ppmtl.bundle.settings import (
-    SUFFIXES,
-    TRUNK,
-    BundleSettings,
-    GraphFormat,
-    Pointwise,
-    SourceRecord,
-    write_settings,
-)
+from ppmtl.bundle.settings import SUFFIXES, TRUNK, BundleSettings, GraphFormat, Pointwise, SourceRecord, write_settings
 from ppmtl.config.settings import InferSettings
 from ppmtl.files import sha256
 from ppmtl.models.multitask import MultiTaskModel
 from ppmtl.structures import ClassList, Size
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclass(frozen=True)
 class Content:
     """What a bundle holds besides the network.
 
@@ -82,32 +75,24 @@ def write_bundle(
     stems = [TRUNK, *(head.file for head in plan.heads.values())]
     _write_graphs(folder, graphs.inference_copy(model, pointwise), plan, stems, graph_format)
     files = [folder / f"{stem}{suffix}" for stem in stems for suffix in SUFFIXES[graph_format]]
+    infer = content.infer if size is None else replace(content.infer, size=size)
+    strides = [spec.stride for spec in model.backbone.out_specs.values()]
     document = {
         "format": 1,
         "name": content.name,
         "graph_format": graph_format,
         "pointwise": pointwise,
-        "input": {
-            "size": size and list(size),
-            "batch": batch,
-            "min_side": max(spec.stride for spec in model.backbone.out_specs.values()),
-        },
+        "input": {"size": size, "batch": batch, "min_side": max(strides)},
         "trunk": {"file": TRUNK, "outputs": list(plan.shapes)},
-        "heads": {
-            task: {"file": head.file, "inputs": list(head.inputs), "outputs": list(head.outputs)}
-            for task, head in plan.heads.items()
-        },
+        "heads": {task: asdict(head) for task, head in plan.heads.items()},
         "tasks": {task: _at_size(node, size) for task, node in content.tasks.items()},
-        "classes": {task: {"names": list(c.names), "ids": list(c.ids)} for task, c in content.classes.items()},
-        "infer": {
-            "size": list(size or content.infer.size or ()) or None,
-            "draw_threshold": content.infer.draw_threshold,
-        },
+        "classes": {task: asdict(classes) for task, classes in content.classes.items()},
+        "infer": asdict(infer),
         "versions": _versions(content.git, graph_format),
-        "source": dataclasses.asdict(content.source),
+        "source": asdict(content.source),
         "files": [{"name": p.name, "sha256": sha256(p), "bytes": p.stat().st_size} for p in files],
     }
-    return write_settings(folder, document)
+    return write_settings(folder, json.loads(json.dumps(document)))  # tuples become lists
 
 
 def _write_graphs(

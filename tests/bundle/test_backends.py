@@ -11,7 +11,7 @@ import pytest
 from folders import write_folder
 
 from ppmtl.bundle.engines import backend as backends
-from ppmtl.bundle.engines.backend import BundleBackend, gpu_number, has_bf16, open_backend, usable_cores
+from ppmtl.bundle.engines.backend import BundleBackend, EngineOptions, has_bf16, open_backend, usable_cores
 from ppmtl.bundle.reading import read_bundle
 from ppmtl.predict.pipeline import Pipeline
 
@@ -131,13 +131,13 @@ def test_calls_from_several_threads_wait_for_one_another(folder: Path) -> None:
 
 @pytest.mark.parametrize("text, number", [("cpu", None), ("CPU", None), ("GPU", 0), ("gpu:1", 1)])
 def test_devices_are_written_as_paddles_users_do(text: str, number: int | None) -> None:
-    assert gpu_number(text) == number
+    assert EngineOptions(device=text).gpu == number
 
 
 @pytest.mark.parametrize("text", ["xpu", "gpu:", "gpu:x", "cpu:1", ""])
 def test_another_device_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match="allowed: cpu, gpu, gpu:1"):
-        gpu_number(text)
+        EngineOptions(device=text)
 
 
 def test_threads_follow_omp_num_threads_where_it_is_set(monkeypatch) -> None:

@@ -109,7 +109,7 @@ def test_tensorrt_first_records_the_shapes_and_then_builds_on_them(tmp_path, mon
 
     recorded = Recorded()
     monkeypatch.setattr(paddle_inference, "inference", recorded)
-    options = EngineOptions(gpu=1, threads=1, mkldnn=True, bf16=False, run_mode="trt_fp16")
+    options = EngineOptions(device="gpu:1", cpu_threads=1, run_mode="trt_fp16")
     graph = paddle_inference.open_graph((tmp_path / "trunk.pdmodel", tmp_path / "trunk.pdiparams"), options)
     assert recorded.configs == []  # sizes are not known before the first input
     for value in (1, 2):
@@ -128,7 +128,7 @@ def test_json_graphs_get_the_executor_that_memory_optimisation_needs(tmp_path, m
 
     recorded = Recorded()
     monkeypatch.setattr(paddle_inference, "inference", recorded)
-    options = EngineOptions(gpu=None, threads=2, mkldnn=False, bf16=False, run_mode="paddle")
+    options = EngineOptions(cpu_threads=2, mkldnn=False)
     for suffix in (".json", ".pdmodel"):
         paddle_inference.open_graph((tmp_path / f"trunk{suffix}", tmp_path / "trunk.pdiparams"), options)
     new, old = (dict(calls) for calls in recorded.configs)

@@ -33,18 +33,57 @@ class EngineOptions:
     """How an engine runs graphs.
 
     Attributes:
-        gpu: the GPU's number, or None for CPU.
-        threads: CPU threads per graph.
-        mkldnn: oneDNN kernels on CPU (Paddle Inference; the others bring it along).
-        bf16: bfloat16 arithmetic on CPU.
-        run_mode: "paddle" = the engine itself, or TensorRT's precision.
+        device: "cpu", "gpu" or "gpu:1"; case does not matter.
+        cpu_threads: per run; None = OMP_NUM_THREADS where it is set, else every core that this process may use.
+        mkldnn: oneDNN kernels on CPU, about 2 times faster than without. Only Paddle Inference can do without.
+        bf16: convolutions, linears and normalisations in bfloat16 on CPU; pays where the bundle was exported with pointwise
+            convolutions.
+        run_mode: "trt_fp32" or "trt_fp16" hands the graphs to TensorRT (GPU only).
+
+    Raises:
+        ValueError: if that makes no sense, or this machine cannot do it.
     """
 
-    gpu: int | None
-    threads: int
-    mkldnn: bool
-    bf16: bool
-    run_mode: RunMode
+    device: str = "cpu"
+    cpu_threads: int | None = None
+    mkldnn: bool = True
+    bf16: bool = False
+    run_mode: RunMode = "paddle"
+
+    def __post_init__(self) -> None:
+        gpu = self.gpu
+        if self.run_mode not in get_args(RunMode):
+            raise ValueError(f"run_mode: got {self.run_mode!r}; allowed: {', '.join(get_args(RunMode))}")
+        if self.threads < 1:
+            raise ValueError(f"cpu_threads: got {self.cpu_threads}; give at least 1, or leave it out")
+        if self.run_mode != "paddle" and gpu is None:
+            raise ValueError(
+                f"run_mode {self.run_mode}: TensorRT needs a GPU; add --device GPU, or use run_mode paddle"
+            )
+        if self.bf16 and gpu is not None:
+            raise ValueError("bf16 is for CPUs; on a GPU use run_mode trt_fp16, or leave it out")
+        if self.bf16 and not self.mkldnn:
+            raise ValueError("bf16 is computed by oneDNN: switch mkldnn on, or leave bf16 out")
+        if self.bf16 and not has_bf16():
+            raise ValueError(
+                "bf16: this CPU has neither avx512_bf16 nor amx_bf16 among the flags of /proc/cpuinfo, so it would be "
+                "slower than float32; leave it out"
+            )
+
+    @property
+    def gpu(self) -> int | None:
+        """The number of the GPU, or None for CPU."""
+        kind, colon, number = self.device.lower().partition(":")
+        if kind == "cpu" and not colon:
+            return None
+        if kind == "gpu" and (not colon or number.isdecimal()):
+            return int(number or 0)
+        raise ValueError(f"device: got {self.device!r}; allowed: cpu, gpu, gpu:1 (the number of the card)")
+
+    @property
+    def threads(self) -> int:
+        """CPU threads per run."""
+        return self.cpu_threads or usable_cores()
 
 
 # A loaded graph. Inputs go by name; outputs by order, since engines name them as they like. They stay valid in later runs.
@@ -129,32 +168,18 @@ class BundleBackend:
         return self._graphs[stem]
 
 
-def open_backend(
-    bundle: Bundle,
-    *,
-    device: str = "cpu",
-    cpu_threads: int | None = None,
-    mkldnn: bool = True,
-    bf16: bool = False,
-    run_mode: RunMode = "paddle",
-    engine: EngineName | None = None,
-) -> BundleBackend:
+def open_backend(bundle: Bundle, *, engine: EngineName | None = None, **options: Any) -> BundleBackend:
     """The backend that runs a bundle.
 
     Args:
         bundle: what ``read_bundle`` returned.
-        device: "cpu", "gpu" or "gpu:1"; case does not matter.
-        cpu_threads: threads per run; None = OMP_NUM_THREADS where it is set, else every core that this process may use.
-        mkldnn: use oneDNN on CPU: about 2 times faster than without. Only Paddle Inference can do without.
-        bf16: convolutions, linears and normalisations in bfloat16 on CPU; pays where the bundle was exported with pointwise
-            convolutions.
-        run_mode: "trt_fp32" or "trt_fp16" hands the graphs to TensorRT (GPU only).
         engine: None = ONNX Runtime for .onnx graphs, Paddle Inference for the others.
+        options: see :class:`EngineOptions`.
 
     Raises:
         ValueError: if the engine is not installed or cannot run these graphs, or this machine cannot do what is asked.
     """
-    graph_format = bundle.settings.graph_format
+    graph_format, chosen = bundle.settings.graph_format, EngineOptions(**options)
     able = _RUNS[graph_format]
     name = engine or able[0]
     if name not in able:
@@ -162,17 +187,11 @@ def open_backend(
             f"{bundle.folder}: {name} cannot run {graph_format} graphs, {' and '.join(able)} can; choose another engine, or "
             "export with another --format"
         )
-    if run_mode not in get_args(RunMode):
-        raise ValueError(f"run_mode: got {run_mode!r}; allowed: {', '.join(get_args(RunMode))}")
-    options = EngineOptions(gpu_number(device), cpu_threads or usable_cores(), mkldnn, bf16, run_mode)
-    if options.threads < 1:
-        raise ValueError(f"cpu_threads: got {cpu_threads}; give at least 1, or leave it out")
-    _check_precision(options)
     module = _import_engine(name)
-    module.check_options(options, graph_format)
+    module.check_options(chosen, graph_format)
 
     def open_graph(files: tuple[Path, ...]) -> Graph:
-        graph = module.open_graph(files, options)
+        graph = module.open_graph(files, chosen)
 
         def run(inputs: Mapping[str, np.ndarray]) -> list[np.ndarray]:
             try:
@@ -186,18 +205,12 @@ def open_backend(
     return BundleBackend(bundle, open_graph)
 
 
-def gpu_number(device: str) -> int | None:
-    """The number of the GPU that "gpu" (0) or "gpu:1" names, or None for "cpu".
-
-    Raises:
-        ValueError: for any other text.
-    """
-    kind, colon, number = device.lower().partition(":")
-    if kind == "cpu" and not colon:
-        return None
-    if kind == "gpu" and (not colon or number.isdecimal()):
-        return int(number or 0)
-    raise ValueError(f"device: got {device!r}; allowed: cpu, gpu, gpu:1 (the number of the card)")
+def _import_engine(name: str) -> Any:
+    try:
+        return importlib.import_module(f"ppmtl.bundle.engines.{_MODULES[name]}")
+    except ModuleNotFoundError as error:
+        package = {"paddle": "paddlepaddle"}.get(error.name or "", error.name)
+        raise ValueError(f"this bundle needs {package}, which is not installed: pip install {package}") from error
 
 
 def usable_cores() -> int:
@@ -224,27 +237,3 @@ def has_bf16(cpuinfo: Path = Path("/proc/cpuinfo")) -> bool:
         return False
     flags = {flag for line in cpuinfo.read_text().splitlines() if line.startswith("flags") for flag in line.split()}
     return bool(flags & {"avx512_bf16", "amx_bf16"})
-
-
-def _check_precision(options: EngineOptions) -> None:
-    if options.run_mode != "paddle" and options.gpu is None:
-        raise ValueError(f"run_mode {options.run_mode}: TensorRT needs a GPU; add --device GPU, or use run_mode paddle")
-    if not options.bf16:
-        return
-    if options.gpu is not None:
-        raise ValueError("bf16 is for CPUs; on a GPU use run_mode trt_fp16, or leave it out")
-    if not options.mkldnn:
-        raise ValueError("bf16 is computed by oneDNN: switch mkldnn on, or leave bf16 out")
-    if not has_bf16():
-        raise ValueError(
-            "bf16: this CPU has neither avx512_bf16 nor amx_bf16 among the flags of /proc/cpuinfo, so it would be slower "
-            "than float32; leave it out"
-        )
-
-
-def _import_engine(name: str) -> Any:
-    try:
-        return importlib.import_module(f"ppmtl.bundle.engines.{_MODULES[name]}")
-    except ModuleNotFoundError as error:
-        package = {"paddle": "paddlepaddle"}.get(error.name or "", error.name)
-        raise ValueError(f"this bundle needs {package}, which is not installed: pip install {package}") from error
