@@ -76,11 +76,7 @@ def export(run: Run, options: ExportOptions) -> int:
 
 
 def read_input_shape(values: Sequence[int] | None) -> tuple[Size | None, int | None]:
-    """(size, batch) of --input_shape, None where it is free.
-
-    Raises:
-        ConfigError: if it is none of the two forms.
-    """
+    """(size, batch) of --input_shape, None where it is free; raises ConfigError if it is none of the two forms."""
     if values is None:
         return None, None
     wrong = f"--input_shape: got {' '.join(map(str, values))}; write HEIGHT WIDTH, or BATCH 3 HEIGHT WIDTH, -1 = any"
@@ -94,11 +90,7 @@ def read_input_shape(values: Sequence[int] | None) -> tuple[Size | None, int | N
 
 
 def read_tolerances(given: Sequence[str], run: Run) -> dict[str, float]:
-    """{name: value} of --tolerance.
-
-    Raises:
-        ConfigError: for a name that is no tolerance of the run's tasks, or a value that is no number of at least 0.
-    """
+    """{name: value} of --tolerance; raises ConfigError for a name that the run's tasks do not have, or a wrong value."""
     by_task = [target_of(task.part).tolerances for task in run.settings.tasks.values()]
     allowed = [*dict.fromkeys(name for tolerances in by_task for name in tolerances), *METRIC_TOLERANCES]
     found, problems = {}, []
@@ -141,11 +133,7 @@ def check_feasible(run: Run, options: ExportOptions) -> None:
 
 
 def choose_images(run: Run, tasks: Tasks, options: ExportOptions) -> dict[str, Images]:
-    """{task: what it is compared on}: its validation set where the data are there, else random images.
-
-    Raises:
-        ConfigError: if bfloat16 is to be checked without labels.
-    """
+    """{task: its validation set where the data are there, else random images}; bfloat16 is not checked without labels."""
     found, root = {}, run.settings.data_root
     for name in tasks:
         # Asked without its class file: the checkpoint has the classes

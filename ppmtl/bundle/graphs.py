@@ -88,12 +88,10 @@ def make_plan(model: MultiTaskModel, tasks: Sequence[str], size: Size | None, ba
 def inference_copy(model: MultiTaskModel, pointwise: Pointwise = "linear") -> MultiTaskModel:
     """A copy of the model with the same outputs in evaluation and nothing left that only training needs.
 
-    Args:
-        model: stays as it is.
-        pointwise: "conv" turns the backbone's pointwise linears into 1x1 convolutions, for bfloat16 on CPU.
+    ``pointwise`` "conv" turns the backbone's pointwise linears into 1x1 convolutions, for bfloat16 on CPU.
 
     Raises:
-        ValueError: if the backbone cannot do that.
+        ConfigError: if the backbone cannot do that.
     """
     copied = copy.deepcopy(model)
     copied.eval()
@@ -138,11 +136,7 @@ class _HeadLayer(nn.Layer):
 def save_graphs(model: MultiTaskModel, plan: Plan, folder: Path, *, old_format: bool) -> None:
     """Writes the backbone and the planned heads of an :func:`inference_copy`, parameters beside each graph.
 
-    Args:
-        model: what is traced.
-        plan: what of it.
-        folder: where to.
-        old_format: .pdmodel, which Paddle 2.6 to 3.3 run; else .json, for Paddle 3.
+    ``old_format`` is .pdmodel, which Paddle 2.6 to 3.3 run; the new one is .json, for Paddle 3.
     """
     images = InputSpec([plan.batch, *(plan.size or (None, None)), 3], "uint8", IMAGES)
     _save(_BackboneLayer(model, list(plan.shapes)), [images], folder / TRUNK, old_format)

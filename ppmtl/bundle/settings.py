@@ -98,15 +98,11 @@ class BundleSettings:
     """A complete infer_cfg.yml.
 
     Attributes:
-        format: version of this schema.
-        name: of the bundle, the config's file name.
         graph_format: "paddle" (.pdmodel, runs on Paddle 2.6 to 3.3), "paddle-json" (3.x) or "onnx".
         pointwise: "conv" where the backbone's pointwise linears were rewritten to 1x1 convolutions, which is what bfloat16
             on CPU is fast with; else "linear".
         tasks: as in the training config, with post-processing and test-time augmentation, without classes.
         infer: the (height, width) shown to all heads at once, and the drawing threshold.
-        versions: of what wrote the bundle.
-        files: one record per graph file.
     """
 
     format: Literal[1]
@@ -148,11 +144,7 @@ class BundleSettings:
 
 
 def write_settings(folder: Path, document: Mapping[str, Any]) -> BundleSettings:
-    """Writes a bundle's infer_cfg.yml and returns it as settings.
-
-    Raises:
-        ConfigError: if ``document`` does not fit the schema; nothing is written then.
-    """
+    """Writes a bundle's infer_cfg.yml and returns it as settings; raises ConfigError if it does not fit the schema."""
     tree = ConfigTree(dict(document), {}, str(folder / SETTINGS_FILE))
     settings = check(BundleSettings, tree)
     (folder / SETTINGS_FILE).write_text(dump(tree), encoding="utf-8")

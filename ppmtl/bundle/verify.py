@@ -122,11 +122,7 @@ def check_bundle(
 def check_task(
     task: Task[Any], images: Images, backends: Mapping[str, Backend], *, batch: int, tolerances: Mapping[str, float]
 ) -> dict[str, TaskCheck]:
-    """{how: check} for every backend but the first, which is the ``REFERENCE``; the other arguments as above.
-
-    Raises:
-        ValueError: if an array has another shape.
-    """
+    """{how: check} for every backend but the one called ``REFERENCE``; the other arguments as above."""
     both = _SideBySide(task.name, backends)
     same = dict.fromkeys(backends, task)
     metrics: dict[str, Metrics] = {}

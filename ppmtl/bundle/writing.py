@@ -63,9 +63,6 @@ def write_bundle(
         size: fixed (height, width) of the input; every task's views are then of that size. None = any.
         batch: fixed number of images per run; None = any.
         pointwise: see :func:`graphs.inference_copy`.
-
-    Raises:
-        ValueError: if the model refuses ``size``, or the ONNX converter fails.
     """
     if graph_format == "onnx":
         onnx_graphs.require_converter()

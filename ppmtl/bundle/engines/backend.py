@@ -39,9 +39,6 @@ class EngineOptions:
         bf16: convolutions, linears and normalisations in bfloat16 on CPU; pays where the bundle was exported with pointwise
             convolutions.
         run_mode: "trt_fp32" or "trt_fp16" hands the graphs to TensorRT (GPU only).
-
-    Raises:
-        ValueError: if that makes no sense, or this machine cannot do it.
     """
 
     device: str = "cpu"
@@ -95,11 +92,7 @@ class BundleBackend:
 
     A head's graph is loaded when it is first asked for, and only run when asked for. Calls from several threads wait for
     one another, because an engine's graph holds its own inputs and outputs: more throughput comes from larger batches, or
-    from one backend per process.
-
-    Args:
-        bundle: what to run.
-        open_graph: loads one graph from its files.
+    from one backend per process. ``open_graph`` loads one graph from its files.
     """
 
     def __init__(self, bundle: Bundle, open_graph: Callable[[tuple[Path, ...]], Graph]) -> None:
@@ -108,11 +101,7 @@ class BundleBackend:
         self._lock = threading.Lock()
 
     def __call__(self, images: np.ndarray, tasks: tuple[str, ...]) -> Mapping[str, Mapping[str, np.ndarray]]:
-        """{task: raw arrays}.
-
-        Args:
-            images: (B, H, W, 3) uint8 RGB.
-            tasks: which heads to run.
+        """{task: raw arrays} for (B, H, W, 3) uint8 RGB images.
 
         Raises:
             ValueError: if a task was not chosen when the bundle was read, the input is smaller than the network takes or
