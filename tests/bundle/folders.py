@@ -10,7 +10,7 @@ from ppmtl.bundle.settings import SUFFIXES, write_settings
 
 
 def document(graph_format: str = "paddle", **changes: Any) -> dict[str, Any]:
-    """Returns the content of an infer_cfg.yml with three heads."""
+    """An infer_cfg.yml with three heads, as exports wrote it before features had names."""
     files = [stem + s for stem in ("trunk", "head_seg", "head_cls", "head_det") for s in SUFFIXES[graph_format]]
     return {
         "format": 1,
@@ -41,7 +41,7 @@ def document(graph_format: str = "paddle", **changes: Any) -> dict[str, Any]:
 
 
 def write_folder(folder: Path, **changes: Any) -> Path:
-    """Returns ``folder`` after writing a bundle there; every graph file holds its own name."""
+    """``folder`` with a bundle; every graph file holds its own name."""
     folder.mkdir(parents=True)
     content = document(**changes)
     for record in content["files"]:

@@ -36,5 +36,5 @@ def count(shapes) -> int:
     return sum(int(np.prod(shape)) for shape in shapes)
 
 
-def pictures(height: int, width: int, batch: int = 1) -> np.ndarray:
+def noise(height: int, width: int, batch: int = 1) -> np.ndarray:
     return np.random.default_rng(1).integers(0, 256, (batch, height, width, 3), np.uint8)

@@ -59,7 +59,7 @@ def folder(tmp_path: Path) -> Path:
     return write_folder(tmp_path / "small")
 
 
-def test_the_trunk_runs_once_and_only_the_heads_asked_for_are_loaded_and_run(folder: Path) -> None:
+def test_the_backbone_runs_once_and_only_the_heads_asked_for_are_loaded_and_run(folder: Path) -> None:
     engine = Engine()
     backend = BundleBackend(read_bundle(folder), engine)
     assert engine.opened == []
@@ -80,38 +80,33 @@ def test_a_head_gets_the_features_it_reads_and_the_size_of_the_input(folder: Pat
     ]
 
 
-def test_three_heads_on_one_picture_cost_the_pipeline_one_trunk(folder: Path) -> None:
+def test_three_heads_on_one_image_cost_the_pipeline_one_backbone(folder: Path) -> None:
     engine, bundle = Engine(), read_bundle(folder)
     Pipeline(bundle.tasks, BundleBackend(bundle, engine), shared_size=bundle.shared_size).predict([IMAGES[0]], ["x"])
     assert engine.counts()["trunk"] == 1
 
 
-def test_a_task_that_was_not_chosen_cannot_be_run(folder: Path) -> None:
-    with pytest.raises(ValueError, match=r"was opened for seg; cannot run \['det'\]"):
-        BundleBackend(read_bundle(folder, ["seg"]), Engine())(IMAGES, ("det",))
-
-
-def test_another_size_than_the_exported_one_is_refused(tmp_path: Path) -> None:
-    bundle = read_bundle(write_folder(tmp_path / "fixed", input={"size": [64, 64], "batch": None}))
-    with pytest.raises(ValueError, match=r"exported for inputs of 64x64 \(H x W\) only, got 64x96"):
-        BundleBackend(bundle, Engine())(IMAGES, ("cls",))
-
-
-def test_an_input_too_small_for_the_network_is_refused(tmp_path: Path) -> None:
-    bundle = read_bundle(write_folder(tmp_path / "small", input={"size": None, "batch": None, "min_side": 32}))
-    engine = Engine()
-    with pytest.raises(ValueError, match=r"sides of at least 32 px, got 64x31 \(H x W\)"):
-        BundleBackend(bundle, engine)(IMAGES[:, :, :31], ("cls",))
+@pytest.mark.parametrize(
+    ("fixed", "chosen", "message"),
+    [
+        ({}, ["seg"], r"was opened for seg; cannot run \['cls'\]"),
+        ({"size": [64, 64]}, None, r"exported for inputs of 64x64 \(H x W\) only, got 64x96"),
+        ({"min_side": 65}, None, r"sides of at least 65 px, got 64x96 \(H x W\)"),
+    ],
+)
+def test_what_the_bundle_cannot_answer_is_refused_before_a_graph_is_loaded(tmp_path, fixed, chosen, message) -> None:
+    bundle, engine = read_bundle(write_folder(tmp_path / "small", input=fixed), chosen), Engine()
+    with pytest.raises(ValueError, match=message):
+        BundleBackend(bundle, engine)(IMAGES, ("cls",))
     assert engine.opened == []
 
 
 def test_a_fixed_batch_is_filled_up_and_the_filling_is_not_answered(tmp_path: Path) -> None:
     fixed = read_bundle(write_folder(tmp_path / "fixed", input={"size": None, "batch": 2}))
-    free = read_bundle(write_folder(tmp_path / "free"))
     engine = Engine()
     raw = BundleBackend(fixed, engine)(IMAGES, ("cls", "det"))
     assert [shapes["images"][0] for stem, shapes in engine.runs if stem == "trunk"] == [2, 2]
-    wanted = BundleBackend(free, Engine())(IMAGES, ("cls", "det"))
+    wanted = BundleBackend(read_bundle(write_folder(tmp_path / "free")), Engine())(IMAGES, ("cls", "det"))
     for task, arrays in wanted.items():
         for name, array in arrays.items():
             np.testing.assert_array_equal(raw[task][name], array)

@@ -1,7 +1,8 @@
-"""The engines' own traps. That they equal the training graph is shown for every format in tests/export."""
+"""The engines' own traps. That they equal the training graph is shown for every format in test_graphs.py."""
 
 from __future__ import annotations
 
+import copy
 from types import SimpleNamespace
 
 import numpy as np
@@ -22,17 +23,13 @@ def backend(exported):
     return open_backend(read_bundle(exported / "bundle"), cpu_threads=1)
 
 
-def copies(raw):
-    return {task: {name: array.copy() for name, array in arrays.items()} for task, arrays in raw.items()}
-
-
 def largest_difference(one, other) -> float:
     return max(float(np.abs(one[t][n] - other[t][n]).max()) for t in one for n in one[t])
 
 
 def test_an_answer_stays_as_it_is_when_the_graphs_run_again(backend):
     first = backend(images(), TASKS)
-    before = copies(first)
+    before = copy.deepcopy(first)
     backend(images(seed=1), TASKS)
     assert largest_difference(first, before) == 0
     assert largest_difference(backend(images(), TASKS), before) == 0  # nor does a run leave anything behind

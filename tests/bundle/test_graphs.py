@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import paddle
 import pytest
-from small_bundle import TASKS, assert_equal, count, pictures, stored
+from small_bundle import TASKS, assert_equal, count, noise, stored
 
 from ppmtl.bundle import graphs
 from ppmtl.bundle.engines.backend import open_backend
@@ -25,7 +25,7 @@ from ppmtl.models.necks.yolocsppan import BaseConv
 def test_a_pdmodel_bundle_equals_the_training_graph_at_any_size(model, paddle_bundle, mkldnn):
     backend, wanted = open_backend(read_bundle(paddle_bundle), mkldnn=mkldnn, cpu_threads=1), PaddleBackend(model)
     for shape in ((64, 96), (90, 45, 2), (45, 130)):  # the last two are smaller than six pooling bins of 32 px
-        assert_equal(backend(pictures(*shape), TASKS), wanted(pictures(*shape), TASKS))
+        assert_equal(backend(noise(*shape), TASKS), wanted(noise(*shape), TASKS))
 
 
 @pytest.mark.parametrize("pointwise", ["linear", "conv"])
@@ -33,10 +33,10 @@ def test_a_json_bundle_equals_the_training_graph_with_linears_and_with_convoluti
     model, content, tmp_path, pointwise
 ):
     write_bundle(tmp_path / "b", model, content, graph_format="paddle-json", pointwise=pointwise)
-    wanted = PaddleBackend(model)(pictures(90, 45, 2), TASKS)
+    wanted = PaddleBackend(model)(noise(90, 45, 2), TASKS)
     for mkldnn in (True, False):
         backend = open_backend(read_bundle(tmp_path / "b"), mkldnn=mkldnn, cpu_threads=1)
-        assert_equal(backend(pictures(90, 45, 2), TASKS), wanted)
+        assert_equal(backend(noise(90, 45, 2), TASKS), wanted)
 
 
 def test_a_fixed_input_is_written_into_graphs_views_and_settings(model, content, tmp_path):
@@ -49,7 +49,7 @@ def test_a_fixed_input_is_written_into_graphs_views_and_settings(model, content,
         assert {view.size for augment in (True, False) for view in task.views((50, 70), augment=augment)} == {(64, 96)}
     assert [len(task.views((50, 70), augment=True)) for task in bundle.tasks.values()] == [2, 2, 1]  # mirroring stays
     backend = open_backend(bundle, cpu_threads=1)
-    assert_equal(backend(pictures(64, 96, 3), TASKS), PaddleBackend(model)(pictures(64, 96, 3), TASKS))
+    assert_equal(backend(noise(64, 96, 3), TASKS), PaddleBackend(model)(noise(64, 96, 3), TASKS))
 
 
 def test_every_parameter_of_evaluation_is_stored_once_and_nothing_else(model, paddle_bundle):
@@ -88,8 +88,8 @@ def test_features_that_no_chosen_head_reads_are_not_exported(model, content, tmp
     dropped = count([p.shape for i in range(3) for p in getattr(model.backbone, f"norm{i}").parameters()])
     whole = count([p.shape for _, p in graphs.inference_copy(model).backbone.named_parameters()]) + 6
     assert count(stored(tmp_path / "b", "trunk")[0].values()) == whole - dropped
-    assert_equal(open_backend(read_bundle(tmp_path / "b"))(pictures(64, 64), ("cls",)),
-                 PaddleBackend(model)(pictures(64, 64), ("cls",)))  # fmt: skip
+    assert_equal(open_backend(read_bundle(tmp_path / "b"))(noise(64, 64), ("cls",)),
+                 PaddleBackend(model)(noise(64, 64), ("cls",)))  # fmt: skip
 
 
 def test_a_subset_of_heads_runs_without_the_files_of_the_others(model, paddle_bundle, tmp_path):
@@ -97,7 +97,7 @@ def test_a_subset_of_heads_runs_without_the_files_of_the_others(model, paddle_bu
         if not file.name.startswith(("head_seg", "head_det")):
             (tmp_path / file.name).write_bytes(file.read_bytes())
     backend = open_backend(read_bundle(tmp_path, ["cls"]), cpu_threads=1)
-    assert_equal(backend(pictures(64, 96), ("cls",)), PaddleBackend(model)(pictures(64, 96), ("cls",)))
+    assert_equal(backend(noise(64, 96), ("cls",)), PaddleBackend(model)(noise(64, 96), ("cls",)))
 
 
 def test_the_model_itself_is_left_as_it_was(model):
@@ -132,7 +132,7 @@ def test_folding_batch_norm_changes_nothing_beyond_rounding(layer):
 
 
 def test_folding_layer_scale_is_exact_to_rounding(model):
-    x = model.normalise(paddle.to_tensor(pictures(64, 64)))
+    x = model.normalise(paddle.to_tensor(noise(64, 64)))
     folded = graphs.inference_copy(model)
     assert [name for name, _ in folded.named_parameters() if "gamma" in name] == []
     after = folded.backbone(x)

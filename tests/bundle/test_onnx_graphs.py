@@ -8,7 +8,7 @@ import paddle.nn.functional as F
 import pytest
 from paddle import nn
 from paddle.static import InputSpec
-from small_bundle import TASKS, assert_equal, pictures
+from small_bundle import TASKS, assert_equal, noise
 
 from ppmtl.bundle import onnx_graphs
 from ppmtl.bundle.engines.backend import open_backend
@@ -25,7 +25,7 @@ def test_an_onnx_bundle_equals_the_training_graph_at_any_size_and_batch(model, c
     assert sorted(path.suffix for path in (tmp_path / "b").iterdir()) == [".onnx"] * 4 + [".yml"]
     backend = open_backend(read_bundle(tmp_path / "b"), cpu_threads=1)
     for shape in ((64, 96), (90, 45, 2), (130, 200)):
-        assert_equal(backend(pictures(*shape), TASKS), PaddleBackend(model)(pictures(*shape), TASKS))
+        assert_equal(backend(noise(*shape), TASKS), PaddleBackend(model)(noise(*shape), TASKS))
     with pytest.raises(ValueError, match=r"trunk\.onnx: ONNX Runtime fails on images \[1, 64, 96, 4\]"):
         backend(np.zeros((1, 64, 96, 4), np.uint8), ("cls",))
 
