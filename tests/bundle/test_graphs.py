@@ -1,4 +1,4 @@
-"""Exported graphs: what is in them, and that they compute what the training graph does."""
+"""Written bundles: what is in their graphs and settings, and that they compute what the training graph does."""
 
 from __future__ import annotations
 
@@ -9,16 +9,21 @@ from pathlib import Path
 import numpy as np
 import paddle
 import pytest
+import yaml
 from small_bundle import TASKS, assert_equal, count, noise, stored
 
+import ppmtl
 from ppmtl.bundle import graphs
 from ppmtl.bundle.engines.backend import open_backend
 from ppmtl.bundle.reading import read_bundle
 from ppmtl.bundle.writing import write_bundle
+from ppmtl.files import sha256
 from ppmtl.models.backend import PaddleBackend
 from ppmtl.models.base import Backbone
 from ppmtl.models.layers import ConvBNReLU, Foldable
 from ppmtl.models.necks.yolocsppan import BaseConv
+
+STEMS = ("trunk", "head_seg", "head_cls", "head_det")
 
 
 @pytest.mark.parametrize("mkldnn", [True, False])
@@ -55,7 +60,7 @@ def test_a_fixed_input_is_written_into_graphs_views_and_settings(model, content,
 def test_every_parameter_of_evaluation_is_stored_once_and_nothing_else(model, paddle_bundle):
     copied = graphs.inference_copy(model)
     wanted = [p.shape for name, p in copied.named_parameters() if ".aux." not in name] + [[3], [3]]  # mean and std
-    files = {stem: stored(paddle_bundle, stem)[0] for stem in ("trunk", "head_seg", "head_cls", "head_det")}
+    files = {stem: stored(paddle_bundle, stem)[0] for stem in STEMS}
     assert sum(count(file.values()) for file in files.values()) == count(wanted)
     names = [name for file in files.values() for name in file]
     assert len(names) == len(set(names)) == len(wanted)
@@ -64,15 +69,10 @@ def test_every_parameter_of_evaluation_is_stored_once_and_nothing_else(model, pa
     assert any(".aux." in name for name, _ in copied.named_parameters())
 
 
-def test_nothing_that_only_training_needs_is_left_in_the_graphs(paddle_bundle):
-    found = set().union(*(stored(paddle_bundle, stem)[1] for stem in ("trunk", "head_seg", "head_cls", "head_det")))
+def test_no_operator_is_left_that_only_training_needs_or_that_paddle_2_6_cannot_load(paddle_bundle):
+    found = set().union(*(stored(paddle_bundle, stem)[1] for stem in STEMS))
     assert {"conv2d", "layer_norm"} <= found
-    assert not {"batch_norm", "dropout", "uniform_random", "floor"} & found
-
-
-def test_no_operator_is_used_that_paddle_2_6_cannot_load(paddle_bundle):
-    for stem in ("trunk", "head_seg", "head_cls", "head_det"):
-        assert "assign_value" not in stored(paddle_bundle, stem)[1], stem
+    assert not {"batch_norm", "dropout", "uniform_random", "floor", "assign_value"} & found
 
 
 def test_graphs_carry_no_path_of_the_machine(paddle_bundle):
@@ -86,18 +86,10 @@ def test_features_that_no_chosen_head_reads_are_not_exported(model, content, tmp
     settings = write_bundle(tmp_path / "b", model, only)
     assert settings.trunk.outputs == settings.heads["cls"].inputs == ("c5",)
     dropped = count([p.shape for i in range(3) for p in getattr(model.backbone, f"norm{i}").parameters()])
-    whole = count([p.shape for _, p in graphs.inference_copy(model).backbone.named_parameters()]) + 6
-    assert count(stored(tmp_path / "b", "trunk")[0].values()) == whole - dropped
+    everything = count([p.shape for _, p in graphs.inference_copy(model).backbone.named_parameters()]) + 6
+    assert count(stored(tmp_path / "b", "trunk")[0].values()) == everything - dropped
     assert_equal(open_backend(read_bundle(tmp_path / "b"))(noise(64, 64), ("cls",)),
                  PaddleBackend(model)(noise(64, 64), ("cls",)))  # fmt: skip
-
-
-def test_a_subset_of_heads_runs_without_the_files_of_the_others(model, paddle_bundle, tmp_path):
-    for file in paddle_bundle.iterdir():
-        if not file.name.startswith(("head_seg", "head_det")):
-            (tmp_path / file.name).write_bytes(file.read_bytes())
-    backend = open_backend(read_bundle(tmp_path, ["cls"]), cpu_threads=1)
-    assert_equal(backend(noise(64, 96), ("cls",)), PaddleBackend(model)(noise(64, 96), ("cls",)))
 
 
 def test_the_model_itself_is_left_as_it_was(model):
@@ -118,17 +110,17 @@ def test_the_model_itself_is_left_as_it_was(model):
 )
 def test_folding_batch_norm_changes_nothing_beyond_rounding(layer):
     paddle.seed(3)
-    whole = layer()
-    for tensor in (whole.bn.weight, whole.bn.bias, whole.bn._mean):
+    plain = layer()
+    for tensor in (plain.bn.weight, plain.bn.bias, plain.bn._mean):
         tensor.set_value(paddle.randn([6]))
-    whole.bn._variance.set_value(paddle.uniform([6], min=0.1, max=2.0))
-    whole.eval()
-    folded = copy.deepcopy(whole)
+    plain.bn._variance.set_value(paddle.uniform([6], min=0.1, max=2.0))
+    plain.eval()
+    folded = copy.deepcopy(plain)
     assert isinstance(folded, Foldable)
     folded.fold_for_inference()
     assert sorted(folded.state_dict()) == ["conv.bias", "conv.weight"]
     x = paddle.randn([2, 4, 9, 9])
-    np.testing.assert_allclose(folded(x).numpy(), whole(x).numpy(), rtol=0, atol=5e-6)
+    np.testing.assert_allclose(folded(x).numpy(), plain(x).numpy(), rtol=0, atol=5e-6)
 
 
 def test_folding_layer_scale_is_exact_to_rounding(model):
@@ -154,3 +146,29 @@ def test_pointwise_convolutions_are_refused_where_there_are_none(model):
 def test_a_size_that_the_model_refuses_is_refused_by_the_model(model):
     with pytest.raises(ValueError, match="at least 32 px, got 20 x 64"):
         graphs.make_plan(model, ["cls"], (20, 64), None)
+
+
+def test_the_settings_name_every_file_with_its_digest(paddle_bundle):
+    written = yaml.safe_load((paddle_bundle / "infer_cfg.yml").read_text())
+    records = {record["name"]: record for record in written["files"]}
+    assert len(records) == 8
+    assert {path.name for path in paddle_bundle.iterdir()} == {*records, "infer_cfg.yml"}
+    for name, record in records.items():
+        assert record["sha256"] == sha256(paddle_bundle / name)
+        assert record["bytes"] == (paddle_bundle / name).stat().st_size
+
+
+def test_the_settings_carry_all_that_deployment_needs(paddle_bundle, content):
+    settings = read_bundle(paddle_bundle).settings
+    assert settings.heads["seg"].inputs == ("c2", "c3", "c4", "c5", "image_size")
+    assert settings.heads["det"].inputs == ("c3", "c4", "c5", "image_size")
+    assert settings.heads["det"].outputs == ("boxes", "scores")
+    assert settings.classes == content.classes
+    assert settings.infer.size == (64, 96)
+    assert settings.source == content.source
+    assert settings.versions["ppmtl"] == ppmtl.__version__
+    assert settings.input.size is None
+    tasks = read_bundle(paddle_bundle).tasks
+    assert tasks["seg"].tta.scales == (1.0, 1.5)
+    assert tasks["cls"].long_side == 64
+    assert np.array_equal(tasks["det"].input_size, (96, 96))
