@@ -164,5 +164,6 @@ def read_content(run: Run, tasks: Tasks, config: str) -> Content:
     source = SourceRecord(config, str(weights), sha256(file), step)
     # A run saves its resolved config as config.yml; the run's folder then says more than the file
     name = Path(settings.save_dir).name if Path(config).stem == "config" else Path(config).stem
-    classes = {name: task.classes for name, task in tasks.items()}
-    return Content(name, run.tree.data["tasks"], classes, settings.infer, source, build.environment()["git"])
+    nodes = {task: run.tree.data["tasks"][task] for task in tasks}  # the tree also has tasks that were removed by null
+    classes = {task: tasks[task].classes for task in tasks}
+    return Content(name, nodes, classes, settings.infer, source, build.environment()["git"])
