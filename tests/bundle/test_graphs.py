@@ -34,9 +34,7 @@ def test_a_pdmodel_bundle_equals_the_training_graph_at_any_size(model, paddle_bu
 
 
 @pytest.mark.parametrize("pointwise", ["linear", "conv"])
-def test_a_json_bundle_equals_the_training_graph_with_linears_and_with_convolutions(
-    model, content, tmp_path, pointwise
-):
+def test_a_json_bundle_equals_the_training_graph_with_linears_and_convolutions(model, content, tmp_path, pointwise):
     write_bundle(tmp_path / "b", model, content, graph_format="paddle-json", pointwise=pointwise)
     wanted = PaddleBackend(model)(noise(90, 45, 2), TASKS)
     for mkldnn in (True, False):
@@ -141,11 +139,6 @@ def test_pointwise_convolutions_are_refused_where_there_are_none(model):
     other.backbone = _Plain()
     with pytest.raises(ValueError, match="--pointwise conv: _Plain has no linears"):
         graphs.inference_copy(other, "conv")
-
-
-def test_a_size_that_the_model_refuses_is_refused_by_the_model(model):
-    with pytest.raises(ValueError, match="at least 32 px, got 20 x 64"):
-        graphs.make_plan(model, ["cls"], (20, 64), None)
 
 
 def test_the_settings_name_every_file_with_its_digest(paddle_bundle):

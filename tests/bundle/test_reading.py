@@ -32,20 +32,14 @@ def test_a_bundle_of_the_field_with_numbered_features_is_read(folder: Path) -> N
     bundle = read_bundle(folder)
     assert bundle.settings.trunk.outputs == ("feature_0", "feature_1")
     assert bundle.settings.heads["seg"].inputs == ("feature_0", "feature_1", "image_size")
-    assert {n: type(t) for n, t in bundle.tasks.items()} == {
-        "seg": Segmentation,
-        "cls": Classification,
-        "det": Detection,
-    }
     seg, cls, det = bundle.tasks.values()
+    assert [type(task) for task in (seg, cls, det)] == [Segmentation, Classification, Detection]
     assert (seg.average, cls.long_side, cls.tta.scales, det.nms_iou) == ("logits", 64, (1.0, 1.5), 0.5)
     assert (det.classes.names, det.classes.ids) == (("stop", "give way"), (4, 9))
     assert bundle.shared_size == (64, 96)
     assert bundle.files("head_cls") == (folder / "head_cls.pdmodel", folder / "head_cls.pdiparams")
-
-
-def test_without_a_common_size_the_first_tasks_is_shared(tmp_path: Path) -> None:
-    assert read_bundle(write_folder(tmp_path / "small", infer={"size": None})).shared_size == "first"
+    change(folder, "size: [64, 96]", "size: null")
+    assert read_bundle(folder).shared_size == "first"
 
 
 def test_chosen_tasks_come_in_the_files_order_and_files_of_the_others_need_not_be_there(folder: Path) -> None:
@@ -102,6 +96,13 @@ def test_all_mistakes_of_the_settings_are_listed_with_file_and_line(folder: Path
     assert re.search(r"tasks\.det\.nms_iu \(.*infer_cfg\.yml:\d+\): unknown key 'nms_iu'; did you mean 'nms_iou'",
                      str(caught.value))  # fmt: skip
     assert "infer.draw_threshold" in str(caught.value)
+
+
+def test_a_bundle_cannot_name_files_outside_of_it(folder: Path) -> None:
+    file = folder / "infer_cfg.yml"
+    file.write_text(file.read_text().replace("trunk", "../trunk").replace("../trunk:", "trunk:"))
+    with pytest.raises(ConfigError, match=r"files must lie in the bundle itself, got \['../trunk.pdmodel'"):
+        read_bundle(folder)
 
 
 def test_a_bundle_cannot_name_another_callable_as_a_task(folder: Path) -> None:
