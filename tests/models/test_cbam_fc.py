@@ -9,12 +9,11 @@ import numpy as np
 import paddle
 import pytest
 from golden_weights import assert_equals_summary, parameter_count, seeded
+from levels import random_features, specs
 
 from ppmtl.models.heads.cbam_fc import _CBAM, CBAMFC
-from ppmtl.structures import FeatureSpec
 
 GOLDEN = json.loads((Path(__file__).parents[1] / "golden" / "cbam.json").read_text())
-COARSEST = [FeatureSpec(1536, 32)]
 
 
 @pytest.fixture(scope="module")
@@ -73,7 +72,7 @@ def test_the_maximum_over_channels_passes_gradients():
     ],
 )
 def test_parameter_counts_are_the_specified_ones(changes, count):
-    head = CBAMFC(COARSEST, 196, **changes)
+    head = CBAMFC(specs(1536), 196, **changes)
     assert parameter_count(head) == count
     if not changes:
         assert parameter_count(head.cbam) == 296_643
@@ -82,12 +81,11 @@ def test_parameter_counts_are_the_specified_ones(changes, count):
 
 def small(**changes) -> CBAMFC:
     paddle.seed(0)
-    return CBAMFC([FeatureSpec(8, 16), FeatureSpec(16, 32)], 7, **changes)
+    return CBAMFC(specs(8, 16), 7, **changes)
 
 
-def levels(batch: int = 3) -> list[paddle.Tensor]:
-    random = np.random.RandomState(0)
-    return [paddle.to_tensor(random.randn(batch, c, n, n).astype(np.float32)) for c, n in ((8, 4), (16, 2))]
+def levels() -> dict[str, paddle.Tensor]:
+    return random_features((8, 16), ((4, 4), (2, 2)), batch=3)
 
 
 def test_probabilities_sum_to_one():
@@ -110,15 +108,18 @@ def test_smoothing_spreads_over_the_other_classes_only(epsilon):
 
 
 def test_one_class_with_smoothing_is_legal():
-    head = CBAMFC([FeatureSpec(16, 32)], 1, label_smoothing=0.1)
-    assert float(head(levels()[1:], (64, 64), {"class_index": paddle.zeros([3], "int64")})["loss_ce"]) == 0.0
+    head = CBAMFC(specs(16), 1, label_smoothing=0.1)
+    assert float(head(levels(), (64, 64), {"class_index": paddle.zeros([3], "int64")})["loss_ce"]) == 0.0
 
 
-def test_only_the_coarsest_level_counts():
-    head, features = small(), levels()
+@pytest.mark.parametrize(("settings", "read", "other"), [({}, "c5", "c4"), ({"reads": "c4"}, "c4", "c5")])
+def test_the_coarsest_feature_is_read_unless_another_is_named(settings, read, other):
+    head, features = small(**settings), levels()
     head.eval()
     before = head(features, (64, 64))["probs"].numpy()
-    np.testing.assert_array_equal(before, head([features[0] + 1, features[1]], (64, 64))["probs"].numpy())
+    assert head.reads == (read,)
+    np.testing.assert_array_equal(before, head(features | {other: features[other] + 1}, (64, 64))["probs"].numpy())
+    assert (before != head(features | {read: features[read] + 1}, (64, 64))["probs"].numpy()).any()
 
 
 def test_an_even_kernel_is_refused():

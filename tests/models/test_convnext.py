@@ -10,10 +10,10 @@ import paddle
 import paddle.nn.functional as F
 import pytest
 from golden_weights import assert_equals_summary, parameter_count, seeded
+from levels import NAMES, specs
 
 from ppmtl.models.backbones.convnext import ConvNeXt, drop_path_rates
 from ppmtl.models.layers import DropPath
-from ppmtl.structures import FeatureSpec
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 FORWARD = json.loads((GOLDEN / "convnext_tiny_forward.json").read_text())
@@ -39,7 +39,7 @@ def golden_value(key: str, shape: list[int]) -> np.ndarray:
 
 
 @pytest.fixture(scope="module")
-def golden_outputs() -> list[paddle.Tensor]:
+def golden_outputs() -> dict[str, paddle.Tensor]:
     net = small(output_norm=False)
     state = {key: golden_value(key, list(value.shape)) for key, value in net.state_dict().items()}
     assert len(state) == 16 + 5 * 9  # four downsampling layers of four tensors, five blocks of nine
@@ -48,14 +48,15 @@ def golden_outputs() -> list[paddle.Tensor]:
     return net(paddle.to_tensor(np.random.RandomState(7).randn(1, 3, 64, 96).astype(np.float32)))
 
 
-@pytest.mark.parametrize("stage", range(4))
-def test_stage_outputs_equal_timm(golden_outputs, stage):
+def test_stage_outputs_equal_timm(golden_outputs):
+    assert tuple(golden_outputs) == NAMES
     # float32 against float64: 1e-5 of the magnitude. GELU's tanh form differs by 1e-3 here, a swapped linear by 1.
-    assert_equals_summary(golden_outputs[stage].numpy(), FORWARD["stages"][stage], rtol=1e-5)
+    for feature, expected in zip(golden_outputs.values(), FORWARD["stages"], strict=True):
+        assert_equals_summary(feature.numpy(), expected, rtol=1e-5)
 
 
 def test_logits_of_the_reference_classifier_equal_timm(golden_outputs):
-    pooled = golden_outputs[-1].mean([2, 3])
+    pooled = golden_outputs["c5"].mean([2, 3])
     norm = [paddle.to_tensor(golden_value(f"norm.{name}", [32])) for name in ("weight", "bias")]
     weight, bias = golden_value("head.weight", [32, 5]), golden_value("head.bias", [5])
     logits = F.layer_norm(pooled, 32, *norm, epsilon=1e-6).numpy() @ weight + bias
@@ -66,7 +67,7 @@ def test_output_norms_normalise_each_level_over_its_channels():
     raw, normed = small(output_norm=False), small()
     normed.set_state_dict(raw.state_dict())
     x = paddle.rand([1, 3, 64, 96])
-    for before, after in zip(raw(x), normed(x), strict=True):
+    for before, after in zip(raw(x).values(), normed(x).values(), strict=True):
         values = before.numpy()
         expected = (values - values.mean(1, keepdims=True)) / np.sqrt(values.var(1, keepdims=True) + 1e-6)
         np.testing.assert_allclose(after.numpy(), expected, atol=1e-5)
@@ -74,14 +75,14 @@ def test_output_norms_normalise_each_level_over_its_channels():
 
 def test_the_large_net_has_the_papers_parameters():
     net = ConvNeXt(arch="large")
-    trunk = {name: p for name, p in net.named_parameters() if not name.startswith("norm")}
-    assert sum(int(np.prod(p.shape)) for p in trunk.values()) == 196_227_264
+    body = {name: p for name, p in net.named_parameters() if not name.startswith("norm")}
+    assert sum(int(np.prod(p.shape)) for p in body.values()) == 196_227_264
     assert parameter_count(net) == 196_227_264 + 5_760
-    assert len(trunk) == 340  # the checkpoint's 344 less its final norm and head
+    assert len(body) == 340  # the checkpoint's 344 less its final norm and head
     stages = [parameter_count(stage) for stage in net.stages]
     assert stages == [918_144, 3_605_760, 128_604_672, 56_890_368]
     assert [parameter_count(layer) for layer in net.downsample_layers] == [9_792, 295_680, 1_181_184, 4_721_664]
-    assert net.out_specs == tuple(FeatureSpec(192 * 2**i, 4 * 2**i) for i in range(4))
+    assert net.out_specs == specs(192, 384, 768, 1536)
     rates = [layer.rate for layer in net.sublayers() if isinstance(layer, DropPath)]
     np.testing.assert_allclose(rates, json.loads((GOLDEN / "drop_path.json").read_text())["rates"], atol=1e-7)
 
@@ -132,8 +133,8 @@ def test_weights_start_as_truncated_normals_and_biases_at_zero():
 )
 def test_odd_sizes_round_down_level_by_level(side, levels):
     net = small(depths=(1, 1, 1, 1), dims=(4, 4, 4, 4))
-    assert [feature.shape[2] for feature in net(paddle.rand([1, 3, side, 32]))] == levels
-    assert [feature.shape[3] for feature in net(paddle.rand([1, 3, 32, side]))] == levels
+    assert [feature.shape[2] for feature in net(paddle.rand([1, 3, side, 32])).values()] == levels
+    assert [feature.shape[3] for feature in net(paddle.rand([1, 3, 32, side])).values()] == levels
 
 
 @pytest.mark.parametrize("size", [(31, 64), (64, 31)])

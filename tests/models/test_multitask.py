@@ -35,7 +35,7 @@ class Counting(paddle.nn.Layer):
 
 def counting_model() -> MultiTaskModel:
     heads = {name: Counting(lambda *_: {"probs": paddle.zeros([1])}) for name in ("seg", "cls", "det")}
-    return MultiTaskModel(Counting(lambda x: [x]), heads)
+    return MultiTaskModel(Counting(lambda x: {"c2": x}), heads)
 
 
 def small_model() -> MultiTaskModel:
@@ -52,12 +52,12 @@ def small_model() -> MultiTaskModel:
     return model
 
 
-def picture(height: int, width: int, batch: int = 1) -> np.ndarray:
+def pixels(height: int, width: int, batch: int = 1) -> np.ndarray:
     return np.random.RandomState(height + width).randint(0, 256, (batch, height, width, 3)).astype(np.uint8)
 
 
 def test_the_backbone_sees_imagenet_normalised_rgb_channels_first():
-    model, image = counting_model(), picture(5, 7, batch=2)
+    model, image = counting_model(), pixels(5, 7, batch=2)
     model(paddle.to_tensor(image))
     seen = model.backbone.calls[0][0].numpy()
     expected = ((image / 255.0 - MEAN) / STD).transpose(0, 3, 1, 2)
@@ -66,7 +66,7 @@ def test_the_backbone_sees_imagenet_normalised_rgb_channels_first():
 
 
 def test_float_pixels_give_exactly_what_uint8_pixels_give():
-    model, image = counting_model(), picture(5, 7)
+    model, image = counting_model(), pixels(5, 7)
     model(paddle.to_tensor(image))
     model(paddle.to_tensor(image.astype(np.float32)))
     first, second = (call[0].numpy() for call in model.backbone.calls)
@@ -74,34 +74,50 @@ def test_float_pixels_give_exactly_what_uint8_pixels_give():
 
 
 def test_mean_and_std_are_settings():
-    model = MultiTaskModel(Counting(lambda x: [x]), {"a": Counting(lambda *_: {})}, mean=(0.5,) * 3, std=(0.5,) * 3)
+    model = MultiTaskModel(
+        Counting(lambda x: {"c2": x}), {"a": Counting(lambda *_: {})}, mean=(0.5,) * 3, std=(0.5,) * 3
+    )
     model(paddle.to_tensor(np.array([[[[0, 127.5, 255]]]], np.float32)))
     np.testing.assert_allclose(model.backbone.calls[0][0].numpy().ravel(), [-1, 0, 1], atol=1e-6)
 
 
 def test_the_backbone_runs_once_for_all_heads():
     model = counting_model()
-    assert list(model(paddle.to_tensor(picture(32, 32)))) == ["seg", "cls", "det"]
+    assert list(model(paddle.to_tensor(pixels(32, 32)))) == ["seg", "cls", "det"]
     assert len(model.backbone.calls) == 1
     features = {id(model.heads[name].calls[0][0]) for name in ("seg", "cls", "det")}
-    assert len(features) == 1  # one and the same list, not three
+    assert len(features) == 1  # one and the same dict, not three
 
 
 def test_heads_not_asked_for_are_not_executed():
     model = counting_model()
-    assert list(model(paddle.to_tensor(picture(32, 32)), tasks=["det"])) == ["det"]
-    model(paddle.to_tensor(picture(32, 32)), targets={"cls": {"class_index": paddle.zeros([1], "int64")}})
+    assert list(model(paddle.to_tensor(pixels(32, 32)), tasks=["det"])) == ["det"]
+    model(paddle.to_tensor(pixels(32, 32)), targets={"cls": {"class_index": paddle.zeros([1], "int64")}})
     assert {name: len(model.heads[name].calls) for name in model.heads} == {"seg": 0, "cls": 1, "det": 1}
 
 
 def test_a_head_gets_features_input_size_and_its_own_targets():
     model = counting_model()
     targets = {"cls": {"class_index": paddle.zeros([1], "int64")}}
-    model(paddle.to_tensor(picture(40, 56)), targets=targets)
+    model(paddle.to_tensor(pixels(40, 56)), targets=targets)
     features, size, given = model.heads["cls"].calls[0]
-    assert features[0].shape[2:] == [40, 56]
+    assert features["c2"].shape[2:] == [40, 56]
     assert tuple(size) == (40, 56)
     assert given is targets["cls"]
+
+
+def test_a_head_may_have_another_name_than_the_task_that_it_answers():
+    heads = {name: Counting(lambda *_: {"probs": paddle.zeros([1])}) for name in ("large", "cls")}
+    model = MultiTaskModel(Counting(lambda x: {"c2": x}), heads, answers={"large": "seg"})
+    assert model.head_of == {"seg": "large", "cls": "cls"}
+    assert model.head("seg") is heads["large"]
+    assert list(model(paddle.to_tensor(pixels(32, 32)), tasks=["seg"])) == ["seg"]
+    assert (len(heads["large"].calls), len(heads["cls"].calls)) == (1, 0)
+
+
+def test_two_heads_for_one_task_are_refused():
+    with pytest.raises(ValueError, match=r"a task of its own, got \{'other': 'seg'\}"):
+        MultiTaskModel(Counting(), {"seg": Counting(), "other": Counting()}, answers={"other": "seg"})
 
 
 def test_normalisation_is_not_a_weight():
@@ -119,7 +135,7 @@ def test_each_task_trains_its_head_and_the_backbone_and_nothing_else():
     for task, target in targets.items():
         model = small_model()
         model.train()
-        terms = model(paddle.to_tensor(picture(64, 64, batch=2)), targets={task: target})
+        terms = model(paddle.to_tensor(pixels(64, 64, batch=2)), targets={task: target})
         assert list(terms) == [task]
         sum(terms[task].values()).backward()
         trained = {
@@ -129,7 +145,7 @@ def test_each_task_trains_its_head_and_the_backbone_and_nothing_else():
 
 
 def predictor(folder, suffix: str):
-    """Returns a function from a picture to a list of arrays: a saved graph in Paddle Inference, as deployed."""
+    """Returns a function from an image to a list of arrays: a saved graph in Paddle Inference, as deployed."""
     config = paddle.inference.Config(str(folder / f"net.{suffix}"), str(folder / "net.pdiparams"))
     config.disable_glog_info()
     engine = paddle.inference.create_predictor(config)
@@ -149,8 +165,8 @@ def test_one_exported_graph_equals_eager_for_all_heads_at_any_size(tmp_path, suf
         spec = InputSpec([None, None, None, 3], "uint8", name="images")
         paddle.jit.save(model, str(tmp_path / "net"), input_spec=[spec])
     exported = predictor(tmp_path, suffix)
-    for height, width, batch in ((64, 96, 1), (90, 45, 2)):
-        image = picture(height, width, batch)
+    for height, width, batch in ((64, 96, 1), (90, 45, 2), (720, 64, 1)):
+        image = pixels(height, width, batch)
         raw = model(paddle.to_tensor(image))
         assert list(raw["seg"]["probs"].shape) == [batch, 3, height, width]
         # Outputs come as a flat list, in the order of the names
@@ -159,11 +175,12 @@ def test_one_exported_graph_equals_eager_for_all_heads_at_any_size(tmp_path, suf
             assert list(output.shape) == list(value.shape)
             # oneDNN's convolutions add in another order; boxes are in pixels, up to about 800 here
             np.testing.assert_allclose(output, value, rtol=1e-5, atol=1e-4 if value.shape[-1] == 4 else 1e-5)
+            np.testing.assert_array_equal(output == 0, value == 0)  # scores of cells outside the image
 
 
 def test_a_task_without_a_head_is_refused_by_name():
-    with pytest.raises(ValueError, match=r"no head for \['depth'\].*'seg', 'cls', 'det'"):
-        counting_model()(paddle.to_tensor(picture(32, 32)), tasks=["depth"])
+    with pytest.raises(ValueError, match=r"no head for 'depth'.*seg, cls, det"):
+        counting_model()(paddle.to_tensor(pixels(32, 32)), tasks=["depth"])
 
 
 @pytest.mark.parametrize("shape", [(1, 3, 32, 32), (32, 32, 3)])

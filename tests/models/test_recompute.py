@@ -1,4 +1,4 @@
-"""Recomputing the trunk's blocks in backward: the same gradients to the last bit, for less memory."""
+"""Recomputing the backbone's blocks in backward: the same gradients to the last bit, for less memory."""
 
 from __future__ import annotations
 
@@ -101,7 +101,7 @@ def peak():  # not ru_maxrss: that starts at the size of the process that starte
     return next(int(line.split()[1]) for line in open("/proc/self/status") if line.startswith("VmHWM"))
 
 before = peak()
-paddle.add_n([f.square().mean() for f in net(paddle.rand([4, 3, 256, 256]))]).backward()
+paddle.add_n([f.square().mean() for f in net(paddle.rand([4, 3, 256, 256])).values()]).backward()
 print(peak() - before)
 """
 

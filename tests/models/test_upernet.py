@@ -9,9 +9,9 @@ import numpy as np
 import paddle
 import pytest
 from golden_weights import assert_equals_summary, parameter_count, seeded
+from levels import random_features, specs
 
 from ppmtl.models.heads.upernet import UPerNet, pixel_cross_entropy
-from ppmtl.structures import FeatureSpec
 
 GOLDEN = json.loads((Path(__file__).parents[1] / "golden" / "upernet_forward.json").read_text())
 # Our parameter names (beginning) -> PaddleSeg's
@@ -27,24 +27,24 @@ PADDLESEG_NAMES = {
 }
 
 
-def specs(*channels: int) -> list[FeatureSpec]:
-    return [FeatureSpec(c, stride) for c, stride in zip(channels, (4, 8, 16, 32), strict=True)]
+CHANNELS = (8, 16, 24, 32)
 
 
 def small(**changes) -> UPerNet:
     paddle.seed(0)
-    return UPerNet(specs(8, 16, 24, 32), 5, **({"channels": 12} | changes))
+    return UPerNet(specs(*CHANNELS), 5, **({"channels": 12} | changes))
 
 
-def features(*sizes: tuple[int, int], batch: int = 1, seed: int = 11) -> list[paddle.Tensor]:
-    random = np.random.RandomState(seed)
-    return [
-        paddle.to_tensor(random.randn(batch, c, h, w).astype(np.float32))
-        for c, (h, w) in zip((8, 16, 24, 32), sizes, strict=True)
-    ]
-
-
+EVEN = ((16, 16), (8, 8), (4, 4), (2, 2))
 ODD = ((45, 80), (22, 40), (11, 20), (5, 10))
+
+
+def features(sizes: tuple[tuple[int, int], ...], batch: int = 1) -> dict[str, paddle.Tensor]:
+    return random_features(CHANNELS, sizes, batch, seed=11)
+
+
+def logits(head: UPerNet, sizes: tuple[tuple[int, int], ...]) -> paddle.Tensor:
+    return head.logits(list(features(sizes).values()))
 
 
 def paddleseg_name(key: str) -> str:
@@ -83,10 +83,9 @@ def test_all_of_paddlesegs_tensors_have_their_place_except_the_dead_branch(golde
 
 def test_logits_equal_paddleseg_at_sizes_that_do_not_divide(golden_head):
     main, aux = GOLDEN["out"]
-    levels = features(*ODD)
     # float32 convolutions: rounding differs with the order of summation
-    assert_equals_summary(golden_head.logits(levels).numpy(), main, rtol=2e-5)
-    assert_equals_summary(golden_head.aux(levels[2]).numpy(), aux, rtol=2e-5)
+    assert_equals_summary(logits(golden_head, ODD).numpy(), main, rtol=2e-5)
+    assert_equals_summary(golden_head.aux(features(ODD)["c4"]).numpy(), aux, rtol=2e-5)
 
 
 def test_parameter_counts_are_paddlesegs_less_the_dead_branch():
@@ -101,22 +100,18 @@ def test_parameter_counts_are_paddlesegs_less_the_dead_branch():
 
 
 def test_probabilities_come_at_input_size_and_sum_to_one(golden_head):
-    probs = golden_head(features(*ODD), (180, 323))["probs"]
+    probs = golden_head(features(ODD), (180, 323))["probs"]
     assert list(probs.shape) == [1, 5, 180, 323]
     np.testing.assert_allclose(probs.numpy().sum(axis=1), 1, atol=1e-5)
     expected = paddle.nn.functional.interpolate(
-        golden_head.logits(features(*ODD)), size=[180, 323], mode="bilinear", align_corners=False
+        logits(golden_head, ODD), size=[180, 323], mode="bilinear", align_corners=False
     )
     np.testing.assert_allclose(probs.numpy(), paddle.nn.functional.softmax(expected, axis=1).numpy(), atol=1e-6)
 
 
 def test_a_crop_without_labelled_pixels_costs_nothing_and_gives_no_nan():
     head = small()
-    terms = head(
-        features((16, 16), (8, 8), (4, 4), (2, 2), batch=2),
-        (64, 64),
-        {"label_map": paddle.full([2, 64, 64], 255, "int64")},
-    )
+    terms = head(features(EVEN, batch=2), (64, 64), {"label_map": paddle.full([2, 64, 64], 255, "int64")})
     assert {name: float(term) for name, term in terms.items()} == {"loss_ce": 0.0, "loss_aux": 0.0}
     sum(terms.values()).backward()
     for name, parameter in head.named_parameters():
@@ -125,30 +120,27 @@ def test_a_crop_without_labelled_pixels_costs_nothing_and_gives_no_nan():
 
 
 def test_the_loss_is_the_mean_over_labelled_pixels_only():
-    logits = np.random.RandomState(0).randn(2, 3, 4, 6).astype(np.float32)
+    scores = np.random.RandomState(0).randn(2, 3, 4, 6).astype(np.float32)
     labels = np.random.RandomState(1).randint(0, 3, (2, 4, 6))
     labels[0, :3] = 255
-    shifted = logits - np.log(np.exp(logits).sum(axis=1, keepdims=True))
+    shifted = scores - np.log(np.exp(scores).sum(axis=1, keepdims=True))
     picked = [-shifted[b, labels[b, y, x], y, x] for b, y, x in np.argwhere(labels != 255)]
     assert len(picked) == 2 * 24 - 18
-    value = pixel_cross_entropy(paddle.to_tensor(logits), paddle.to_tensor(labels))
+    value = pixel_cross_entropy(paddle.to_tensor(scores), paddle.to_tensor(labels))
     assert list(value.shape) == []
     assert float(value) == pytest.approx(np.mean(picked), rel=1e-5)
 
 
 def test_the_auxiliary_term_is_weighted_and_can_be_left_out():
-    levels, targets = (
-        features((16, 16), (8, 8), (4, 4), (2, 2), batch=2),
-        {"label_map": paddle.zeros([2, 64, 64], "int64")},
-    )
+    levels, targets = features(EVEN, batch=2), {"label_map": paddle.zeros([2, 64, 64], "int64")}
     by_weight = {}
     for weight in (0.4, 0.8):
         head = small(aux_weight=weight, dropout=0.0)
         by_weight[weight] = float(head(levels, (64, 64), targets)["loss_aux"])
     assert by_weight[0.8] == pytest.approx(2 * by_weight[0.4], rel=1e-5)
-    levels[2].stop_gradient = False
+    levels["c4"].stop_gradient = False
     small()(levels, (64, 64), targets)["loss_aux"].backward()
-    assert levels[2].grad.numpy().any()  # it trains the backbone, not only its own head
+    assert levels["c4"].grad.numpy().any()  # it trains the backbone, not only its own head
     assert list(small(aux_weight=0)(levels, (64, 64), targets)) == ["loss_ce"]
 
 
@@ -157,12 +149,32 @@ def test_corner_alignment_is_a_setting_that_changes_the_result():
     not_aligned.set_state_dict(aligned.state_dict())
     aligned.eval()
     not_aligned.eval()
-    assert np.abs(aligned.logits(features(*ODD)).numpy() - not_aligned.logits(features(*ODD)).numpy()).max() > 1e-3
+    assert np.abs(logits(aligned, ODD).numpy() - logits(not_aligned, ODD).numpy()).max() > 1e-3
 
 
 def test_one_image_can_train_although_its_coarsest_pooled_map_is_one_pixel():
     head = small()
-    levels, targets = features((16, 16), (8, 8), (4, 4), (2, 2)), {"label_map": paddle.zeros([1, 64, 64], "int64")}
+    levels, targets = features(EVEN), {"label_map": paddle.zeros([1, 64, 64], "int64")}
     sum(head(levels, (64, 64), targets).values()).backward()
     bin_one = head.ppm[0].bn.weight.grad.numpy()
     assert bin_one.any()  # Paddle's batch norm would have skipped its scale and shift without a word
+
+
+def test_two_of_four_features_are_enough_and_the_others_are_not_looked_at():
+    head = small(reads=("c2", "c4"))
+    two = {name: level for name, level in features(EVEN, batch=2).items() if name in head.reads}
+    assert len(head.laterals) == 1
+    terms = head(two, (64, 64), {"label_map": paddle.zeros([2, 64, 64], "int64")})
+    assert list(terms) == ["loss_ce", "loss_aux"]  # the auxiliary loss is on the second coarsest that it reads: c2
+    assert head.aux[0].conv.weight.shape[1] == CHANNELS[0]
+    head.eval()
+    assert head(two, (64, 64))["probs"].shape == [2, 5, 64, 64]
+
+
+@pytest.mark.parametrize(
+    ("reads", "message"),
+    [(("c2", "c6"), r"UPerNet: reads 'c6'.*c2.*c3.*c4.*c5"), (("c5",), "at least two levels .* got 1 levels")],
+)
+def test_features_that_it_cannot_read_are_refused(reads, message):
+    with pytest.raises(ValueError, match=message):
+        small(reads=reads)

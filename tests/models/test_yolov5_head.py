@@ -2,16 +2,14 @@
 
 import json
 import math
-from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 import paddle
 import pytest
-from paddle import inference
-from paddle.pir_utils import OldIrGuard
-from paddle.static import InputSpec
+from golden_weights import parameter_count
+from levels import random_features, specs
 
 from ppmtl.models.heads.yolov5 import COCO_ANCHORS, STRIDES, YOLOv5, _decode
 from ppmtl.models.necks.yolocsppan import YOLOCSPPAN
@@ -19,7 +17,7 @@ from ppmtl.structures import FeatureSpec
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 CHANNELS = (4, 4, 6, 8)
-SPECS = [FeatureSpec(c, stride) for c, stride in zip(CHANNELS, (4, 8, 16, 32), strict=True)]
+SPECS = specs(*CHANNELS)
 SMALL_NECK = partial(YOLOCSPPAN, depth_multiplier=0.33)
 CLASSES = 3
 
@@ -37,10 +35,9 @@ def backbone_sizes(side: int) -> list[int]:
     return sizes
 
 
-def features(image_size: tuple[int, int], batch: int = 1, seed: int = 0) -> list[paddle.Tensor]:
-    random = np.random.RandomState(seed)
-    sizes = zip(CHANNELS, backbone_sizes(image_size[0]), backbone_sizes(image_size[1]), strict=True)
-    return [paddle.to_tensor(random.randn(batch, c, h, w).astype(np.float32)) for c, h, w in sizes]
+def features(image_size: tuple[int, int], batch: int = 1) -> dict[str, paddle.Tensor]:
+    sizes = zip(backbone_sizes(image_size[0]), backbone_sizes(image_size[1]), strict=True)
+    return random_features(CHANNELS, tuple(sizes), batch)
 
 
 def boxes_target(*rows: list[float]) -> dict[str, paddle.Tensor]:
@@ -64,9 +61,8 @@ def test_decoding_equals_the_reference():
 
 
 def test_parameter_count_at_the_papers_size():
-    specs = [FeatureSpec(c, s) for c, s in zip((192, 384, 768, 1536), (4, 8, 16, 32), strict=True)]
-    model = YOLOv5(specs, 45, neck=partial(YOLOCSPPAN, depth_multiplier=0.33))
-    assert sum(int(np.prod(p.shape)) for p in model.outputs.parameters()) == 403_650
+    model = YOLOv5(specs(192, 384, 768, 1536), 45, neck=SMALL_NECK)
+    assert parameter_count(model.outputs) == 403_650
 
 
 def test_biases_start_at_the_prior_and_boxes_at_their_anchors():
@@ -134,11 +130,11 @@ def test_padding_is_zeros_at_the_right_and_bottom():
     model = head()
     model.eval()
     inputs = features((72, 40))  # strides 8, 16, 32: 9 x 5, 4 x 2 and 2 x 1 cells
-    by_hand = [inputs[0]]
-    for level, (height, width) in zip(inputs[1:], ((12, 8), (6, 4), (3, 2)), strict=True):
+    by_hand = {}
+    for (name, level), (height, width) in zip(list(inputs.items())[1:], ((12, 8), (6, 4), (3, 2)), strict=True):
         padded = np.zeros((*level.shape[:2], height, width), np.float32)
         padded[:, :, : level.shape[2], : level.shape[3]] = level.numpy()
-        by_hand.append(paddle.to_tensor(padded))
+        by_hand[name] = paddle.to_tensor(padded)
     raw, expected = model(inputs, (72, 40)), model(by_hand, (72, 40))
     for name, values in raw.items():
         np.testing.assert_array_equal(values.numpy(), expected[name].numpy())
@@ -169,52 +165,37 @@ def test_training_drives_the_loss_down_and_the_decoded_box_onto_the_target(image
     np.testing.assert_allclose([(x1 + x2) / 2, (y1 + y2) / 2, x2 - x1, y2 - y1], target, atol=3)
 
 
-@pytest.mark.parametrize("targets", [[], [[0, 1, 0.4, 0.4, 0.3, 0.3]]], ids=["empty", "one box"])
-def test_every_parameter_gets_a_gradient(targets):
+def test_every_parameter_gets_a_gradient_from_a_batch_without_boxes():
     model = head()
-    terms = model(features((64, 64), batch=2), (64, 64), boxes_target(*targets))
+    terms = model(features((64, 64), batch=2), (64, 64), boxes_target())
     assert sorted(terms) == ["loss_box", "loss_cls", "loss_obj"]
     sum(terms.values()).backward()
     without = [name for name, p in model.named_parameters() if not p.stop_gradient and p.grad is None]
     assert without == []
 
 
-class Exportable(paddle.nn.Layer):
-    """The head with its image size taken from the graph, as a whole model does it."""
-
-    def __init__(self, model: YOLOv5) -> None:
-        super().__init__()
-        self.model = model
-
-    def forward(self, image, s8, s16, s32):
-        size = paddle.shape(image)
-        return self.model([image, s8, s16, s32], (size[2], size[3]))  # the head never looks at stride 4
+# A second pyramid beside the backbone's own levels: several features of one stride
+PYRAMID = {f"p{level}": FeatureSpec(4, 2**level) for level in (3, 4, 5)}
 
 
-@pytest.mark.parametrize("graph_format", ["json", "pdmodel"])
-def test_the_exported_graph_equals_eager_at_sizes_it_was_never_traced_with(tmp_path, graph_format):
-    model = head()
+def test_three_named_features_are_read_whatever_else_the_backbone_offers():
+    names = ("p3", "c4", "p5")
+    model = YOLOv5(SPECS | PYRAMID, CLASSES, neck=SMALL_NECK, reads=names)
+    assert model.reads == names
     model.eval()
-    exportable = Exportable(model)  # a layer built inside the guard could not be exported
-    specs = [InputSpec([None, c, None, None], "float32", name=f"x{c}_{i}") for i, c in enumerate((3, *CHANNELS[1:]))]
-    with OldIrGuard() if graph_format == "pdmodel" else nullcontext():
-        paddle.jit.save(exportable, str(tmp_path / "net"), input_spec=specs)
-    config = inference.Config(str(tmp_path / f"net.{graph_format}"), str(tmp_path / "net.pdiparams"))
-    config.disable_glog_info()
-    predictor = inference.create_predictor(config)
-    for image_size, batch in (((64, 64), 1), ((96, 160), 2), ((72, 45), 1), ((720, 64), 1)):
-        inputs = features(image_size, batch)
-        boxes, scores = predictor.run([paddle.zeros([batch, 3, *image_size]), *inputs[1:]])
-        raw = model(inputs, image_size)
-        np.testing.assert_allclose(boxes.numpy(), raw["boxes"].numpy(), atol=1e-3)
-        np.testing.assert_allclose(scores.numpy(), raw["scores"].numpy(), atol=1e-6)
-        np.testing.assert_array_equal(scores.numpy() == 0, raw["scores"].numpy() == 0)
+    inputs = {
+        name: paddle.rand([1, (SPECS | PYRAMID)[name].channels, n, n]) for name, n in zip(names, (8, 4, 2), strict=True)
+    }
+    assert model(inputs, (64, 64))["boxes"].shape == [1, 3 * (64 + 16 + 4), 4]
 
 
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"in_specs": SPECS[:3]}, r"strides \[4, 8, 16\]: \[32\] missing"),
+        ({"in_specs": {name: SPECS[name] for name in ("c2", "c3", "c4")}}, r"32: \[\]"),
+        ({"in_specs": SPECS | PYRAMID}, r"8: \['c3', 'p3'\].*name three with reads"),
+        ({"reads": ("c3", "c4", "p5")}, r"YOLOv5: reads 'p5'.*c2.*c3.*c4.*c5"),
+        ({"reads": ("c2", "c3", "c4")}, r"stride \(8, 16, 32\), got \[4, 8, 16\]"),
         ({"anchors": COCO_ANCHORS[:2]}, r"got \[3, 3\] anchors"),
         ({"anchors": (*COCO_ANCHORS[:2], ((0, 5), (1, 1), (2, 2)))}, "must be > 0"),
         ({"balance": (4.0, 1.0)}, "2 weights"),

@@ -224,7 +224,7 @@ def test_rectangular_inputs_use_their_own_height_and_width():
     targets = np.array([[0, 1, 0.8, 0.3, 0.15, 0.2]], np.float32)
     terms = yolov5_loss(maps, rows(targets), (64, 128), settings(3))
     mirrored = [level.detach().transpose([0, 1, 3, 2]).numpy() for level in maps]
-    for level in mirrored:  # transposing the picture swaps x with y and w with h
+    for level in mirrored:  # transposing the image swaps x with y and w with h
         grouped = level.reshape(1, 3, 8, *level.shape[2:])
         grouped[:, :, [0, 1, 2, 3]] = grouped[:, :, [1, 0, 3, 2]]
     swapped = tuple(tuple((h, w) for w, h in level) for level in COCO_ANCHORS)
