@@ -1,4 +1,4 @@
-"""Several processes of one job, as threads: what is dealt out among them is tested without starting any."""
+"""Several processes of one job, as threads: what is sharded over them is tested without starting any."""
 
 import threading
 from concurrent.futures import ThreadPoolExecutor

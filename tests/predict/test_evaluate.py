@@ -1,11 +1,12 @@
-"""Evaluation: the pictures dealt out to several processes, measured as if there were one."""
+"""Evaluation: the images sharded over several processes, measured as if there were one."""
 
 import numpy as np
 import pytest
+from samples import boxes_of, make_sample
 from together import together
 
-from ppmtl.predict.evaluate import evaluate
-from ppmtl.structures import ClassList, Sample
+from ppmtl.predict.evaluate import EvalSet, evaluate
+from ppmtl.structures import ClassList
 from ppmtl.tasks.classification import Classification
 from ppmtl.tasks.detection import Detection
 from ppmtl.tasks.segmentation import Segmentation
@@ -15,8 +16,8 @@ TASKS = {"seg": Segmentation("seg", CLASSES), "cls": Classification("cls", CLASS
 SIZE = 24
 
 
-class Pictures:
-    """Pictures whose first pixel is their number."""
+class Images:
+    """A reader of images whose first pixel is their number."""
 
     def __init__(self, count):
         self.count, self.read = count, []
@@ -29,25 +30,25 @@ class Pictures:
         rng = np.random.default_rng(index)
         image = np.full((SIZE, SIZE, 3), index, np.uint8)
         corners = rng.uniform(0, 10, (3, 2)).astype(np.float32)
-        return Sample(
-            f"{index}.png",
+        return make_sample(
             image,
             label_map=rng.integers(0, 6, (SIZE, SIZE)).astype(np.uint8),
             boxes=np.concatenate([corners, corners + 9], axis=1),
-            box_labels=rng.integers(0, 6, 3),
+            classes=rng.integers(0, 6, 3),
             class_index=int(rng.integers(6)),
+            path=f"{index}.png",
         )
 
 
 def backend(images, tasks):
-    """Answers by the picture's number; boxes are near the truth, and their scores have many ties between pictures."""
+    """Answers by the image's number; boxes are near the truth, and their scores have many ties between images."""
     raw = {}
     for task in tasks:
         found = []
         for index in images[:, 0, 0, 0]:
             rng = np.random.default_rng(int(index) + 1000)
             if task == "det":
-                truth = np.concatenate([Pictures(0)[int(index)].boxes, rng.uniform(0, 24, (9, 4))])
+                truth = np.concatenate([boxes_of(Images(0)[int(index)]).boxes, rng.uniform(0, 24, (9, 4))])
                 near = truth + rng.normal(0, 0.7, (12, 4))
                 near[:, 2:] = np.maximum(near[:, 2:], near[:, :2] + 1)
                 found.append((near.astype(np.float32), rng.integers(1, 4, (12, 6)).astype(np.float32) / 4))
@@ -60,8 +61,14 @@ def backend(images, tasks):
     return raw
 
 
-def datasets(count):
-    return {name: Pictures(count) for name in TASKS}
+def separate(count):
+    """A data set per task, which has its name."""
+    return {name: EvalSet(Images(count), (name,)) for name in TASKS}
+
+
+def shared(count):
+    """One data set for all tasks."""
+    return {"street": EvalSet(Images(count), tuple(TASKS))}
 
 
 def same(left, right):
@@ -72,42 +79,59 @@ def same(left, right):
         np.testing.assert_equal(other.per_class, metrics.per_class)
         np.testing.assert_array_equal(other.confusion, metrics.confusion)
         np.testing.assert_equal(other.curves, metrics.curves)
-        assert [s.path for s, _ in left.examples[name]] == [s.path for s, _ in right.examples[name]]
     np.testing.assert_equal(left.score, right.score)
+    for name, examples in left.examples.items():
+        assert [s.path for s, _ in examples] == [s.path for s, _ in right.examples[name]]
 
 
-@pytest.mark.parametrize(("processes", "batch_size", "pictures"), [(2, 1, 7), (3, 2, 7), (4, 3, 2)])
-def test_several_processes_measure_the_bits_of_one_and_all_know_them(processes, batch_size, pictures):
-    alone = evaluate(TASKS, datasets(pictures), backend, batch_size=batch_size, num_examples=3)
-    assert len(alone.examples["det"]) == min(3, pictures)
+@pytest.mark.parametrize("sets", [separate, shared])
+@pytest.mark.parametrize(("processes", "batch_size", "images"), [(2, 1, 7), (3, 2, 7), (4, 3, 2)])
+def test_several_processes_measure_the_bits_of_one_and_all_know_them(processes, batch_size, images, sets):
+    alone = evaluate(TASKS, sets(images), backend, batch_size=batch_size, num_examples=3)
+    assert {name: len(examples) for name, examples in alone.examples.items()} == dict.fromkeys(
+        sets(images), min(3, images)
+    )
     results = together(
         processes,
-        lambda p: evaluate(TASKS, datasets(pictures), backend, batch_size=batch_size, num_examples=3, processes=p),
+        lambda p: evaluate(TASKS, sets(images), backend, batch_size=batch_size, num_examples=3, processes=p),
     )
     for result in results:
         same(alone, result)
         assert result.seconds == results[0].seconds
+        assert list(result.seconds) == list(TASKS)
 
 
-def test_every_picture_is_read_once_and_by_one_process():
-    sets = [datasets(11) for _ in range(3)]
-    together(3, lambda p: evaluate(TASKS, sets[p.rank], backend, batch_size=2, limit=9, processes=p))
-    for name in TASKS:
-        assert sorted(i for part in sets for i in part[name].read) == list(range(9))
-    assert sets[1]["seg"].read == [2, 3, 8]
+def test_one_data_set_for_all_tasks_measures_what_one_per_task_does():
+    joint, apart = (evaluate(TASKS, sets(7), backend, num_examples=2) for sets in (shared, separate))
+    for name, metrics in apart.metrics.items():
+        np.testing.assert_equal(joint.metrics[name].values, metrics.values)
+    assert [list(found) for _, found in joint.examples["street"]] == [list(TASKS)] * 2
+
+
+def test_every_image_is_read_once_by_one_process_and_tasks_that_show_it_alike_share_a_run():
+    calls, sets = [], [shared(11) for _ in range(3)]
+
+    def counted(images, tasks):
+        calls.append((len(images), tasks))
+        return backend(images, tasks)
+
+    together(3, lambda p: evaluate(TASKS, sets[p.rank], counted, batch_size=2, limit=9, processes=p))
+    assert sorted(i for of_process in sets for i in of_process["street"].reader.read) == list(range(9))
+    assert sets[1]["street"].reader.read == [2, 3, 8]
+    assert sorted(calls) == [(1, tuple(TASKS)), *[(2, tuple(TASKS))] * 4]
 
 
 def test_tied_boxes_are_ranked_in_the_data_sets_order():
-    task = {"det": TASKS["det"]}
-    whole = evaluate(task, {"det": Pictures(12)}, backend, num_examples=12)
-    alone = whole.metrics["det"].values["ap50_95"]
+    task = TASKS["det"]
+    full = evaluate({"det": task}, {"det": EvalSet(Images(12), ("det",))}, backend, num_examples=12)
+    alone = full.metrics["det"].values["ap50_95"]
     states = []
-    for part in (whole.examples["det"][6:], whole.examples["det"][:6]):
-        half = TASKS["det"].new_meter()
-        for sample, prediction in part:
-            half.add(sample, prediction)
+    for part in (full.examples["det"][6:], full.examples["det"][:6]):
+        half = task.new_meter()
+        for sample, found in part:
+            half.add(sample, found["det"])
         states.append(half.state())
-    meter = TASKS["det"].new_meter()
+    meter = task.new_meter()
     meter.merge(states, np.arange(12))
     assert meter.result().values["ap50_95"] != alone  # else the next line would prove nothing
     meter.merge(states, np.argsort([*range(6, 12), *range(6)]))

@@ -4,12 +4,12 @@ import numpy as np
 import pytest
 
 from ppmtl.ops.affine import apply_to_boxes
-from ppmtl.predict.pipeline import Pipeline, make_view, view_meta
+from ppmtl.predict.pipeline import Pipeline, make_view
 from ppmtl.structures import ClassList
-from ppmtl.tasks.base import Slicing, TestTimeAugmentation, View
 from ppmtl.tasks.classification import Classification
 from ppmtl.tasks.detection import Detection
 from ppmtl.tasks.segmentation import Segmentation
+from ppmtl.tasks.views import Slicing, TestTimeAugmentation, View
 
 RNG = np.random.default_rng(0)
 IMAGE = RNG.integers(0, 256, (24, 40, 3), dtype=np.uint8)
@@ -46,7 +46,7 @@ class Recorder:
 
 
 def make_tasks(**tta):
-    views = TestTimeAugmentation(**tta) if tta else None
+    views = TestTimeAugmentation(**tta)
     return {
         "seg": Segmentation("seg", CLASSES, tta=views),
         "cls": Classification("cls", CLASSES, input_size=(16, 16), tta=views),
@@ -54,14 +54,14 @@ def make_tasks(**tta):
     }
 
 
-def test_flipping_a_view_twice_is_the_picture_itself():
+def test_flipping_a_view_twice_is_the_image_itself():
     view = View((24, 40), flip=True)
     assert np.array_equal(make_view(make_view(IMAGE, view), view), IMAGE)
 
 
 def test_a_views_meta_takes_boxes_back():
-    meta = view_meta(View((48, 20), flip=True), (24, 40), "x")
-    box = np.array([[0, 0, 5, 48]], np.float32)  # the left quarter of the mirrored view is the picture's right quarter
+    meta = View((48, 20), flip=True).meta((24, 40), "x")
+    box = np.array([[0, 0, 5, 48]], np.float32)  # the left quarter of the mirrored view is the image's right quarter
     assert apply_to_boxes(meta.to_original, box) == pytest.approx(np.array([[30, 0, 40, 24]]))
 
 
@@ -79,13 +79,8 @@ def test_a_flipped_view_of_an_equivariant_network_changes_nothing():
     both = Pipeline(make_tasks(scales=(1.0,), flip=True), Recorder(), augment=True).predict([IMAGE], ["x"])[0]
     assert np.array_equal(plain["seg"].labels, both["seg"].labels)
     assert both["cls"].probs == pytest.approx(plain["cls"].probs, abs=1e-6)
-
-
-def test_an_unflipped_box_lands_on_the_mirrored_place():
-    both = Pipeline({"det": make_tasks(scales=(1.0,), flip=True)["det"]}, Recorder(), augment=True)
-    found = both.predict([IMAGE], ["x"])[0]["det"]
-    # the backend always answers x in [.1, .5] of the input, so the flipped view's box is [.5, .9] of the picture
-    assert sorted(found.boxes[:, 0].tolist()) == pytest.approx([4.0, 20.0], abs=1e-4)
+    # this detector sees nothing: it answers x in [.1, .5] of any input, which in the flipped view is [.5, .9] of the image
+    assert sorted(both["det"].boxes[:, 0].tolist()) == pytest.approx([4.0, 20.0], abs=1e-4)
 
 
 def test_a_shared_size_runs_the_backbone_once():
@@ -100,7 +95,7 @@ def test_views_of_one_size_run_as_one_batch():
     assert [shape[0] for shape, _ in backend.calls] == [2, 1]
 
 
-def test_pictures_of_different_sizes_keep_their_order():
+def test_images_of_different_sizes_keep_their_order():
     small, large = IMAGE[:12], IMAGE
     predictions = Pipeline(make_tasks(), Recorder(), batch_size=4).predict([small, large, small], ["x", "y", "z"])
     assert [p["seg"].labels.shape for p in predictions] == [(12, 40), (24, 40), (12, 40)]
@@ -115,7 +110,7 @@ def test_averaging_probabilities_and_logits_can_differ():
         merge = task.new_merge()
         for view in logits:
             raw = {"probs": softmax(np.array(view, np.float32), 0).reshape(1, 3, 1, 1)}
-            merge.add(task.decode(raw, 0, view_meta(View((1, 1)), (1, 1), "x"), single=False))
+            merge.add(task.decode(raw, 0, View((1, 1)).meta((1, 1), "x"), single=False))
         answers.append(int(merge.result().labels[0, 0]))
     assert answers == [1, 0]
 
@@ -161,10 +156,10 @@ def with_square(x, y, side=10, size=(160, 240)):
     return image
 
 
-def test_a_sign_too_small_for_the_whole_picture_is_found_in_a_tile():
+def test_a_sign_too_small_for_the_full_image_is_found_in_a_tile():
     image = with_square(201, 33)
-    whole = Pipeline({"det": make_tasks()["det"]}, Finder()).predict([image], ["x"])[0]["det"]
-    assert len(whole) == 0
+    full = Pipeline({"det": make_tasks()["det"]}, Finder()).predict([image], ["x"])[0]["det"]
+    assert len(full) == 0
     tiled = Pipeline({"det": make_tasks()["det"]}, Finder(), slicing=Slicing()).predict([image], ["x"])[0]["det"]
     assert tiled.boxes[0] == pytest.approx([201, 33, 211, 43])
     assert tiled.scores[0] == pytest.approx(0.8)  # not divided by the number of views
@@ -172,13 +167,13 @@ def test_a_sign_too_small_for_the_whole_picture_is_found_in_a_tile():
 
 
 @pytest.mark.parametrize("x", range(0, 230, 3))
-def test_a_sign_on_a_border_between_tiles_is_found_once_and_whole(x):
+def test_a_sign_on_a_border_between_tiles_is_found_once_and_uncut(x):
     slicing = Slicing((32, 32), (0.5, 0.5))  # 16 px shared: the sign and the margin around it
     found = Pipeline({"det": make_tasks()["det"]}, Finder(), slicing=slicing).predict([with_square(x, 77)], ["x"])
     assert found[0]["det"].boxes == pytest.approx(np.array([[x, 77, x + 10, 87]]), abs=1e-3)
 
 
-def test_slicing_a_picture_that_fits_into_one_tile_changes_nothing():
+def test_slicing_an_image_that_fits_into_one_tile_changes_nothing():
     image, tasks = with_square(5, 7, size=(32, 32)), {"det": make_tasks()["det"]}
     sliced = Pipeline(tasks, Finder(), slicing=Slicing((32, 32))).predict([image], ["x"])[0]["det"]
     plain = Pipeline(tasks, Finder()).predict([image], ["x"])[0]["det"]
@@ -207,7 +202,7 @@ def test_slicing_without_any_size_says_how_to_give_one():
         Pipeline({"det": task}, Finder(), slicing=Slicing()).predict([with_square(3, 3)], ["x"])
 
 
-def test_the_first_tasks_size_is_shared_per_picture():
+def test_the_first_tasks_size_is_shared_per_image():
     tasks = {"seg": Segmentation("seg", CLASSES, long_side=20), "cls": Classification("cls", CLASSES)}
     backend = Recorder()
     Pipeline(tasks, backend, shared_size="first").predict([IMAGE, IMAGE[:, :24]], ["x", "y"])

@@ -1,4 +1,4 @@
-"""Reports: text, files, pictures."""
+"""Reports: text, files, plots."""
 
 import json
 from types import SimpleNamespace
@@ -32,7 +32,7 @@ def test_the_score_is_the_last_line_and_undefined_values_are_not_numbers(result)
     assert report.one_line(result) == "seg miou 0.5000 | det ap50 0.7500 | score 0.6250"
 
 
-def test_files_are_plain_json_csv_and_pictures(result, tmp_path):
+def test_files_are_plain_json_csv_and_plots(result, tmp_path):
     names = {path.name for path in report.write(result, tmp_path, {"weights": "w"})}
     assert names == {"metrics.json", "seg_per_class.csv", "seg_confusion.png", "det_precision_recall.png"}
     document = json.loads((tmp_path / "metrics.json").read_text(), parse_constant=pytest.fail)
@@ -40,5 +40,5 @@ def test_files_are_plain_json_csv_and_pictures(result, tmp_path):
     assert document["weights"] == "w"
     assert (tmp_path / "seg_per_class.csv").read_text().splitlines()[0] == "class,iou,pixels"
     for name in ("seg_confusion.png", "det_precision_recall.png"):
-        picture = cv2.imread(str(tmp_path / name))
-        assert len(np.unique(picture.reshape(-1, 3), axis=0)) > 10  # something is drawn
+        plot = cv2.imread(str(tmp_path / name))
+        assert len(np.unique(plot.reshape(-1, 3), axis=0)) > 10  # something is drawn
