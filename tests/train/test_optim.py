@@ -37,11 +37,11 @@ def test_the_schedule_equals_paddles(case):
 def test_the_rate_is_scaled_to_the_processes_only_when_asked_and_said_once(mode, expected, caplog, monkeypatch):
     monkeypatch.setattr(logging.getLogger("ppmtl"), "propagate", True)
     settings = OptimizerSettings(learning_rate=0.1, min_learning_rate=1e-3, scale_lr=mode)
-    scaled = scaled_learning_rate(settings, 4)
-    assert scaled.learning_rate == pytest.approx(expected)
-    assert scaled.min_learning_rate == 1e-3
+    values = scaled_learning_rate(settings, 4)
+    # scale_lr goes with the rate: a resumed run reads the saved config, and must not scale a second time
+    scaled = {"optimizer.learning_rate": pytest.approx(expected), "optimizer.scale_lr": "none"}
+    assert values == ({} if mode == "none" else scaled)
     assert len(caplog.records) == (mode != "none")
-    assert scaled_learning_rate(scaled, 4) == scaled  # not twice
 
 
 class Net(nn.Layer):
@@ -183,12 +183,13 @@ def test_master_weights_of_a_low_precision_model_round_trip_under_structured_nam
         load_optimizer_state(named(net := Net()), build_optimizer(net, settings), state)
 
 
-def test_one_dimensional_parameters_are_not_decayed_unless_asked():
+@pytest.mark.parametrize("shape", [[4], [1, 4, 1, 1], [1]])
+def test_vectors_are_not_decayed_unless_asked_however_many_dimensions_they_have(shape):
     model = Net()
-    model.backbone.bias.set_value(paddle.ones([4]))
+    model.scale = model.create_parameter(shape, default_initializer=nn.initializer.Constant(1.0))
     for decay_1d, expected in ((False, 1.0), (True, 0.5)):
         distances(model, OptimizerSettings(learning_rate=1.0, weight_decay=0.5, decay_1d=decay_1d), gradient=0.0)
-        assert model.backbone.bias.numpy() == pytest.approx(np.full(4, expected))
+        assert model.scale.numpy() == pytest.approx(np.full(shape, expected))
 
 
 def test_parts_named_in_no_decay_are_not_decayed():
@@ -200,22 +201,23 @@ def test_parts_named_in_no_decay_are_not_decayed():
     assert moved["heads.weight"] > 0
 
 
-@pytest.mark.parametrize("entry", ["head", "backbone.wieght"])
-def test_a_no_decay_entry_that_matches_nothing_is_refused_with_the_nearest_name(entry):
-    nearest = {"head": "heads"}.get(entry, "backbone.weight")
-    with pytest.raises(ValueError, match=rf"optimizer\.no_decay: '{entry}' is no part .* did you mean '{nearest}'\?"):
-        build_optimizer(Net(), OptimizerSettings(no_decay=(entry,)))
+@pytest.mark.parametrize(("entry", "nearest"), [("head", "heads"), ("backbone.wieght", "backbone.weight")])
+@pytest.mark.parametrize(("key", "value"), [("no_decay", lambda e: (e,)), ("multipliers", lambda e: {e: 0.5})])
+def test_an_entry_that_matches_no_part_is_refused_with_the_nearest_name(key, value, entry, nearest):
+    with pytest.raises(ValueError, match=rf"optimizer\.{key}: '{entry}' is no part .* did you mean '{nearest}'\?"):
+        build_optimizer(Net(), OptimizerSettings(**{key: value(entry)}))
 
 
-def test_the_backbones_learning_rate_is_multiplied():
-    settings = OptimizerSettings(learning_rate=0.1, weight_decay=0.0, backbone_lr_multiplier=0.1)
-    moved = distances(Net(), settings)
-    assert moved["heads.weight"] == pytest.approx(0.1, rel=1e-3)
-    assert moved["backbone.weight"] == pytest.approx(0.01, rel=1e-3)
+def test_the_multiplier_of_the_longest_named_part_counts():
+    multipliers = {"backbone.weight": 0.5, "backbone": 0.1}
+    moved = distances(Net(), OptimizerSettings(learning_rate=0.1, weight_decay=0.0, multipliers=multipliers))
+    assert moved["heads.weight"] == pytest.approx(0.1, rel=1e-3)  # not named
+    assert moved["backbone.bias"] == pytest.approx(0.01, rel=1e-3)
+    assert moved["backbone.weight"] == pytest.approx(0.05, rel=1e-3)  # not .005
 
 
 def test_layer_decay_slows_every_block_more_the_nearer_it_is_to_the_input():
-    settings = OptimizerSettings(learning_rate=0.1, weight_decay=0.0, layer_decay=0.5, backbone_lr_multiplier=0.5)
+    settings = OptimizerSettings(learning_rate=0.1, weight_decay=0.0, layer_decay=0.5, multipliers={"backbone": 0.5})
     moved = distances(DeepNet(), settings)
     expected = {
         "heads.weight": 0,  # halvings
@@ -230,14 +232,16 @@ def test_layer_decay_slows_every_block_more_the_nearer_it_is_to_the_input():
 
 
 def test_layer_decay_needs_a_backbone_that_knows_its_depths():
-    with pytest.raises(ValueError, match=r"layer_decay: Linear does not say how deep .*backbone_lr_multiplier"):
-        build_optimizer(Net(), OptimizerSettings(layer_decay=0.9))
+    model = DeepNet()
+    model.backbone.num_depths = None
+    with pytest.raises(ValueError, match=r"layer_decay: ConvNeXt does not say how deep .*optimizer\.multipliers"):
+        build_optimizer(model, OptimizerSettings(layer_decay=0.9))
 
 
 def test_extra_parameters_are_trained_at_the_full_rate_without_decay_and_saved_under_their_name():
     model, balance = Net(), paddle.create_parameter([2, 2], "float32")
     extra = {"balance.log_variance": balance}
-    settings = OptimizerSettings(learning_rate=0.1, weight_decay=0.5, decay_1d=True, backbone_lr_multiplier=0.1)
+    settings = OptimizerSettings(learning_rate=0.1, weight_decay=0.5, decay_1d=True, multipliers={"backbone": 0.1})
     optimizer = build_optimizer(model, settings, extra)
     balance.set_value(paddle.ones([2, 2]))
     balance.grad = paddle.ones([2, 2])

@@ -24,11 +24,12 @@ from ppmtl.train.balance.uncertainty import Uncertainty
 from ppmtl.train.loop import fit
 from ppmtl.train.state import Progress
 
+Batches = Generator[dict[str, Batch], None, None]
 TASKS = ("a", "b", "c")  # three: the order in which two numbers are added does not matter
 
 
 class Toy(nn.Layer):
-    """A linear trunk and a linear head per task; the loss is the mean squared distance to the target."""
+    """A linear backbone and a linear head per task; the loss is the mean squared distance to the target."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -49,7 +50,7 @@ class Numbers:
         self.task, self.batch_size = task, batch_size
         self.interrupt_at, self.spoil_at = interrupt_at, spoil_at
 
-    def loader(self, start_step: int, num_steps: int, num_workers: int) -> Generator[Batch, None, None]:  # noqa: ARG002
+    def loader(self, start_step: int, num_steps: int, num_workers: int) -> Batches:  # noqa: ARG002
         for step in range(start_step, start_step + num_steps):
             if step == self.interrupt_at:
                 os.kill(os.getpid(), signal.SIGTERM)
@@ -57,25 +58,30 @@ class Numbers:
             draws = np.stack([np.random.default_rng([ord(self.task), row]).normal(size=5) for row in rows])
             target = draws[:, 4:] * (np.nan if step == self.spoil_at else 1)
             images = paddle.to_tensor(draws[:, :4].astype(np.float32))
-            yield Batch(images, {self.task: {"y": paddle.to_tensor(target.astype(np.float32))}})
+            yield {"": Batch(images, {self.task: {"y": paddle.to_tensor(target.astype(np.float32))}})}
 
     def files(self, step: int) -> list[str]:
         return [f"{self.task}{step}.jpg"]
 
 
 class Shared(Numbers):
-    """The same pictures labelled for every task."""
+    """The same images labelled for every task, in one view of all tasks or in a view per task."""
 
-    def loader(self, start_step: int, num_steps: int, num_workers: int) -> Generator[Batch, None, None]:
-        for batch in super().loader(start_step, num_steps, num_workers):
-            target = batch.targets[self.task]["y"]
-            yield Batch(batch.images, {task: {"y": target + index} for index, task in enumerate(TASKS)})
+    def __init__(self, batch_size: int, *, views: bool = False) -> None:
+        super().__init__("a", batch_size)
+        self.views = views
+
+    def loader(self, start_step: int, num_steps: int, num_workers: int) -> Batches:
+        for batches in super().loader(start_step, num_steps, num_workers):
+            images, target = batches[""].images, batches[""].targets["a"]["y"]
+            targets = {task: {"y": target + index} for index, task in enumerate(TASKS)}
+            yield {t: Batch(images, {t: y}) for t, y in targets.items()} if self.views else {"": Batch(images, targets)}
 
 
 def settings(folder: Path, *, optimizer: Mapping[str, Any] | None = None, **train: Any) -> Settings:
     schedule = {"epochs": 1, "steps_per_epoch": 6, "log_every": 1, "save_every": 3, "num_workers": 0, **train}
     rates = {"learning_rate": 1e-2, "warmup_steps": 0, "clip_norm": None, **(optimizer or {})}
-    return Settings(str(folder), str(folder), {}, {}, None, {}, OptimizerSettings(**rates), TrainSettings(**schedule))  # type: ignore[arg-type]
+    return Settings(str(folder), str(folder), {}, None, {}, OptimizerSettings(**rates), TrainSettings(**schedule))  # type: ignore[arg-type]
 
 
 def run(wanted: Settings, *, batch_size: int = 4, sources: Mapping[str, Any] | None = None, **options: Any) -> Progress:
@@ -115,12 +121,14 @@ def test_diagnosing_leaves_the_run_as_it_was_bit_for_bit(tmp_path):
     assert not (tmp_path / "plain" / "diagnosis.csv").exists()
 
 
-def test_one_source_for_several_tasks_differentiates_together_or_apart_alike(tmp_path):
-    run(settings(tmp_path / "together"), sources={"all": Shared("a", 4)})
-    run(settings(tmp_path / "apart", optimizer={"task_clip_norm": 1e6}), sources={"all": Shared("a", 4)})
-    together, apart = weights(tmp_path / "together"), weights(tmp_path / "apart")
-    for name in together:
-        np.testing.assert_allclose(apart[name], together[name], atol=1e-5)
+def test_one_source_for_several_tasks_differentiates_together_or_apart_and_in_one_view_or_several_alike(tmp_path):
+    run(settings(tmp_path / "together"), sources={"all": Shared(4)})
+    run(settings(tmp_path / "apart", optimizer={"task_clip_norm": 1e6}), sources={"all": Shared(4)})
+    run(settings(tmp_path / "views"), sources={"all": Shared(4, views=True)})
+    together = weights(tmp_path / "together")
+    for other in ("apart", "views"):
+        for name, value in weights(tmp_path / other).items():
+            np.testing.assert_allclose(value, together[name], atol=1e-5)
     run(settings(tmp_path / "one"), sources={"all": Numbers("a", 4)})
     assert not np.allclose(weights(tmp_path / "one")["backbone.0.weight"], together["backbone.0.weight"], atol=1e-3)
 
@@ -137,12 +145,12 @@ def test_a_clip_by_task_that_never_bites_changes_nothing(tmp_path):
 def test_a_balanced_run_differs_from_a_plain_one_and_resumes_exactly(tmp_path, method):
     options = {"balance": method, "epochs": 3, "steps_per_epoch": 2}
     run(settings(tmp_path / "plain", epochs=3, steps_per_epoch=2))
-    run(settings(tmp_path / "whole", **options))
+    run(settings(tmp_path / "full", **options))
     run(settings(tmp_path / "half", **options))
     run(settings(tmp_path / "half", **options), resume=checkpoint.step_folder(tmp_path / "half", 3))
-    assert not same_bytes(weights(tmp_path / "plain"), weights(tmp_path / "whole"))
+    assert not same_bytes(weights(tmp_path / "plain"), weights(tmp_path / "full"))
     for stem in ("model", "optimizer", *(["balance"] if method is not Pcgrad else [])):
-        assert same_bytes(weights(tmp_path / "whole", stem=stem), weights(tmp_path / "half", stem=stem)), stem
+        assert same_bytes(weights(tmp_path / "full", stem=stem), weights(tmp_path / "half", stem=stem)), stem
 
 
 def test_going_on_with_another_balancing_method_is_refused(tmp_path):
@@ -179,7 +187,7 @@ def test_balancing_accumulated_batches_equals_balancing_one_large_batch(tmp_path
 
 
 def test_sigterm_finishes_the_step_saves_it_and_resuming_ends_with_the_same_bytes(tmp_path):
-    run(settings(tmp_path / "whole"))
+    run(settings(tmp_path / "full"))
     sources = {task: Numbers(task, 4, interrupt_at=4 if task == "a" else None) for task in TASKS}
     handler = signal.getsignal(signal.SIGTERM)
     progress = run(settings(tmp_path / "stopped"), sources=sources)
@@ -189,7 +197,7 @@ def test_sigterm_finishes_the_step_saves_it_and_resuming_ends_with_the_same_byte
     assert found.name == "step_0000005"
     assert run(settings(tmp_path / "stopped"), resume=found).stopped == ""
     for stem in ("model", "optimizer"):
-        assert same_bytes(weights(tmp_path / "whole", stem=stem), weights(tmp_path / "stopped", stem=stem))
+        assert same_bytes(weights(tmp_path / "full", stem=stem), weights(tmp_path / "stopped", stem=stem))
 
 
 def test_a_run_that_stopped_early_goes_on_until_the_next_evaluation_when_resumed(tmp_path):
