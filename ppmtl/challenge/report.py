@@ -51,7 +51,9 @@ def check_command(argv: Sequence[str]) -> int:
 
 def _class_counts(settings: Settings) -> dict[str, int]:
     counts = {}
-    sections = {part.section: task.classes for task in settings.tasks.values() if (part := target_of(task.part)).section}
+    sections = {
+        part.section: task.classes for task in settings.tasks.values() if (part := target_of(task.part)).section
+    }
     for name in ("seg", "cls"):
         if name not in sections:
             raise ConfigError([f"tasks: none fills the section {name}; a submission answers seg, cls and det"])
