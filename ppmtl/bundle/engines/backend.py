@@ -176,8 +176,13 @@ def open_backend(bundle: Bundle, *, engine: EngineName | None = None, **options:
             f"{bundle.folder}: {name} cannot run {graph_format} graphs, {' and '.join(able)} can; choose another engine, or "
             "export with another --format"
         )
+    if chosen.run_mode != "paddle" and graph_format != "paddle":
+        raise ValueError(
+            f"run_mode {chosen.run_mode}: Paddle hands only .pdmodel graphs to TensorRT; export with --format paddle, or leave "
+            "run_mode out"
+        )
     module = _import_engine(name)
-    module.check_options(chosen, graph_format)
+    module.check_options(chosen)
 
     def open_graph(files: tuple[Path, ...]) -> Graph:
         graph = module.open_graph(files, chosen)

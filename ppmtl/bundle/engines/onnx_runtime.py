@@ -16,10 +16,10 @@ ERRORS = (ValueError, RuntimeError, state.InvalidArgument, state.Fail, state.Run
 _FATAL_ONLY = 4  # its other remarks are about its own optimiser, or come as an exception too
 
 
-def check_options(options: EngineOptions, graph_format: str) -> None:  # noqa: ARG001
+def check_options(options: EngineOptions) -> None:
     """Raises ValueError if ONNX Runtime as installed cannot do what is asked."""
-    if options.run_mode != "paddle" or options.bf16:
-        raise ValueError("ONNX Runtime runs .onnx graphs in float32 here; leave run_mode and bf16 out")
+    if options.bf16:
+        raise ValueError("ONNX Runtime runs .onnx graphs in float32 here; leave bf16 out")
     if options.gpu is not None and "CUDAExecutionProvider" not in ort.get_available_providers():
         raise ValueError("device GPU: this ONNX Runtime is built for CPUs only; install onnxruntime-gpu or use CPU")
 

@@ -14,10 +14,10 @@ NAME = "OpenVINO"
 ERRORS = (ValueError, RuntimeError)
 
 
-def check_options(options: EngineOptions, graph_format: str) -> None:  # noqa: ARG001
+def check_options(options: EngineOptions) -> None:
     """Raises ValueError if OpenVINO cannot do what is asked."""
-    if options.run_mode != "paddle" or options.gpu is not None:
-        raise ValueError("OpenVINO is used on CPUs here; leave run_mode and --device GPU out")
+    if options.gpu is not None:
+        raise ValueError("OpenVINO is used on CPUs here; leave --device GPU out")
 
 
 def open_graph(files: tuple[Path, ...], options: EngineOptions) -> Graph:

@@ -35,15 +35,11 @@ _TRT_WORKSPACE = 1 << 30  # bytes that TensorRT may use while it tries out kerne
 _TRT_MIN_OPERATORS = 3  # smaller runs of operators stay in Paddle (Paddle's own default)
 
 
-def check_options(options: EngineOptions, graph_format: str) -> None:
+def check_options(options: EngineOptions) -> None:
     """Raises ValueError if this build of Paddle cannot do what is asked."""
     if options.gpu is not None and not paddle.device.is_compiled_with_cuda():
         raise ValueError(
             "device GPU: this Paddle is built for CPUs only; install paddlepaddle-gpu (requirements-gpu.txt) or use CPU"
-        )
-    if options.run_mode != "paddle" and graph_format != "paddle":
-        raise ValueError(
-            f"run_mode {options.run_mode}: Paddle hands only .pdmodel graphs to TensorRT; export with --format paddle"
         )
 
 
