@@ -14,6 +14,7 @@ Formats: paddle = .pdmodel, which Paddle 2.6 to 3.3 run; paddle-json = .json of 
 import argparse
 import sys
 from collections.abc import Sequence
+from dataclasses import fields
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
@@ -48,8 +49,6 @@ def main(argv: Sequence[str]) -> int:
     """The exit code."""
     arguments = build_parser().parse_args(argv)
     run = cli.load(arguments)
-
-    from dataclasses import fields
 
     from ppmtl.bundle.export import ExportOptions, export
 

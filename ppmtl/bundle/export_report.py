@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, astuple
 from pathlib import Path
@@ -51,18 +50,12 @@ def _markdown(settings: BundleSettings, runs: Runs) -> str:
     heads = ["task", "what", "training graph", "bundle", "difference", "allowed"]
     for how, checks in runs.items():
         rows = [row for check in checks for row in _rows(check)]
-        parts += [f"## {how}", tables.markdown(heads, rows), _origins(checks)]
+        origins = [f"- {check.task}: first {check.count} images of: {check.origin}" for check in checks]
+        parts += [f"## {how}", tables.markdown(heads, rows), "\n".join(origins)]
     found = problems(runs)
     parts.append("**Passed.**" if not found else "**Failed:** " + "; ".join(found))
     parts.append(tables.markdown(["file", "MB"], [(f.name, f"{f.bytes / 1e6:.2f}") for f in settings.files]))
     return "\n\n".join(parts) + "\n"
-
-
-def _origins(checks: Sequence[TaskCheck]) -> str:
-    tasks = defaultdict(list)
-    for check in checks:
-        tasks[f"first {check.count} images of: {check.origin}"].append(check.task)
-    return "\n".join(f"{', '.join(names)}: {where}" for where, names in tasks.items())
 
 
 def _rows(check: TaskCheck) -> list[list[str]]:

@@ -30,9 +30,9 @@ def model() -> MultiTaskModel:
     heads = {
         "seg": UPerNet(specs, 3, channels=8, aux_channels=6),
         "cls": CBAMFC(specs, 5, channels=16, dropout=0.5),
-        "det": YOLOv5(specs, 2, neck=partial(YOLOCSPPAN, depth_multiplier=0.33, channels=(8, 8, 8))),
+        "signs": YOLOv5(specs, 2, neck=partial(YOLOCSPPAN, depth_multiplier=0.33, channels=(8, 8, 8))),
     }
-    built = MultiTaskModel(backbone, heads)
+    built = MultiTaskModel(backbone, heads, answers={"signs": "det"})
     random = np.random.default_rng(0)
     for layer in built.sublayers():
         if isinstance(layer, nn.BatchNorm2D):  # fresh ones are the identity, which any folding would get right
