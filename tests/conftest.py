@@ -2,9 +2,20 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
 
 import pytest
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    """Says after everything else what was not run, why, and how to get it: the reasons of the skipped tests."""
+    reporter = config.pluginmanager.get_plugin("terminalreporter")
+    if reporter is None or hasattr(config, "workerinput"):
+        return
+    reasons = Counter(str(report.longrepr[2]).removeprefix("Skipped: ") for report in reporter.stats.get("skipped", ()))
+    if reasons:
+        print("not run:", *(f"{count} x {reason}" for reason, count in reasons.most_common()), sep="\n  ")
 
 
 @pytest.fixture(scope="session")

@@ -16,7 +16,7 @@ ARCH = {"depths": [1, 1, 1, 1], "dims": [8, 16, 24, 32]}
 CONFIG = {
     "_base_": str(ROOT / "configs" / "allinone_traffic.yml"),
     "data_root": "data",
-    "classes": {"cls": {"count": 4}},
+    "tasks": {"cls": {"classes": {"count": 4}}},
     "model": {
         "backbone": {**ARCH, "output_norm": False, "pretrained": "backbone.safetensors"},
         "heads": {"cls": {"channels": 16}},
