@@ -18,7 +18,6 @@ ROOT = Path(__file__).resolve().parents[1]
 
 TINY = {
     "_base_": str(ROOT / "configs" / "allinone_demo.yml"),
-    "classes": {"cls": {"count": 4}, "det": {"count": 3}},
     "model": {
         "backbone": {"depths": [1, 1, 1, 1], "dims": [8, 16, 24, 32], "drop_path_rate": 0.2},
         "heads": {
@@ -27,7 +26,10 @@ TINY = {
             "det": {"neck": {"channels": [8, 16, 16]}},
         },
     },
-    "tasks": {"cls": {"input_size": [32, 32]}, "det": {"input_size": [96, 96]}},
+    "tasks": {
+        "cls": {"classes": {"count": 4}, "input_size": [32, 32]},
+        "det": {"classes": {"count": 3}, "input_size": [96, 96]},
+    },
     "sources": {
         "seg": {"batch_size": 2, "transforms": [{"type": "random_scale"}, {"type": "pad_crop", "size": [64, 96]}]},
         "cls": {"batch_size": 4, "transforms": [{"type": "resize", "size": [32, 32]}, {"type": "random_erasing"}]},
@@ -44,6 +46,14 @@ TINY = {
     },
     "infer": {"size": [64, 96]},
 }
+DATA_FLAGS = (
+    "--size 64 96 --det_size 96 96 --cls_size 32 32 --sign_classes 3 --vehicle_classes 4 --workers 2 "
+    "--seg_images 6 3 2 --det_images 6 3 2 --cls_images 12 6 2"
+)
+COMMON = ("-c", "tiny.yml", "-o", "data_root=data")
+WEIGHTS = ("-o", "weights=full/best_model")
+EVALUATE = ("eval", *COMMON, *WEIGHTS, "--output_eval")
+SUBMIT = ("submit", *COMMON, *WEIGHTS, "--tta", "--scales", "1.0", "--out")
 
 
 def tool(name: str, *arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
@@ -59,50 +69,18 @@ def ok(result: subprocess.CompletedProcess[str]) -> str:
 @pytest.fixture(scope="module")
 def work(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("run")
-    ok(tool("make_demo_data", "--out", "data", *DATA_FLAGS, cwd=folder))
+    ok(tool("make_demo_data", "--out", "data", *DATA_FLAGS.split(), cwd=folder))
     (folder / "tiny.yml").write_text(yaml.safe_dump(TINY))
     return folder
 
 
-DATA_FLAGS = [
-    "--size",
-    "64",
-    "96",
-    "--det_size",
-    "96",
-    "96",
-    "--cls_size",
-    "32",
-    "32",
-    "--sign_classes",
-    "3",
-    "--vehicle_classes",
-    "4",
-    "--seg_images",
-    "6",
-    "3",
-    "2",
-    "--det_images",
-    "6",
-    "3",
-    "2",
-    "--cls_images",
-    "12",
-    "6",
-    "2",
-    "--workers",
-    "2",
-]
-COMMON = ("-c", "tiny.yml", "-o", "data_root=data")
-
-
 @pytest.fixture(scope="module")
 def trained(work) -> Path:
-    out = ok(tool("train", *COMMON, "-o", "save_dir=whole", "--eval", cwd=work))
+    out = ok(tool("train", *COMMON, "-o", "save_dir=full", "--eval", cwd=work))
     assert "Epoch: [2]" in out
     assert "loss_seg" in out
     assert "eta:" in out
-    return work / "whole"
+    return work / "full"
 
 
 def test_a_run_leaves_weights_config_environment_and_log(trained):
@@ -123,15 +101,15 @@ def test_stopping_and_resuming_ends_with_the_same_bytes(work, trained):
     out = ok(tool("train", *COMMON, "-o", "save_dir=half", "train.num_workers=1", "--eval", "-r", cwd=work))
     assert "resumed from half/step_0000002 at step 2" in out
     for stem in ("model", "optimizer"):
-        whole = load_file(trained / "step_0000004" / f"{stem}.safetensors")
+        full = load_file(trained / "step_0000004" / f"{stem}.safetensors")
         resumed = load_file(work / "half" / "step_0000004" / f"{stem}.safetensors")
-        assert whole.keys() == resumed.keys()
-        for name, value in whole.items():
+        assert full.keys() == resumed.keys()
+        for name, value in full.items():
             assert np.array_equal(value, resumed[name]), name
 
 
 def test_evaluation_prints_the_score_last_and_writes_files(work, trained):
-    out = ok(tool("eval", *COMMON, "-o", "weights=whole/best_model", "--classwise", "--output_eval", "eval", cwd=work))
+    out = ok(tool(*EVALUATE, "eval", "--classwise", cwd=work))
     assert out.strip().splitlines()[-1].startswith("score ")
     document = json.loads((work / "eval" / "metrics.json").read_text())
     assert set(document["tasks"]) == {"seg", "cls", "det"}
@@ -146,39 +124,18 @@ def test_evaluation_prints_the_score_last_and_writes_files(work, trained):
 
 
 def test_inference_draws_and_writes_json_with_one_backbone_run(work, trained):  # noqa: ARG001
-    pictures = work / "data" / "track1_test_data" / "seg" / "images" / "test"
-    ok(
-        tool(
-            "infer",
-            *COMMON,
-            "-o",
-            "weights=whole/best_model",
-            "--infer_dir",
-            str(pictures),
-            "--output_dir",
-            "out",
-            cwd=work,
-        )
-    )
+    images = work / "data" / "track1_test_data" / "seg" / "images" / "test"
+    command = ("infer", *COMMON, *WEIGHTS, "--infer_dir", str(images), "--output_dir")
+    ok(tool(*command, "out", cwd=work))
     written = sorted((work / "out").glob("*.json"))
     assert len(written) == 2
     document = json.loads(written[0].read_text())
     assert document["backbone_runs"] == 1
     assert set(document) >= {"seg", "cls", "det", "size"}
     assert written[0].with_suffix(".jpg").is_file()
-    before = {p.name: p.read_bytes() for p in pictures.iterdir()}
-    command = (
-        "infer",
-        *COMMON,
-        "-o",
-        "weights=whole/best_model",
-        "--infer_dir",
-        str(pictures),
-        "--output_dir",
-        str(pictures),
-    )
-    assert tool(*command, cwd=work).returncode == 1  # the drawn pictures would replace the originals
-    assert {p.name: p.read_bytes() for p in pictures.iterdir()} == before
+    before = {p.name: p.read_bytes() for p in images.iterdir()}
+    assert tool(*command, str(images), cwd=work).returncode == 1  # the drawn images would replace the originals
+    assert {p.name: p.read_bytes() for p in images.iterdir()} == before
 
 
 def test_one_task_trains_without_the_data_of_the_others(work):
@@ -207,14 +164,8 @@ def test_all_mistakes_of_a_config_come_in_one_message(work):
 
 
 def test_a_loss_that_is_not_finite_names_task_term_step_and_files(work):
-    blown = (
-        "-o",
-        "optimizer.learning_rate=1e30",
-        "optimizer.clip_norm=null",
-        "optimizer.warmup_steps=0",
-        "save_dir=blown",
-    )
-    result = tool("train", *COMMON, *blown, cwd=work)
+    blown = ("optimizer.learning_rate=1e30", "optimizer.clip_norm=null", "optimizer.warmup_steps=0", "save_dir=blown")
+    result = tool("train", *COMMON, "-o", *blown, cwd=work)
     assert result.returncode == 1
     for text in ("task '", "term '", "at step", ".jpg"):
         assert text in result.stderr
@@ -222,32 +173,33 @@ def test_a_loss_that_is_not_finite_names_task_term_step_and_files(work):
 
 
 def test_weights_become_a_scored_submission_that_resumes(work, trained):  # noqa: ARG001
-    command = ("submit", *COMMON, "-o", "weights=whole/best_model", "--tta", "--scales", "1.0", "--out", "pred.json")
-    ok(tool(*command, cwd=work))
+    ok(tool(*SUBMIT, "pred.json", cwd=work))
     first = (work / "pred.json").read_bytes()
     checked = ok(tool("submit", "check", "pred.json", *COMMON, cwd=work))
     assert "pred.json: 0 errors" in checked
     assert "official-2.7.0" in checked
     assert "strict" in checked
-    # half of the pictures are there already, as after an interruption
-    assert "'seg': 2" in ok(tool(*command, cwd=work))
+    # half of the images are there already, as after an interruption
+    assert "'seg': 2" in ok(tool(*SUBMIT, "pred.json", cwd=work))
     assert (work / "pred.json").read_bytes() == first
 
 
-def test_two_processes_evaluate_and_submit_what_one_does(work, trained):  # noqa: ARG001
-    evaluation = ("eval", *COMMON, "-o", "weights=whole/best_model", "--output_eval")
-    submission = ("submit", *COMMON, "-o", "weights=whole/best_model", "--tta", "--scales", "1.0", "--out")
-    for command, result in ((evaluation, "eval"), (submission, "pred.json")):
-        if not (work / result).exists():  # else from the tests above
-            ok(tool(*command, result, cwd=work))
-    ok(tool(*evaluation, "eval2", "--visualize", "1", "--nprocs", "2", cwd=work))
-    ok(tool(*submission, "pred2.json", "--nprocs", "2", cwd=work))
+def test_two_processes_submit_the_bytes_of_one(work, trained):  # noqa: ARG001
+    if not (work / "pred.json").exists():  # else from the test above
+        ok(tool(*SUBMIT, "pred.json", cwd=work))
+    ok(tool(*SUBMIT, "pred2.json", "--nprocs", "2", cwd=work))
+    assert (work / "pred2.json").read_bytes() == (work / "pred.json").read_bytes()
+
+
+def test_two_processes_measure_and_draw_what_one_does(work, trained):  # noqa: ARG001
+    if not (work / "eval").exists():  # else from the test above
+        ok(tool(*EVALUATE, "eval", cwd=work))
+    ok(tool(*EVALUATE, "eval2", "--visualize", "1", "--nprocs", "2", cwd=work))
     alone, together = (json.loads((work / f / "metrics.json").read_text()) for f in ("eval", "eval2"))
     for task, metrics in alone["tasks"].items():
         assert _without_time(together["tasks"][task]) == _without_time(metrics)
     assert together["score"] == alone["score"]
     assert len(list((work / "eval2").glob("*_000.jpg"))) == 3
-    assert (work / "pred2.json").read_bytes() == (work / "pred.json").read_bytes()
 
 
 def _without_time(metrics):

@@ -19,7 +19,7 @@ CONFIG = ROOT / "configs" / "allinone_traffic.yml"
 ROW = re.compile(r"\| *`([a-z0-9_.]+)` *\| *`([^`]+)` *\|")
 # Keys that choose files, housekeeping or presentation, and nothing that the paper could have said
 NOT_THE_PAPERS = re.compile(
-    r"data_root|save_dir|device|weights|eval\.|infer\.|classes\.\w+\.names|sources\.\w+\.(tasks|dataset\.)"
+    r"data_root|save_dir|device|weights|eval\.|infer\.|tasks\.\w+\.classes\.names|sources\.\w+\.(tasks|dataset\.)"
     r"|train\.(log_every|eval_every|save_every|keep_last|best_metric|num_workers)|.*\.type$"
 )
 
@@ -42,6 +42,8 @@ def step(node: Any, key: str) -> Any:
         return found
     if isinstance(node, functools.partial):
         return node.keywords[key] if key in node.keywords else inspect.signature(node.func).parameters[key].default
+    if not hasattr(node, key):  # tasks and heads: settings of their place beside those of the part
+        return step(node.part, key)
     return getattr(node, key)
 
 
