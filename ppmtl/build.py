@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
 import platform
-import shutil
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
@@ -23,7 +21,6 @@ from ppmtl.predict.evaluate import EvalSet
 from ppmtl.predict.pipeline import Backend
 from ppmtl.structures import ClassList
 from ppmtl.tasks.base import Task
-from ppmtl.tasks.views import Slicing
 
 Tasks = dict[str, Task[Any]]
 
@@ -59,7 +56,12 @@ def load(config: str, overrides: Sequence[str] = (), tasks: Sequence[str] | None
     Raises:
         ConfigError: with all problems at once.
     """
-    run = _checked(load_config(config, overrides))
+    tree = load_config(config, overrides)
+    if "classes" in tree.data:  # configs of version 0.1, also those saved beside checkpoints
+        raise ConfigError(
+            ["classes: the classes of a task stand in tasks.<task>.classes now; move them there"], tree.file
+        )
+    run = _checked(tree)
     return run if tasks is None else select_tasks(run, tasks)
 
 
@@ -319,150 +321,6 @@ def exported_tasks(folder: str) -> list[str]:
     from ppmtl.bundle.reading import read_bundle
 
     return list(read_bundle(folder).tasks)
-
-
-def evaluate_run(
-    run: Run,
-    tta: Mapping[str, Any],
-    *,
-    bundle: str | None,
-    augment: bool,
-    slicing: Slicing | None,
-    limit: int | None,
-    visualize: int,
-    folder: str | None,
-    classwise: bool,
-    config: str,
-) -> None:
-    """What tools/eval.py does in every process: evaluates, and on rank 0 writes and prints the report.
-
-    Args:
-        run: with ``weights`` set, unless ``bundle`` is given.
-        tta: replaces fields of every task's test-time augmentation.
-        bundle: evaluate this exported bundle instead of weights.
-        augment, slicing, limit: as in ``evaluate``.
-        visualize: draw the first so many images of each set.
-        folder: for metrics.json and images; None = below save_dir.
-        classwise: print the per-class tables.
-        config: the name that metrics.json records.
-    """
-    import cv2
-
-    from ppmtl.predict import report
-    from ppmtl.predict.drawing import draw_sample
-    from ppmtl.predict.evaluate import evaluate
-    from ppmtl.train import distributed
-
-    settings = run.settings
-    tasks, backend = open_exported(bundle, settings, tta) if bundle else open_trained(settings, tta)
-    sets = build_eval_sets(settings, tasks)
-    if not sets:
-        raise ValueError("eval.datasets: the config names no validation set for the chosen tasks")
-    processes = distributed.processes()
-    result = evaluate(tasks, sets, backend, augment=augment, slicing=slicing, batch_size=settings.eval.batch_size,
-                      limit=limit, num_examples=visualize, processes=processes)  # fmt: skip
-    if processes.rank != 0:
-        return
-    target = Path(folder or Path(settings.save_dir) / ("eval_bundle" if bundle else "eval"))
-    what = {"bundle": bundle} if bundle else {"weights": settings.weights}
-    written = report.write(result, target, {**what, "config": config, "tta": augment, "limit": limit})
-    for name, examples in result.examples.items():
-        for index, (sample, predictions) in enumerate(examples):
-            drawn = draw_sample(sample, predictions, tasks, settings.infer.draw_threshold)
-            written.append(target / f"{name}_{index:03d}.jpg")
-            cv2.imencode(".jpg", drawn[..., ::-1])[1].tofile(written[-1])
-    print(f"wrote {', '.join(path.name for path in written)} to {target}")
-    print(report.text(result, classwise=classwise))
-
-
-@dataclass(frozen=True)
-class TrainOptions:
-    """What tools/train.py is asked for beside the config.
-
-    Attributes:
-        evaluate: evaluate during training and keep best_model.
-        resume: checkpoint folder to continue from, or "auto" = the newest intact one in save_dir.
-        vdl_dir: VisualDL folder.
-        diagnose_every: steps between measurements of every task's gradient.
-        overfit: train on the first so many batches of every source again and again.
-        fast_dev_run: afterwards build everything again and resume; evaluate two images only.
-    """
-
-    evaluate: bool = False
-    resume: str | None = None
-    vdl_dir: Path | None = None
-    diagnose_every: int | None = None
-    overfit: int | None = None
-    fast_dev_run: bool = False
-
-
-def start_training(run: Run, options: TrainOptions) -> str:
-    """Builds everything and trains, in this process, the only one or one of several.
-
-    Returns:
-        Why the run ended before its schedule, e.g. "SIGTERM"; "" if it did not.
-    """
-    import paddle
-
-    from ppmtl.predict.report import without_nan
-    from ppmtl.train import checkpoint, distributed
-    from ppmtl.train.finetune import load_initial
-    from ppmtl.train.log import LOGGER, start_logging
-    from ppmtl.train.loop import fit
-    from ppmtl.train.optim import scaled_learning_rate
-    from ppmtl.weights.pretrained import load_pretrained
-
-    rank, world_size = distributed.start(run.settings.device)
-    save_dir = Path(run.settings.save_dir)
-    if options.fast_dev_run and rank == 0:
-        shutil.rmtree(save_dir, ignore_errors=True)
-    start_logging(save_dir, rank)
-    run = run.changed(scaled_learning_rate(run.settings.optimizer, world_size), "optimizer.scale_lr")
-    settings = run.settings
-    resume = checkpoint.find_resume(save_dir, options.resume) if options.resume else None
-    tasks = build_tasks(settings)
-    sources = build_sources(settings, tasks, rank=rank, world_size=world_size, repeat=options.overfit)
-    eval_sets = build_eval_sets(settings, tasks) if options.evaluate else {}
-    paddle.seed(settings.seed)
-    model = build_model(settings, tasks)
-    if settings.weights and not resume:
-        load_initial(model, checkpoint.read_tensors(settings.weights), settings.weights,
-                     classes={name: task.classes for name, task in tasks.items()},
-                     stored_classes=checkpoint.read_state(settings.weights).get("classes"))  # fmt: skip
-    elif model.backbone.pretrained and not resume:
-        LOGGER.info("pretrained backbone: %s", load_pretrained(model.backbone, model.backbone.pretrained).text())
-
-    description = without_nan(describe(run, tasks))
-    if rank == 0:
-        (save_dir / "config.yml").write_text(run.tree.dump(), encoding="utf-8")
-        (save_dir / "environment.json").write_text(json.dumps(description["environment"], indent=1), encoding="utf-8")
-    LOGGER.info("environment: %s", ", ".join(f"{k} {v}" for k, v in description["environment"].items()))
-    for name, source in sources.items():
-        LOGGER.info("source %s: %s, batch %d -> %s", name, source.reader.describe(), source.batch_size,
-                    ", ".join(settings.sources[name].all_tasks(name)))  # fmt: skip
-    for name, of_set in eval_sets.items():
-        LOGGER.info("validation %s: %s", name, of_set.reader.describe())
-    count = sum(p.size for p in model.parameters() if not p.stop_gradient)
-    LOGGER.info("model: %.2f M parameters, heads %s, device %s, %d process(es)",
-                count / 1e6, ", ".join(model.heads), paddle.get_device(), world_size)  # fmt: skip
-    if not eval_sets:
-        LOGGER.info("no evaluation during training (add --eval); best_model is not written")
-
-    def go(network: MultiTaskModel, resume_from: Path | None) -> str:
-        progress = fit(settings, network, tasks, sources, eval_sets, description=description, resume=resume_from,
-                       vdl_dir=options.vdl_dir, diagnose_every=options.diagnose_every,
-                       eval_limit=2 if options.fast_dev_run else None)  # fmt: skip
-        saved = [str(save_dir / name) for name in ("best_model", "latest") if (save_dir / name).exists()]
-        where = ", ".join(saved) or "no file: train.save_every is null"
-        how = f"stopped ({progress.stopped})" if progress.stopped else "done"
-        LOGGER.info("%s after %d steps; weights in %s", how, progress.step, where)
-        return progress.stopped
-
-    stopped = go(model, resume)
-    if options.fast_dev_run:
-        go(build_model(settings, tasks), checkpoint.find_resume(save_dir, "auto"))
-        LOGGER.info("fast_dev_run: training, evaluation, saving and loading work; the folder may be deleted")
-    return stopped
 
 
 def describe(run: Run, tasks: Mapping[str, Task[Any]]) -> dict[str, Any]:

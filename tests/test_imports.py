@@ -26,6 +26,7 @@ ALLOWED = {
     "challenge": {"structures", "config", "files", "tables", "ops", "tasks", "data", "predict", "train", "build"},
     "studies": None,  # looks at everything
     "build": None,  # knows all parts
+    "start": None,  # what tools/train.py and tools/eval.py do
     "cli": {"config", "tasks", "train", "build"},
 }
 # What deployment can load: no training, no models, and of bundle the reading half only

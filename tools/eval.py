@@ -51,10 +51,10 @@ def main(argv: Sequence[str]) -> int:
 
 def measure(run: "Run", arguments: argparse.Namespace) -> None:
     """Evaluates in this process; the only one, or one of several that the launcher or --nprocs started."""
-    from ppmtl import build
+    from ppmtl.start import evaluate_run
 
     views, slicing = cli.tta_overrides(arguments), cli.slicing(arguments)
-    build.evaluate_run(run, views, bundle=arguments.bundle, augment=arguments.tta, slicing=slicing, limit=arguments.limit,
+    evaluate_run(run, views, bundle=arguments.bundle, augment=arguments.tta, slicing=slicing, limit=arguments.limit,
                        visualize=arguments.visualize, folder=arguments.output_eval, classwise=arguments.classwise,
                        config=arguments.config)  # fmt: skip
 

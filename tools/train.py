@@ -19,7 +19,8 @@ from ppmtl import cli
 from ppmtl.config import ConfigError
 
 if TYPE_CHECKING:
-    from ppmtl.build import Run, TrainOptions
+    from ppmtl.build import Run
+    from ppmtl.start import TrainOptions
 
 
 def main(argv: Sequence[str]) -> int:
@@ -43,7 +44,8 @@ def main(argv: Sequence[str]) -> int:
     arguments = parser.parse_args(argv)
     run = cli.load(arguments, *(["train.amp.level=O1"] if arguments.amp else []))
 
-    from ppmtl.build import TrainOptions, require_data
+    from ppmtl.build import require_data
+    from ppmtl.start import TrainOptions
 
     if arguments.fast_dev_run:
         if arguments.resume:
@@ -68,7 +70,7 @@ def _two_steps(run: "Run") -> dict[str, Any]:
 
 def train(run: "Run", options: "TrainOptions") -> None:
     """Trains in this process; exits with 128 + the signal's number when a signal ended the run."""
-    from ppmtl.build import start_training
+    from ppmtl.start import start_training
     from ppmtl.train.log import LOGGER
 
     stopped = start_training(run, options)
