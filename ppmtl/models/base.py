@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import ClassVar, TypeAlias
 
 import paddle
@@ -82,19 +82,22 @@ class Head(nn.Layer):
         """
 
     def choose(
-        self,
-        in_specs: Mapping[str, FeatureSpec],
-        reads: tuple[str, ...] | None,
-        *,
-        default: tuple[str, ...] | Callable[[], tuple[str, ...]],
+        self, in_specs: Mapping[str, FeatureSpec], reads: tuple[str, ...] | None, *, default: tuple[str, ...]
     ) -> tuple[str, ...]:
         """The features to read: those named by the config, else the default.
 
         Raises:
-            ValueError: if the backbone has no feature of that name.
+            ValueError: if the backbone has no feature of that name, or the default is one of several of its stride.
         """
         if reads is None:
-            return default() if callable(default) else default
+            for name in default:
+                alike = [other for other, spec in in_specs.items() if spec.stride == in_specs[name].stride]
+                if len(alike) > 1:
+                    raise ValueError(
+                        f"{type(self).__name__}: the backbone has several features of stride {in_specs[name].stride} "
+                        f"({', '.join(alike)}); say which to read with reads"
+                    )
+            return default
         for name in reads:
             if name not in in_specs:
                 raise ValueError(

@@ -12,6 +12,7 @@ from golden_weights import assert_equals_summary, parameter_count, seeded
 from levels import random_features, specs
 
 from ppmtl.models.heads.cbam_fc import _CBAM, CBAMFC
+from ppmtl.structures import FeatureSpec
 
 GOLDEN = json.loads((Path(__file__).parents[1] / "golden" / "cbam.json").read_text())
 
@@ -120,6 +121,13 @@ def test_the_coarsest_feature_is_read_unless_another_is_named(settings, read, ot
     assert head.reads == (read,)
     np.testing.assert_array_equal(before, head(features | {other: features[other] + 1}, (64, 64))["probs"].numpy())
     assert (before != head(features | {read: features[read] + 1}, (64, 64))["probs"].numpy()).any()
+
+
+def test_of_two_coarsest_features_one_has_to_be_named():
+    both = specs(8, 16) | {"p5": FeatureSpec(4, 32)}
+    with pytest.raises(ValueError, match=r"CBAMFC: .* several features of stride 32 \(c5, p5\); .*reads"):
+        CBAMFC(both, 7)
+    assert CBAMFC(both, 7, reads="p5").reads == ("p5",)
 
 
 def test_an_even_kernel_is_refused():

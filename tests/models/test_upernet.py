@@ -173,7 +173,11 @@ def test_two_of_four_features_are_enough_and_the_others_are_not_looked_at():
 
 @pytest.mark.parametrize(
     ("reads", "message"),
-    [(("c2", "c6"), r"UPerNet: reads 'c6'.*c2.*c3.*c4.*c5"), (("c5",), "at least two levels .* got 1 levels")],
+    [
+        (("c2", "c6"), r"UPerNet: reads 'c6'.*c2.*c3.*c4.*c5"),
+        (("c5",), "at least two levels.* got strides {'c5': 32}"),
+        (("c4", "c2"), "finest first.* got strides {'c4': 16, 'c2': 4}"),
+    ],
 )
 def test_features_that_it_cannot_read_are_refused(reads, message):
     with pytest.raises(ValueError, match=message):

@@ -37,7 +37,7 @@ class UPerNet(Head):
         dropout: before the auxiliary classifier (PaddleSeg's main path has none).
 
     Raises:
-        ValueError: if there are fewer than two levels, or no bins.
+        ValueError: if there are fewer than two levels, they are not finest first, or there are no bins.
     """
 
     task_type = "segmentation"
@@ -58,9 +58,10 @@ class UPerNet(Head):
     ) -> None:
         super().__init__()
         self.reads = self.choose(in_specs, reads, default=tuple(in_specs))
-        if len(self.reads) < 2 or not bins:
+        strides = {name: in_specs[name].stride for name in self.reads}
+        if len(strides) < 2 or list(strides.values()) != sorted(set(strides.values())) or not bins:
             raise ValueError(
-                f"UPerNet needs at least two levels and one bin, got {len(self.reads)} levels, bins {bins}"
+                f"UPerNet needs at least two levels, finest first, and one bin; got strides {strides}, bins {bins}"
             )
         *finer, last = [in_specs[name].channels for name in self.reads]
         branch = ppm_channels or max(1, last // len(bins))

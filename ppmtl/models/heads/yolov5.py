@@ -58,7 +58,7 @@ class YOLOv5(Head):
         label_smoothing: e gives class targets 1 - e/2 and e/2.
 
     Raises:
-        ValueError: if a stride is missing, or anchors and balance do not describe three levels alike.
+        ValueError: if a stride is missing or there twice, or anchors and balance do not describe three levels alike.
     """
 
     task_type = "detection"
@@ -82,11 +82,12 @@ class YOLOv5(Head):
     ) -> None:
         super().__init__()
         _check_anchors(anchors, balance)
-        self.reads = self.choose(in_specs, reads, default=lambda: _of_strides(in_specs))
-        levels = [in_specs[name] for name in self.reads]
-        if tuple(spec.stride for spec in levels) != STRIDES:
+        fitting = tuple(name for name, spec in in_specs.items() if spec.stride in STRIDES)
+        self.reads = self.choose(in_specs, reads, default=fitting)
+        strides = {name: in_specs[name].stride for name in self.reads}
+        if tuple(strides.values()) != STRIDES:
             raise ValueError(
-                f"YOLOv5 reads features of stride {STRIDES}, got {[spec.stride for spec in levels]} ({self.reads})"
+                f"YOLOv5 reads one feature each of stride 8, 16 and 32, in this order; got strides {strides}"
             )
         self.num_classes = num_classes
         self.loss_settings = YOLOv5LossSettings(
@@ -102,7 +103,7 @@ class YOLOv5(Head):
             anchor_threshold=anchor_threshold,
             label_smoothing=label_smoothing,
         )
-        self.neck = neck(levels)
+        self.neck = neck([in_specs[name] for name in self.reads])
         self.outputs = nn.LayerList(
             [
                 _output_conv(spec.channels, num_classes, len(level_anchors), stride)
@@ -141,15 +142,6 @@ class YOLOv5(Head):
             boxes.append(decoded[0])
             scores.append(decoded[1])
         return {"boxes": paddle.concat(boxes, axis=1), "scores": paddle.concat(scores, axis=1)}
-
-
-def _of_strides(in_specs: Mapping[str, FeatureSpec]) -> tuple[str, ...]:
-    found = {stride: [name for name, spec in in_specs.items() if spec.stride == stride] for stride in STRIDES}
-    if any(len(names) != 1 for names in found.values()):
-        raise ValueError(
-            f"YOLOv5 needs one feature each of stride 8, 16 and 32, the backbone has {found}; name three with reads: [...]"
-        )
-    return tuple(names[0] for names in found.values())
 
 
 def _check_anchors(anchors: Anchors, balance: Sequence[float]) -> None:
