@@ -52,13 +52,14 @@ def test_masks_lie_below_objects_and_objects_below_text_whatever_the_order():
 
 def test_the_given_image_is_not_painted_on():
     before = IMAGE.copy()
-    draw(IMAGE, {"cls": PROBS, "seg": MAP}, TASKS, 0.5)
+    draw(IMAGE, {"cls": PROBS}, TASKS, 0.5)
     assert np.array_equal(IMAGE, before)
 
 
 def test_labels_and_predictions_stand_side_by_side():
-    sample = make_sample(IMAGE, label_map=np.zeros((120, 160), np.uint8))
-    both = draw_sample(sample, {"seg": MAP, "cls": PROBS}, TASKS, 0.5)  # no label for cls: nothing is drawn on the left
+    sample = make_sample(IMAGE, label_map=np.zeros((120, 160), np.uint8), boxes=np.array([[10, 40, 60, 90]]))
+    # A class without a label, and boxes that were not asked for: neither is drawn on the left
+    both = draw_sample(sample, {"seg": MAP, "cls": PROBS}, TASKS, 0.5)
     assert both.shape == (120, 324, 3)
     assert np.array_equal(both[:, :160], draw(IMAGE, {"seg": SegMap(np.zeros_like(MAP.labels))}, TASKS, 0.5))
     assert np.array_equal(both[:, 164:], draw(IMAGE, {"seg": MAP, "cls": PROBS}, TASKS, 0.5))

@@ -202,7 +202,11 @@ def test_parts_named_in_no_decay_are_not_decayed():
 
 
 @pytest.mark.parametrize(("entry", "nearest"), [("head", "heads"), ("backbone.wieght", "backbone.weight")])
-@pytest.mark.parametrize(("key", "value"), [("no_decay", lambda e: (e,)), ("multipliers", lambda e: {e: 0.5})])
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [("no_decay", lambda e: (e,)), ("multipliers", lambda e: {e: 0.5})],
+    ids=["no_decay", "multipliers"],
+)
 def test_an_entry_that_matches_no_part_is_refused_with_the_nearest_name(key, value, entry, nearest):
     with pytest.raises(ValueError, match=rf"optimizer\.{key}: '{entry}' is no part .* did you mean '{nearest}'\?"):
         build_optimizer(Net(), OptimizerSettings(**{key: value(entry)}))
