@@ -22,7 +22,6 @@ from ppmtl.train.balance.dwa import Dwa
 from ppmtl.train.balance.pcgrad import Pcgrad
 from ppmtl.train.balance.uncertainty import Uncertainty
 from ppmtl.train.loop import fit
-from ppmtl.train.losses import StepLosses
 from ppmtl.train.state import Progress
 
 Batches = Generator[dict[str, Batch], None, None]
@@ -211,20 +210,6 @@ def test_a_run_that_stopped_early_goes_on_until_the_next_evaluation_when_resumed
     state["progress"] |= {"stale": 1, "watched_best": 0.5}
     checkpoint.save(folder, {stem: weights(tmp_path, 3, stem) for stem in ("model", "optimizer")}, state)
     assert run(settings(tmp_path, **patient), resume=folder).stopped == ""
-
-
-def test_terms_are_weighted_for_the_gradient_and_logged_as_they_are_and_batches_of_a_step_add_up():
-    losses, source = StepLosses({"a": 2.0}), Numbers("a", 1)
-    one, three, five = (paddle.to_tensor(value) for value in (1.0, 3.0, 5.0))
-    first = losses.add({"a": {"loss_x": one, "loss_y": three}, "b": {"loss_x": five}}, source, 0)
-    losses.add({"a": {"loss_x": five, "loss_y": five}}, source, 1)
-    losses.to_host(0)
-    assert {task: float(loss) for task, loss in first.items()} == {"a": 8, "b": 5}
-    assert losses.of_tasks == {"a": 8 + 20, "b": 5}
-    assert losses.numbers == [
-        {"a.loss_x": 1, "a.loss_y": 3, "loss_a": 4, "b.loss_x": 5, "loss_b": 5},
-        {"a.loss_x": 5, "a.loss_y": 5, "loss_a": 10},
-    ]
 
 
 def test_a_loss_that_is_not_finite_names_task_step_and_file_of_the_micro_batch(tmp_path):
