@@ -32,7 +32,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 import numpy as np
 from engine_process import Case, EngineError, EngineProcess, EngineSpec
 
-from ppmtl import flags, tables
+from ppmtl import cli, tables
 from ppmtl.config import ConfigError, suggestion
 
 ENGINES = {  # name: (engine, bfloat16, flag that names its bundle)
@@ -214,7 +214,7 @@ def main(argv: Sequence[str]) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    add, positive = parser.add_argument, flags.positive
+    add, positive = parser.add_argument, cli.positive
     add("--model_dir", required=True, metavar="BUNDLE", help="what tools/export_model.py wrote")
     add("--bf16_dir", metavar="BUNDLE", help="for paddle-bf16 (default: --model_dir)")
     add("--onnx_dir", metavar="BUNDLE", help="for ONNX Runtime and OpenVINO (default: --model_dir)")
@@ -223,7 +223,7 @@ def _parser() -> argparse.ArgumentParser:
     add("-c", "--config", metavar="YML", help="for eager: the training graph's config")
     add("-o", dest="overrides", nargs="+", action="append", default=[], metavar="KEY=VALUE",
         help="for eager: overrides of the config; weights=... is needed")  # fmt: skip
-    add("--tasks", type=flags.names, metavar="seg,det", help="only these heads (default: all)")
+    add("--tasks", type=cli.names, metavar="seg,det", help="only these heads (default: all)")
     add("--size", nargs=2, type=positive, metavar=("H", "W"), help="default: the bundle's")
     add("--batch_size", type=positive, default=1, metavar="N", help="images per run (default: 1)")
     add("--cpu_threads", type=positive, default=1, metavar="N", help="of every engine (default: 1)")
@@ -234,4 +234,4 @@ def _parser() -> argparse.ArgumentParser:
 
 
 if __name__ == "__main__":
-    flags.run(main)
+    cli.run(main)

@@ -23,7 +23,7 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from ppmtl import flags, tables
+from ppmtl import cli, tables
 from ppmtl.data.images import find_images
 
 HERE = Path(__file__).resolve().parent
@@ -131,4 +131,4 @@ def main(argv: Sequence[str]) -> int:
 
 
 if __name__ == "__main__":
-    flags.run(main)
+    cli.run(main)
