@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from ppmtl import flags
+from ppmtl import cli
 
 if TYPE_CHECKING:
     from ppmtl.predict.pipeline import Pipeline
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 def main(argv: Sequence[str]) -> int:
     """Returns the exit code: 0, or 1 if a picture could not be read or a video broke off."""
     arguments = _parser().parse_args(argv)
-    views, slicing = flags.tta_overrides(arguments), flags.slicing(arguments)
+    views, slicing = cli.tta_overrides(arguments), cli.slicing(arguments)
 
     from ppmtl.bundle.engines.backend import open_backend
     from ppmtl.bundle.reading import read_bundle
@@ -98,21 +98,21 @@ def _parser() -> argparse.ArgumentParser:
     source.add_argument("--image_file", metavar="FILE", help="one picture")
     source.add_argument("--image_dir", metavar="DIR", help="all pictures of a folder")
     source.add_argument("--video_file", metavar="FILE", help="a video; written as .mp4 of the same size and frame rate")
-    parser.add_argument("--tasks", type=flags.names, metavar="seg,det", help="only these heads (default: all)")
+    parser.add_argument("--tasks", type=cli.names, metavar="seg,det", help="only these heads (default: all)")
     parser.add_argument(
-        "--batch_size", type=flags.positive, default=1, metavar="N", help="pictures or frames per run (default: 1)"
+        "--batch_size", type=cli.positive, default=1, metavar="N", help="pictures or frames per run (default: 1)"
     )
     parser.add_argument("--threshold", type=_score, metavar="SCORE",
                         help="boxes below it are not drawn; the JSON has them all (default: the bundle's)")  # fmt: skip
     parser.add_argument("--output_dir", default="output/infer", metavar="DIR", help="default: output/infer")
-    flags.add_switch(parser, "--save_results", "write drawn pictures, JSON and label maps; False: JSON to stdout instead",
+    cli.add_switch(parser, "--save_results", "write drawn pictures, JSON and label maps; False: JSON to stdout instead",
                      default=True)  # fmt: skip
-    flags.add_switch(parser, "--per_task_size", "show the picture to every task at its own size, as evaluation does")
+    cli.add_switch(parser, "--per_task_size", "show the picture to every task at its own size, as evaluation does")
     _add_engine_flags(parser)
-    flags.add_tta_flags(parser)
-    flags.add_slice_flags(parser)
-    flags.add_switch(parser, "--run_benchmark", "measure instead of writing: milliseconds of each stage, throughput")
-    parser.add_argument("--benchmark_runs", type=flags.positive, default=50, metavar="N",
+    cli.add_tta_flags(parser)
+    cli.add_slice_flags(parser)
+    cli.add_switch(parser, "--run_benchmark", "measure instead of writing: milliseconds of each stage, throughput")
+    parser.add_argument("--benchmark_runs", type=cli.positive, default=50, metavar="N",
                         help="timed runs of --batch_size pictures (default: 50)")  # fmt: skip
     return parser
 
@@ -121,10 +121,10 @@ def _add_engine_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--device", default="CPU", metavar="CPU|GPU", help="GPU:1 = the second card (default: CPU)")
     parser.add_argument("--run_mode", default="paddle", choices=["paddle", "trt_fp32", "trt_fp16"],
                         help="trt_*: TensorRT, on GPU only (default: paddle)")  # fmt: skip
-    parser.add_argument("--cpu_threads", type=flags.positive, metavar="N",
+    parser.add_argument("--cpu_threads", type=cli.positive, metavar="N",
                         help="default: OMP_NUM_THREADS, else every core that this process may use")  # fmt: skip
-    flags.add_switch(parser, "--enable_mkldnn", "oneDNN on CPU (default: True)", default=True)
-    flags.add_switch(
+    cli.add_switch(parser, "--enable_mkldnn", "oneDNN on CPU (default: True)", default=True)
+    cli.add_switch(
         parser, "--enable_bf16", "bfloat16 on CPUs that compute it; export with --pointwise conv for its gain"
     )
 
@@ -140,4 +140,4 @@ def _score(text: str) -> float:
 
 
 if __name__ == "__main__":
-    flags.run(main)
+    cli.run(main)

@@ -21,7 +21,7 @@ from ppmtl_service.model import Model  # noqa: E402
 from ppmtl_service.options import Options  # noqa: E402
 
 from ppmtl.structures import ClassList  # noqa: E402
-from ppmtl.tasks.base import TestTimeAugmentation  # noqa: E402
+from ppmtl.tasks.views import TestTimeAugmentation  # noqa: E402
 from ppmtl.tasks.classification import Classification  # noqa: E402
 from ppmtl.tasks.detection import Detection  # noqa: E402
 from ppmtl.tasks.segmentation import Segmentation  # noqa: E402
@@ -74,7 +74,7 @@ class FakeNetwork:
 
 
 def fake_model(network: FakeNetwork, **changes) -> Model:
-    return Model("fake", "1", TASKS, changes.pop("open_backend", lambda: network), **{"size": (32, 48)} | changes)
+    return Model("fake", "1", TASKS, changes.pop("open_backend", lambda: network), **{"shared_size": (32, 48)} | changes)
 
 
 def wait_until(condition, seconds: float = 15) -> None:

@@ -16,7 +16,6 @@ from ppmtl_service.service import Service
 from serving_client import RED, post, refusal, running
 from serving_fakes import TASKS, FakeNetwork, encoded, fake_model, picture, wait_until
 
-from ppmtl.predict.predictions import to_json
 
 
 @pytest.fixture(scope="module")

@@ -2,32 +2,29 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 
-from starlette.responses import Response
+from starlette.exceptions import HTTPException
+from starlette.responses import JSONResponse
 
-NO_STORE = {"Cache-Control": "no-store"}
 
-
-class ServiceError(Exception):
+class ServiceError(HTTPException):
     """A request that cannot be served, with the reason for its sender.
 
-    Attributes:
+    Args:
         status: of the HTTP answer.
         code: for programs; does not change between versions.
-        message: for people: what was got, what is allowed, how to mend.
+        message: for people: what was got, what is allowed, how to fix it.
         headers: extra ones of the answer, e.g. Retry-After.
     """
 
     def __init__(self, status: int, code: str, message: str, headers: Mapping[str, str] | None = None) -> None:
-        super().__init__(message)
-        self.status, self.code, self.message, self.headers = status, code, message, dict(headers or {})
+        super().__init__(status, message, headers)
+        self.code = code
 
 
-def error_response(error: ServiceError, request_id: str) -> Response:
-    """Returns ``error`` as JSON: {"error": {"code", "message"}, "request_id"}."""
-    document = {"error": {"code": error.code, "message": error.message}, "request_id": request_id}
-    return Response(
-        json.dumps(document, ensure_ascii=False), error.status, NO_STORE | error.headers, "application/json"
-    )
+def error_response(error: HTTPException, request_id: str) -> JSONResponse:
+    """The error as JSON: {"error": {"code", "message"}, "request_id"}; Starlette's own (404, 405) look like ours."""
+    code = getattr(error, "code", None) or {404: "not_found", 405: "method_not_allowed"}.get(error.status_code, "http")
+    document = {"error": {"code": code, "message": error.detail}, "request_id": request_id}
+    return JSONResponse(document, error.status_code, error.headers)

@@ -23,18 +23,14 @@ HEADERS = {
         "frame-ancestors 'none'"
     ),
     "X-Content-Type-Options": "nosniff",
-    "X-Frame-Options": "DENY",
-    "Referrer-Policy": "no-referrer",
-    "Cross-Origin-Opener-Policy": "same-origin",
-    "Cross-Origin-Resource-Policy": "same-origin",
-    "Permissions-Policy": "camera=(), microphone=(), geolocation=()",
+    "Cache-Control": "no-cache",
 }
 
 
 class Front:
     """The outermost ASGI layer.
 
-    ``scope["state"]`` gets "request_id" and "log", a dict to which the routes add what is worth a log line.
+    ``scope["state"]`` gets "request_id", "started" and "log", a dict to which the routes add what is worth a log line.
     """
 
     def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
@@ -72,21 +68,9 @@ class Front:
                 await error_response(broken, request_id)(scope, receive, send_with_headers)
         finally:
             self.metrics.in_flight.dec()
-            self._record(scope, request_id, status, time.perf_counter() - started, fields)
-
-    def _record(self, scope: Scope, request_id: str, status: int, seconds: float, fields: dict[str, Any]) -> None:
-        route = getattr(scope.get("route"), "path", None) or "other"  # the path itself would be without bound
-        self.metrics.answered(route, scope["method"], status, seconds)
-        if route not in _QUIET or status not in (200, 503):
-            level = logging.INFO if status < 500 else logging.WARNING
-            ms = round(1000 * seconds, 1)
-            log(
-                "request",
-                level,
-                request_id=request_id,
-                method=scope["method"][:16],
-                route=route,
-                status=status,
-                ms=ms,
-                **fields,
-            )
+            route = getattr(scope.get("route"), "path", None) or "other"  # the path itself would be without bound
+            seconds = time.perf_counter() - started
+            self.metrics.answered(route, scope["method"], status, seconds)
+            if route not in _QUIET or status not in (200, 503):
+                fields |= {"request_id": request_id, "method": scope["method"][:16], "route": route, "status": status}
+                log("request", logging.INFO if status < 500 else logging.WARNING, ms=round(1000 * seconds, 1), **fields)

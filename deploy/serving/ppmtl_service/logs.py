@@ -5,8 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import sys
-import time
-from typing import TextIO
+from datetime import datetime, timezone
 
 LOGGER = logging.getLogger("ppmtl.serving")
 
@@ -15,8 +14,8 @@ class JsonFormatter(logging.Formatter):
     """Writes a record, its ``fields`` and its traceback as one line of JSON."""
 
     def format(self, record: logging.LogRecord) -> str:
-        """Returns the line."""
-        stamp = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(record.created)) + f".{int(record.msecs):03d}Z"
+        """The line."""
+        stamp = datetime.fromtimestamp(record.created, timezone.utc).isoformat(timespec="milliseconds")
         line = {"time": stamp, "level": record.levelname.lower(), "event": record.getMessage()}
         line |= getattr(record, "fields", {})
         if record.exc_info:
@@ -24,9 +23,9 @@ class JsonFormatter(logging.Formatter):
         return json.dumps(line, ensure_ascii=False, default=str)
 
 
-def set_up(stream: TextIO = sys.stdout) -> None:
-    """Sends the service's and uvicorn's log to ``stream``."""
-    handler = logging.StreamHandler(stream)
+def set_up() -> None:
+    """Sends the service's and uvicorn's log to the standard output."""
+    handler = logging.StreamHandler(sys.stdout)
     handler.setFormatter(JsonFormatter())
     for name, level in (("ppmtl.serving", logging.INFO), ("uvicorn", logging.WARNING), ("asyncio", logging.WARNING)):
         logger = logging.getLogger(name)

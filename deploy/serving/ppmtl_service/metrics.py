@@ -6,6 +6,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, gene
 from prometheus_client.process_collector import ProcessCollector
 
 _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
+_SIZES = (1, 2, 3, 4, 6, 8, 12, 16, 32, 64)
 _METHODS = {"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"}
 
 
@@ -13,35 +14,20 @@ class Metrics:
     """The numbers of one service, in a registry of their own."""
 
     def __init__(self) -> None:
-        self.registry = CollectorRegistry()
-        self.requests = Counter(
-            "ppmtl_requests", "Answered requests.", ["route", "method", "status"], registry=self.registry
-        )
+        self.registry = own = CollectorRegistry()
+        labels = ["route", "method", "status"]
+        self.requests = Counter("ppmtl_requests", "Answered requests.", labels, registry=own)
         self.request_seconds = Histogram(
-            "ppmtl_request_seconds",
-            "From the request's first byte to its answer.",
-            ["route"],
-            buckets=_SECONDS,
-            registry=self.registry,
+            "ppmtl_request_seconds", "From first byte to answer.", ["route"], buckets=_SECONDS, registry=own
         )
-        self.stage_seconds = Histogram(
-            "ppmtl_stage_seconds",
-            "Per picture: decode, queue, predict, encode. Per request: upload.",
-            ["stage"],
-            buckets=_SECONDS,
-            registry=self.registry,
-        )
-        self.images = Counter("ppmtl_images", "Pictures answered.", registry=self.registry)
-        self.batch_size = Histogram(
-            "ppmtl_batch_size",
-            "Pictures per run of the network.",
-            buckets=(1, 2, 3, 4, 6, 8, 12, 16, 32, 64),
-            registry=self.registry,
-        )
-        self.in_flight = Gauge("ppmtl_in_flight_requests", "Requests being answered.", registry=self.registry)
-        self.queue_depth = Gauge("ppmtl_queue_depth", "Pictures admitted, waiting or running.", registry=self.registry)
-        self.ready = Gauge("ppmtl_ready", "1 while /readyz says yes.", registry=self.registry)
-        ProcessCollector(registry=self.registry)
+        stages = "Per image: decode, queue, predict, encode. Per request: upload."
+        self.stage_seconds = Histogram("ppmtl_stage_seconds", stages, ["stage"], buckets=_SECONDS, registry=own)
+        self.images = Counter("ppmtl_images", "Images answered.", registry=own)
+        self.batch_size = Histogram("ppmtl_batch_size", "Images per network run.", buckets=_SIZES, registry=own)
+        self.in_flight = Gauge("ppmtl_in_flight_requests", "Requests being answered.", registry=own)
+        self.queue_depth = Gauge("ppmtl_queue_depth", "Images admitted, waiting or running.", registry=own)
+        self.ready = Gauge("ppmtl_ready", "1 while /readyz says yes.", registry=own)
+        ProcessCollector(registry=own)
 
     def answered(self, route: str, method: str, status: int, seconds: float) -> None:
         """Counts one request."""
@@ -50,5 +36,5 @@ class Metrics:
         self.request_seconds.labels(route).observe(seconds)
 
     def text(self) -> bytes:
-        """Returns all numbers in Prometheus' text format."""
+        """All numbers in Prometheus' text format."""
         return generate_latest(self.registry)

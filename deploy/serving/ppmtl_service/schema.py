@@ -1,95 +1,117 @@
-"""The answers as types, for the OpenAPI document. They describe; what is sent is made in ``answers.py``."""
+"""What requests and answers look like, as types: requests are checked by them, and the OpenAPI document is made of them."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, create_model
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, create_model
+from starlette.datastructures import FormData, UploadFile
+from typing_extensions import NotRequired, TypedDict, get_type_hints
 
+from ppmtl.ops.drawing import class_colors
 from ppmtl.tasks.base import Task
+from ppmtl_service.errors import ServiceError
+from ppmtl_service.intake import FORMATS
+from ppmtl_service.model import Model
 from ppmtl_service.options import Options
-from ppmtl_service.wanted import MaskEncoding
 
-Share = Field(ge=0, le=1)
+MaskEncoding = Literal["png", "rle", "none"]
+_typed: Any = TypedDict  # mypy would read only literal calls
 
 
-class _Strict(BaseModel):
+class Wanted(BaseModel):
+    """The text fields of a request; :func:`form_type` adds what depends on the model."""
+
     model_config = ConfigDict(extra="forbid")
 
-
-class ErrorDetail(_Strict):
-    """What went wrong: ``code`` for programs, ``message`` for people."""
-
-    code: str
-    message: str
+    tasks: str
+    threshold: float
+    tta: bool
+    mask: MaskEncoding = Field("png", description="how masks are sent")
 
 
-class ErrorAnswer(_Strict):
-    """Every answer that is not 200."""
+def form_type(model: Model) -> type[Wanted]:
+    """The fields of a request to this model, with its tasks and its threshold as defaults."""
 
-    error: ErrorDetail
+    def known(text: str) -> str:
+        if not set(text.split(",")) <= set(model.tasks):
+            raise ValueError(f"allowed is a comma-separated list of {', '.join(model.tasks)}")
+        return text
+
+    def possible(tta: bool) -> bool:
+        if tta and not model.tta:
+            raise ValueError("this model was exported for one input size; leave tta out")
+        return tta
+
+    score = Field(model.threshold, ge=0, le=1, allow_inf_nan=False, description="boxes below it are left out")
+    views = Field(False, description="test-time augmentation: better and slower")
+    fields: dict[str, Any] = {
+        "tasks": (Annotated[str, AfterValidator(known)], Field(",".join(model.tasks), description="comma-separated")),
+        "threshold": (float, score),
+        "tta": (Annotated[bool, AfterValidator(possible)], views),
+    }
+    return create_model("Wanted", __base__=Wanted, **fields)
+
+
+def read_fields(form: FormData, wanted: type[Wanted]) -> Wanted:
+    """What the form asks for beside its images.
+
+    Raises:
+        ServiceError: 400 naming the field, what it got and what is allowed.
+    """
+    try:
+        return wanted.model_validate({name: value for name, value in form.multi_items() if name != "images"})
+    except ValidationError as error:
+        problem = error.errors()[0]
+        name, given = str(problem["loc"][0])[:40], problem["input"]
+        if problem["type"] == "extra_forbidden":
+            known = ", ".join(["images", *wanted.model_fields])
+            raise ServiceError(400, "unknown_field", f"unknown field {name!r}; known are {known}") from error
+        got = "a file" if isinstance(given, UploadFile) else repr(given[:80])
+        reason = problem["msg"].removeprefix("Value error, ")
+        raise ServiceError(400, "bad_field", f"{name}: got {got}; {reason}") from error
+
+
+def predict_body(wanted: type[Wanted], max_images: int) -> dict[str, Any]:
+    """The OpenAPI request body of POST /v1/predict."""
+    schema = wanted.model_json_schema()
+    file = {"type": "string", "format": "binary", "description": "a JPEG, PNG, WebP or BMP file"}
+    schema["properties"]["images"] = {"type": "array", "minItems": 1, "maxItems": max_images, "items": file}
+    schema["required"] = ["images"]
+    return {"required": True, "content": {"multipart/form-data": {"schema": schema}}}
+
+
+class ErrorAnswer(TypedDict):
+    """Every answer that is not 200; ``error`` has a "code" for programs and a "message" for people."""
+
+    error: dict[Literal["code", "message"], str]
     request_id: str
 
 
-class FoundClass(_Strict):
-    """One class of the five most probable."""
-
-    class_: str = Field(alias="class")
-    class_index: int
-    score: float = Share
-
-
-class Classification(_Strict):
-    """What kind of picture it is."""
-
-    top: list[FoundClass]
-
-
-class Box(FoundClass):
-    """One object; ``bbox`` is [x1, y1, x2, y2] in pixels of the picture as shown, EXIF turn applied."""
-
-    bbox: list[float] = Field(min_length=4, max_length=4)
-    category_id: int
-
-
-class Detection(_Strict):
-    """The objects found, best first."""
-
-    boxes: list[Box]
-
-
-class PngMask(_Strict):
-    """Base64 of an 8-bit single-channel PNG of class indices, as large as the picture."""
+class PngMask(TypedDict):
+    """Base64 of an 8-bit single-channel PNG of class indices, as large as the image."""
 
     encoding: Literal["png"]
     data: str
 
 
-class RleMask(_Strict):
+class RleMask(TypedDict):
     """Run lengths in row-major order, [class, length, class, length, ...]; ``size`` is [height, width]."""
 
     encoding: Literal["rle"]
-    size: list[int] = Field(min_length=2, max_length=2)
+    size: list[int]
     counts: list[int]
 
 
-class Segmentation(_Strict):
-    """The share of each class that occurs, and the label map unless ``mask`` was "none"."""
-
-    classes: dict[str, float]
-    mask: PngMask | RleMask | None = None
-
-
-class ModelName(_Strict):
+class ModelName(TypedDict):
     """Which model answered."""
 
     name: str
     version: str
 
 
-class Timings(_Strict):
-    """Milliseconds; of several pictures the longest of each stage. "queue" is waiting, for a thread and for the network."""
+class Timings(TypedDict):
+    """Milliseconds; of several images the longest of each stage. "queue" is waiting, for a thread and for the network."""
 
     decode: float
     queue: float
@@ -97,95 +119,67 @@ class Timings(_Strict):
     total: float
 
 
-class ModelClass(_Strict):
+class ModelClass(TypedDict):
     """One class: its index in masks, its id in the user's files, the RGB colour it is drawn in."""
 
     index: int
     id: int
     name: str
-    colour: list[int] = Field(min_length=3, max_length=3)
+    colour: list[int]
 
 
-class ModelTask(_Strict):
-    """One task of the model."""
+class ModelTask(TypedDict):
+    """One task of the model; ``type`` is what the project calls this kind of task."""
 
-    type: Literal["segmentation", "detection", "classification"]
+    type: str
     classes: list[ModelClass]
 
 
-class Limits(_Strict):
-    """What a request may hold."""
-
-    max_images: int
-    max_bytes: int
-    max_pixels: int
-    max_pixels_tta: int
-    max_side: int
-    formats: list[str]
-
-
-class Defaults(_Strict):
-    """What is used where a request does not say. ``size``: network input (height, width); null = each picture's own."""
-
-    threshold: float = Share
-    size: list[int] | None
-
-
 class ModelAnswer(ModelName):
-    """GET /v1/model."""
+    """GET /v1/model. ``defaults`` has the threshold and the network input's size; null = each image's own."""
 
     tasks: dict[str, ModelTask]
     tta: bool
-    limits: Limits
-    defaults: Defaults
+    limits: dict[str, int | list[str]]
+    defaults: dict[str, float | list[int] | None]
 
 
-class Health(_Strict):
+class Health(TypedDict):
     """GET /healthz and /readyz."""
 
     status: str
 
 
-_OF_TYPE: dict[str, type[BaseModel]] = {
-    "segmentation": Segmentation,
-    "detection": Detection,
-    "classification": Classification,
-}
-
-
-def predict_answer(tasks: Mapping[str, Task]) -> type[BaseModel]:
-    """Returns the type of POST /v1/predict's answer: one key per task, called as in the bundle."""
-    per_task: dict[str, Any] = {name: (_OF_TYPE[task.task_type] | None, None) for name, task in tasks.items()}
-    result = create_model("Result", __base__=_Strict, file=(str, ...), height=(int, ...), width=(int, ...), **per_task)
-    return create_model(
-        "PredictAnswer",
-        __base__=_Strict,
-        model=(ModelName, ...),
-        results=(list[result], ...),  # type: ignore[valid-type]
-        timings_ms=(Timings, ...),
-        request_id=(str, ...),
-    )
-
-
-def predict_body(tasks: Mapping[str, Task], options: Options) -> dict[str, Any]:
-    """Returns the OpenAPI request body of POST /v1/predict. It is read by hand, under limits, so it is said by hand."""
-    name = "(" + "|".join(tasks) + ")"
-    images = {
-        "type": "array",
-        "minItems": 1,
-        "maxItems": options.max_images,
-        "items": {"type": "string", "format": "binary"},
+def describe(model: Model, options: Options) -> ModelAnswer:
+    """The answer to GET /v1/model."""
+    tasks: dict[str, ModelTask] = {}
+    for name, task in model.tasks.items():
+        rows = zip(task.classes.ids, task.classes.names, class_colors(task.classes).tolist(), strict=True)
+        classes = [ModelClass(index=i, id=own, name=title, colour=rgb) for i, (own, title, rgb) in enumerate(rows)]
+        tasks[name] = {"type": task.task_type, "classes": classes}
+    names = ("max_images", "max_bytes", "max_pixels", "max_pixels_tta", "max_side")
+    size = list(model.shared_size) if isinstance(model.shared_size, tuple) else None
+    return {
+        "name": model.name,
+        "version": model.version,
+        "tasks": tasks,
+        "tta": model.tta,
+        "limits": {name: getattr(options, name) for name in names} | {"formats": [name.lower() for name in FORMATS]},
+        "defaults": {"threshold": model.threshold, "size": size},
     }
-    properties: dict[str, Any] = {
-        "images": images | {"description": "JPEG, PNG, WebP or BMP files"},
-        "tasks": {"type": "string", "pattern": f"^{name}$", "description": "comma-separated, e.g. " + ",".join(tasks)},
-        "threshold": {"type": "number", "minimum": 0, "maximum": 1, "description": "boxes below it are left out"},
-        "tta": {
-            "type": "string",
-            "enum": ["true", "false"],
-            "description": "test-time augmentation: better and slower",
-        },
-        "mask": {"type": "string", "enum": list(MaskEncoding.__args__), "description": "how label maps are sent"},  # type: ignore[attr-defined]
-    }
-    schema = {"type": "object", "required": ["images"], "properties": properties, "additionalProperties": False}
-    return {"required": True, "content": {"multipart/form-data": {"schema": schema}}}
+
+
+def predict_answer(model: Model) -> Any:
+    """The type of POST /v1/predict's answer: one key per task, called as in the bundle."""
+    per_task = {name: NotRequired[_task_answer(task)] for name, task in model.tasks.items()}
+    result = _typed("Result", {"file": str, "height": int, "width": int, **per_task})
+    fields = {"model": ModelName, "results": list[result], "timings_ms": Timings, "request_id": str}  # type: ignore[valid-type]
+    return _typed("PredictAnswer", fields)
+
+
+def _task_answer(task: Task[Any]) -> Any:
+    """The task's own type, with "mask" if the task has masks."""
+    if type(task).mask is Task.mask:
+        return task.json_type
+    fields = get_type_hints(task.json_type, include_extras=True)
+    return _typed(f"{task.json_type.__name__}AndMask", {**fields, "mask": NotRequired[PngMask | RleMask]})

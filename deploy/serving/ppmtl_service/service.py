@@ -4,54 +4,36 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import math
 import threading
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from typing import Literal
 
 import numpy as np
 
-from ppmtl.predict.pipeline import Backend
+from ppmtl.data.images import decode_image
+from ppmtl.predict.pipeline import Backend, Pipeline
 from ppmtl.structures import Size
 from ppmtl_service.answers import encode_result
 from ppmtl_service.batching import Batcher, Dropped, Ticket
 from ppmtl_service.errors import ServiceError
-from ppmtl_service.intake import Upload, decode, picture_size
+from ppmtl_service.intake import Upload, image_size
 from ppmtl_service.logs import log
 from ppmtl_service.metrics import Metrics
 from ppmtl_service.model import Model
 from ppmtl_service.options import Options
-from ppmtl_service.uploads import UploadBudget
-from ppmtl_service.wanted import Wanted
+from ppmtl_service.schema import Wanted
+from ppmtl_service.uploads import Uploads
 
-State = Literal["loading", "ready", "draining", "failed"]
 STAGES = ("decode", "queue", "predict", "encode")
-_WARM_UP_SIZE = (720, 1280)  # only for tasks that take pictures at their own size
-
-
-@dataclass
-class _Job:
-    """The work on one picture. ``seconds`` are filled in as it goes on."""
-
-    upload: Upload
-    size: Size
-    wanted: Wanted
-    ticket: Ticket = field(default_factory=Ticket)
-    admitted: float = field(default_factory=time.perf_counter)
-    seconds: dict[str, float] = field(default_factory=lambda: dict.fromkeys(STAGES, 0.0))
-
-    def give_up(self) -> None:
-        """Makes the work end at its next step; its bytes are let go of at once."""
-        self.ticket.cancelled.set()
-        self.upload.data = b""
+Answer = tuple[bytes, dict[str, float]]  # one image's JSON, {stage: seconds}
+_WARM_UP_SIZE = (720, 1280)  # only for tasks that take images at their own size
 
 
 class PixelBudget:
-    """Keeps the pictures that are worked on at one moment below ``limit`` pixels in all; first come, first served."""
+    """Keeps the images that are worked on at one moment below ``limit`` pixels in all; first come, first served."""
 
     def __init__(self, limit: int) -> None:
         self._limit, self._held = limit, 0
@@ -59,8 +41,8 @@ class PixelBudget:
 
     @contextmanager
     def hold(self, pixels: int) -> Iterator[None]:
-        """Waits until there is room for ``pixels``, and keeps it during the block. A picture alone always has room."""
-        with self._turn, self._freed:  # the turn keeps small pictures from passing a large one for ever
+        """Waits until there is room for ``pixels``, and keeps it during the block. An image alone always has room."""
+        with self._turn, self._freed:  # the turn keeps small images from passing a large one for ever
             self._freed.wait_for(lambda: self._held == 0 or self._held + pixels <= self._limit)
             self._held += pixels
         try:
@@ -72,7 +54,7 @@ class PixelBudget:
 
 
 class Service:
-    """Predicts pictures for many clients at once.
+    """Predicts images for many clients at once; begins to open its model at :meth:`start`.
 
     Args:
         model: what is served.
@@ -81,157 +63,129 @@ class Service:
 
     def __init__(self, model: Model, options: Options) -> None:
         self.model, self.options, self.metrics = model, options, Metrics()
-        self.state: State = "loading"
-        self.failure: BaseException | None = None
-        self.in_flight = 0  # requests to /v1/predict; counted on the event loop
-        self.uploads = UploadBudget(options.upload_bytes)
-        self.batch = model.batch or options.max_batch
-        self._batcher = Batcher(
-            model.open_backend,
-            max_batch=self.batch,
-            max_delay_s=options.max_delay_ms / 1000,
-            on_batch=self.metrics.batch_size.observe,
-        )
-        self._pool = ThreadPoolExecutor(options.workers, "picture")
-        self._checks = ThreadPoolExecutor(1, "header")
+        self.uploads = Uploads(options)
+        self.admitted = 0  # images waiting or running
+        self._lock = threading.Lock()
+        self._batch = model.batch or options.max_batch
+        delay, observe = options.max_delay_ms / 1000, self.metrics.batch_size.observe
+        self._batcher = Batcher(model.open_backend, max_batch=self._batch, max_delay_s=delay, on_batch=observe)
+        self._pool = ThreadPoolExecutor(options.workers, "image")
         self._pixels = PixelBudget(options.max_pixels)
-        self._admitted, self._lock = 0, threading.Lock()
-        self._seconds_per_picture = 0.1  # a running mean, for Retry-After
 
     def start(self) -> None:
-        """Begins to open the model; ``state`` tells when it is ready or why it is not."""
-        self._batcher.start(self._warm_up).add_done_callback(self._opened)
-
-    def drain(self) -> None:
-        """Refuses new work from now on; what was admitted is finished."""
-        if self.state != "failed":
-            self.state = "draining"
-        self.metrics.ready.set(0)
+        """Begins to open the model, on a thread of its own."""
+        self._batcher.ready.add_done_callback(self._report)
+        self._batcher.start(self._warm_up)
 
     def close(self) -> None:
         """Ends all threads; admitted work that has not begun is dropped."""
         self._pool.shutdown(wait=False, cancel_futures=True)
-        self._checks.shutdown(wait=False, cancel_futures=True)
         self._batcher.close()
 
     @property
-    def alive(self) -> bool:
-        """Returns whether the service can still do something useful."""
-        return self._batcher.alive
+    def failure(self) -> BaseException | None:
+        """Why the model could not be opened."""
+        ready = self._batcher.ready
+        return ready.exception() if ready.done() else None
 
     @property
-    def admitted(self) -> int:
-        """Returns how many pictures are waiting or running."""
-        return self._admitted
+    def state(self) -> Literal["loading", "ready", "failed"]:
+        """Whether images can be taken."""
+        if not self._batcher.ready.done():
+            return "loading"
+        return "ready" if self.failure is None and self._batcher.alive else "failed"
 
     def require_ready(self) -> None:
-        """Raises ServiceError 503 unless pictures can be taken."""
+        """Raises ServiceError 503 unless images can be taken."""
         if self.state != "ready":
-            raise ServiceError(
-                503, f"not_ready_{self.state}", f"the service is {self.state}; try again later", {"Retry-After": "5"}
-            )
+            message = f"the service is {self.state}; try again later"
+            raise ServiceError(503, f"not_ready_{self.state}", message, {"Retry-After": "5"})
 
-    def require_room(self, pictures: int) -> None:
-        """Raises ServiceError 429 if so many more pictures do not fit into the queue."""
-        if self._admitted + pictures > self.options.queue_size:
-            wait = self._admitted * self._seconds_per_picture / self.options.workers
-            raise ServiceError(
-                429,
-                "queue_full",
-                f"{self._admitted} of {self.options.queue_size} places are taken, {pictures} wanted; try again later",
-                {"Retry-After": str(min(60, max(1, math.ceil(wait))))},
-            )
+    def require_room(self, images: int) -> None:
+        """Raises ServiceError 429 if so many more images do not fit into the queue."""
+        if self.admitted + images > self.options.queue_size:
+            taken = f"{self.admitted} of {self.options.queue_size} places are taken, {images} wanted"
+            raise ServiceError(429, "queue_full", f"{taken}; try again later", {"Retry-After": "1"})
 
     async def predict(self, uploads: Sequence[Upload], wanted: Wanted) -> tuple[list[bytes], dict[str, float]]:
-        """Returns each picture's result as JSON, and the seconds of each stage, of the picture that took longest there.
+        """Each image's result as JSON, and the seconds of each stage, of the image that took longest there.
 
         Cancelling it gives up what has not begun.
 
         Raises:
-            ServiceError: 413, 415 or 422 for a bad picture, 429 if the queue is full, 503 when not ready.
+            ServiceError: 413, 415 or 422 for a bad image, 429 if the queue is full, 503 if the service stops.
         """
-        loop = asyncio.get_running_loop()
-        sizes = await loop.run_in_executor(self._checks, self._check, uploads, wanted.tta)
-        self.require_ready()
+        limits = (self.options.max_pixels_tta if wanted.tta else self.options.max_pixels), self.options.max_side
+        sizes = [await asyncio.to_thread(image_size, upload, *limits) for upload in uploads]
         self.require_room(len(uploads))
-        jobs = [_Job(upload, size, wanted) for upload, size in zip(uploads, sizes, strict=True)]
-        futures = [self._submit(job) for job in jobs]
+        tickets = [Ticket() for _ in uploads]
+        work = list(map(self._submit, uploads, sizes, [wanted] * len(uploads), tickets))
         try:
-            results = await asyncio.gather(*map(asyncio.wrap_future, futures))
+            answers = await asyncio.gather(*map(asyncio.wrap_future, work))
         except Dropped as error:
-            raise ServiceError(503, "not_ready_draining", "the service stops; try again later") from error
+            raise ServiceError(503, "not_ready_stopping", "the service stops; try again later") from error
         finally:
-            for job, future in zip(jobs, futures, strict=True):
-                if not future.done():
-                    job.give_up()
-                    future.cancel()
-        return results, {stage: max(job.seconds[stage] for job in jobs) for stage in STAGES}
+            for future, ticket, upload in zip(work, tickets, uploads, strict=True):
+                ticket.cancelled.set()
+                future.cancel()
+                upload.data = b""  # the pool keeps what has not begun until its turn comes
+        longest = {stage: max(seconds[stage] for _, seconds in answers) for stage in STAGES}
+        return [result for result, _ in answers], longest
 
-    def _check(self, uploads: Sequence[Upload], tta: bool) -> list[Size]:
-        return [picture_size(upload, self.options, tta=tta) for upload in uploads]
-
-    def _submit(self, job: _Job) -> Future[bytes]:
+    def _submit(self, upload: Upload, size: Size, wanted: Wanted, ticket: Ticket) -> Future[Answer]:
         self._count(+1)
-        future = self._pool.submit(self._work, job)
+        future = self._pool.submit(self._work, upload, size, wanted, ticket, time.perf_counter())
         future.add_done_callback(lambda _: self._count(-1))
         return future
 
     def _count(self, by: int) -> None:
         with self._lock:
-            self._admitted += by
-            self.metrics.queue_depth.set(self._admitted)
+            self.admitted += by
+            self.metrics.queue_depth.set(self.admitted)
 
-    def _work(self, job: _Job) -> bytes:
-        """Returns one picture's result as JSON; runs on a thread of the pool."""
-        with self._pixels.hold(job.size[0] * job.size[1]):
+    def _work(self, upload: Upload, size: Size, wanted: Wanted, ticket: Ticket, admitted: float) -> Answer:
+        """One image's result as JSON, and the seconds of each stage; runs on a thread of the pool."""
+        with self._pixels.hold(size[0] * size[1]):
             started = time.perf_counter()
-            job.ticket.check()
-            upload, job.upload = job.upload, Upload(job.upload.name, b"")
-            image = decode(upload)
-            del upload
+            if ticket.cancelled.is_set():
+                raise Dropped
+            try:
+                image = decode_image(upload.data, upload.name)
+            except ValueError as error:
+                raise ServiceError(422, "broken_image", str(error)) from error
+            upload.data = b""
             decoded = time.perf_counter()
-            pipeline = self.model.pipeline(
-                job.wanted.tasks,
-                lambda images, names: self._batcher.run(images, names, job.ticket),
-                image.shape[:2],
-                augment=job.wanted.tta,
+            pipeline = Pipeline(
+                {name: task for name, task in self.model.tasks.items() if name in wanted.tasks.split(",")},
+                lambda images, tasks: self._batcher.run(images, tasks, ticket),
+                augment=wanted.tta,
+                shared_size=self.model.shared_size,
             )
-            job.ticket.inputs_left = len(pipeline.views(image.shape[:2]))
-            with self._batcher.member(job.ticket):
-                predictions = pipeline.predict([image], [job.upload.name])[0]
+            predictions = pipeline.predict([image], [upload.name])[0]
             predicted = time.perf_counter()
-            result = encode_result(job.upload.name, image.shape[:2], predictions, pipeline.tasks, job.wanted)
-        ended = time.perf_counter()
-        job.seconds = {
-            "decode": decoded - started,
-            "queue": started - job.admitted + job.ticket.waited_s,
-            "predict": predicted - decoded - job.ticket.waited_s,
-            "encode": ended - predicted,
-        }
-        self._record(job, ended - started)
-        return result
-
-    def _record(self, job: _Job, seconds: float) -> None:
+            result = encode_result(upload.name, image.shape[:2], predictions, pipeline.tasks, wanted)
+        times = (
+            decoded - started,
+            started - admitted + ticket.waited_s,
+            predicted - decoded - ticket.waited_s,
+            time.perf_counter() - predicted,
+        )
+        seconds = dict(zip(STAGES, times, strict=True))
         self.metrics.images.inc()
-        for stage, value in job.seconds.items():
+        for stage, value in seconds.items():
             self.metrics.stage_seconds.labels(stage).observe(value)
-        with self._lock:
-            self._seconds_per_picture += 0.1 * (seconds - self._seconds_per_picture)
+        return result, seconds
 
     def _warm_up(self, backend: Backend) -> None:
-        """Runs the network on grey pictures, one and as many as run together, so that no client pays for the first run."""
-        names = tuple(self.model.tasks)
-        for count in sorted({1, self.batch}):
-            pipeline = self.model.pipeline(names, backend, _WARM_UP_SIZE, augment=False)
-            pipeline.batch_size = count
+        """Runs the network on grey images, one and as many as run together, so that no client pays for the first run."""
+        for count in sorted({1, self._batch}):
+            pipeline = Pipeline(self.model.tasks, backend, shared_size=self.model.shared_size, batch_size=count)
             pipeline.predict([np.full((*_WARM_UP_SIZE, 3), 114, np.uint8)] * count, ["warm-up"] * count)
 
-    def _opened(self, ready: Future[None]) -> None:
-        self.failure = ready.exception()
-        if self.failure is not None:
-            self.state = "failed"
-            log("model_failed", logging.ERROR, error=str(self.failure))
-        elif self.state == "loading":
-            self.state = "ready"
-            self.metrics.ready.set(1)
-            log("ready", model=self.model.name, version=self.model.version, tasks=list(self.model.tasks))
+    def _report(self, ready: Future[None]) -> None:
+        error = ready.exception()
+        if error is not None:
+            log("model_failed", logging.ERROR, error=str(error))
+            return
+        self.metrics.ready.set(1)
+        log("ready", model=self.model.name, version=self.model.version, tasks=list(self.model.tasks))

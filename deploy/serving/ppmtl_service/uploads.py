@@ -1,127 +1,79 @@
-"""Reads a multipart body under limits: it is measured while it arrives, and reading stops where a limit is passed."""
+"""Reads a multipart body with Starlette's parser, under limits: it is counted while it arrives, and refused beyond them."""
 
 from __future__ import annotations
 
 import sys
-from collections.abc import AsyncGenerator
-from dataclasses import dataclass, field
-from pathlib import PurePosixPath
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 
-from python_multipart.exceptions import FormParserError
-from starlette.datastructures import UploadFile
-from starlette.formparsers import MultiPartException, MultiPartParser
+from starlette.datastructures import FormData
+from starlette.exceptions import HTTPException
+from starlette.formparsers import MultiPartParser
 from starlette.requests import Request
+from starlette.types import Message
 
 from ppmtl_service.errors import ServiceError
-from ppmtl_service.intake import Upload
 from ppmtl_service.options import Options
 
-FIELDS = ("tasks", "threshold", "tta", "mask")
-_FIELD_BYTES = 1024  # a list of task names is the longest
+FIELDS = 8  # text fields per form; there are four
+FIELD_BYTES = 1024  # a list of task names is the longest
+
+# In memory, never in temporary files: bodies are counted, and a container's /tmp is smaller than what may be held.
+MultiPartParser.spool_max_size = sys.maxsize
 
 
-@dataclass
-class Form:
-    """What one request asks: its pictures and its text fields."""
+class Uploads:
+    """Counts the bytes of all unfinished requests together. Used on the event loop only, so without a lock."""
 
-    files: list[Upload] = field(default_factory=list)
-    fields: dict[str, str] = field(default_factory=dict)
-    bytes: int = 0
+    def __init__(self, options: Options) -> None:
+        self._options, self.held = options, 0
 
+    @asynccontextmanager
+    async def counted(self, request: Request) -> AsyncIterator[Request]:
+        """The same request; reading it raises ServiceError 413 or 429 at too many bytes, which are held during the block."""
+        taken = 0
 
-class UploadBudget:
-    """Bytes of unfinished uploads, of all requests together. Used on the event loop only, so without a lock."""
+        async def receive() -> Message:
+            nonlocal taken
+            message = await request.receive()
+            count = len(message.get("body", b""))
+            check_total(taken + count, self._options.max_bytes)
+            if self.held + count > self._options.upload_bytes:
+                raise ServiceError(429, "busy", "too many uploads at once; try again in a moment", {"Retry-After": "1"})
+            taken += count
+            self.held += count
+            return message
 
-    def __init__(self, limit: int) -> None:
-        self.limit, self.held = limit, 0
-
-    def take(self, count: int) -> None:
-        """Raises ServiceError 429 if ``count`` more bytes are too many."""
-        if self.held + count > self.limit:
-            raise ServiceError(
-                429, "busy", "too many uploads at once; try again in a moment", headers={"Retry-After": "1"}
-            )
-        self.held += count
-
-
-class _Parser(MultiPartParser):
-    spool_max_size = sys.maxsize  # in memory, never in temporary files: the body's length is limited already
-    complete = False
-
-    def on_end(self) -> None:
-        self.complete = True
+        try:
+            yield Request(request.scope, receive)
+        finally:
+            self.held -= taken
+            request.state.log["bytes"] = taken
 
 
-async def read_form(request: Request, options: Options, budget: UploadBudget, form: Form) -> None:
-    """Reads the request's body into ``form``; ``form.bytes`` of ``budget`` are held then, also after an error.
+async def read_form(request: Request, options: Options) -> FormData:
+    """The request's form.
 
     Raises:
-        ServiceError: 400 for a wrong form or field or too many pictures, 413 if it is too large, 415 if it
-            is not multipart.
+        ServiceError: 400 for a broken form or too many images, 413 if it is announced as too large, 415 for another type.
     """
     kind = request.headers.get("content-type", "")
     if not kind.lower().startswith("multipart/form-data"):
-        raise ServiceError(
-            415,
-            "not_multipart",
-            f"the body must be multipart/form-data with the pictures as 'images', got {kind[:80]!r}",
-        )
+        expected = "the body must be multipart/form-data with the images as 'images'"
+        raise ServiceError(415, "not_multipart", f"{expected}, got {kind[:80]!r}")
     declared = request.headers.get("content-length", "")
-    if declared.isascii() and declared.isdigit() and int(declared) > options.max_bytes:
-        raise _too_many_bytes(options)
-    parser = _Parser(
-        request.headers,
-        _measured(request, options, budget, form),
-        max_files=options.max_images,
-        max_fields=len(FIELDS),
-        max_part_size=_FIELD_BYTES,
-    )
+    check_total(int(declared) if declared.isascii() and declared.isdigit() else 0, options.max_bytes)
     try:
-        parts = await parser.parse()
-    except (MultiPartException, FormParserError) as error:
-        if sum(isinstance(value, UploadFile) for _, value in parser.items) >= options.max_images:
-            raise ServiceError(
-                400, "too_many_images", f"at most {options.max_images} pictures per request; send several requests"
-            ) from error
-        raise ServiceError(400, "bad_form", f"the form cannot be read: {error}") from error
-    if not parser.complete:
-        raise ServiceError(400, "bad_form", "the form ends before its last boundary; send it again, whole")
-    for name, value in parts.multi_items():
-        await _add(form, name, value)
-    if not form.files:
-        raise ServiceError(400, "no_images", "the form has no picture; send at least one file as 'images'")
+        return await request.form(max_files=options.max_images, max_fields=FIELDS, max_part_size=FIELD_BYTES)
+    except HTTPException as error:
+        if isinstance(error, ServiceError):
+            raise
+        code = "too_many_images" if error.detail.startswith("Too many files") else "bad_form"
+        raise ServiceError(400, code, f"the form cannot be read: {error.detail}") from error
 
 
-async def _measured(
-    request: Request, options: Options, budget: UploadBudget, form: Form
-) -> AsyncGenerator[bytes, None]:
-    async for chunk in request.stream():
-        if form.bytes + len(chunk) > options.max_bytes:
-            raise _too_many_bytes(options)
-        budget.take(len(chunk))
-        form.bytes += len(chunk)
-        yield chunk
-
-
-def _too_many_bytes(options: Options) -> ServiceError:
-    return ServiceError(
-        413, "too_many_bytes", f"at most {options.max_bytes} bytes per request; send fewer or smaller pictures"
-    )
-
-
-async def _add(form: Form, name: str, value: UploadFile | str) -> None:
-    if isinstance(value, UploadFile):
-        if name != "images":
-            raise ServiceError(400, "unknown_field", f"files are sent as 'images', got one as {name[:40]!r}")
-        # A path is the client's own business; its last part is enough to tell pictures apart.
-        label = PurePosixPath((value.filename or "").replace("\\", "/")).name[:200] or f"image {len(form.files) + 1}"
-        form.files.append(Upload(label, await value.read()))
-        await value.close()
-    elif name == "images":
-        raise ServiceError(400, "bad_field", "'images' must be files, got text; give each part a filename")
-    elif name not in FIELDS:
-        raise ServiceError(400, "unknown_field", f"unknown field {name[:40]!r}; known are images, {', '.join(FIELDS)}")
-    elif name in form.fields:
-        raise ServiceError(400, "bad_field", f"{name} is given twice; give it once")
-    else:
-        form.fields[name] = value
+def check_total(count: int, limit: int) -> None:
+    """Raises ServiceError 413 if a body is larger than the limit."""
+    if count > limit:
+        message = f"at most {limit} bytes per request; send fewer or smaller images"
+        raise ServiceError(413, "too_many_bytes", message)
