@@ -74,7 +74,9 @@ class FakeNetwork:
 
 
 def fake_model(network: FakeNetwork, **changes) -> Model:
-    return Model("fake", "1", TASKS, changes.pop("open_backend", lambda: network), **{"shared_size": (32, 48)} | changes)
+    return Model(
+        "fake", "1", TASKS, changes.pop("open_backend", lambda: network), **{"shared_size": (32, 48)} | changes
+    )
 
 
 def wait_until(condition, seconds: float = 15) -> None:

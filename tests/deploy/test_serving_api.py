@@ -17,7 +17,6 @@ from serving_client import RED, post, refusal, running
 from serving_fakes import TASKS, FakeNetwork, encoded, fake_model, picture, wait_until
 
 
-
 @pytest.fixture(scope="module")
 def client():
     with running() as result:

@@ -1,75 +1,106 @@
-// Paints a picture and its layers. The same code paints the screen and the PNG that is saved.
+// Answers -> layers, and the painting of an image with its layers, on the screen and for the PNG that is saved.
 //
-// A view is {scale, x, y}: picture pixel (px, py) lies at canvas pixel ((px - x) * scale, (py - y) * scale).
+// A layer is one task's answer. What it holds says how it is drawn, whatever the type of the task: "mask", "boxes", "top"
+// (the best classes) or "text"; an answer may hold several.
+//
+// A view is {scale, x, y}: image pixel (px, py) lies at canvas pixel ((px - x) * scale, (py - y) * scale).
 // `unit` is the length of a CSS pixel in canvas pixels: lines and letters keep their size while one zooms.
 
-const STRIP_PIXELS = 1 << 20; // masks are coloured in strips, so that a large PNG needs no second large buffer
+import { ServiceError } from "./api.js";
+
 const FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Liberation Sans', sans-serif";
-const scratch = document.createElement("canvas");
+const PREVIEW_SIDE = 2048; // zoomed out, a copy of this size is drawn
+
+/** Decodes a file, turned as its EXIF data ask (the server does so too), off the main thread. */
+export async function openImage(blob, name) {
+  try {
+    const bitmap = await createImageBitmap(blob);
+    const { width, height } = bitmap;
+    const shrink = PREVIEW_SIDE / Math.max(width, height);
+    const size = { resizeWidth: Math.max(1, Math.round(width * shrink)), resizeHeight: Math.max(1, Math.round(height * shrink)) };
+    const preview = shrink < 1 ? await createImageBitmap(blob, { ...size, resizeQuality: "medium" }) : bitmap;
+    return { blob, name, width, height, bitmap, preview };
+  } catch {
+    throw new ServiceError(-2, `${name} cannot be decoded.`);
+  }
+}
+
+/** The layers of one image's result, the lowest first; what was switched off or faded in `before` stays so. */
+export function readLayers(result, tasks, before) {
+  const names = Object.keys(tasks).filter((name) => result[name]);
+  const layers = names.map((name) => {
+    const old = before.find((layer) => layer.task === name) ?? {};
+    const { classes, title } = tasks[name];
+    const { mask, boxes, top, text } = result[name];
+    const layer = { task: name, title, classes, visible: old.visible ?? true, opacity: old.opacity ?? (mask ? 0.55 : 1), hidden: old.hidden ?? new Set() };
+    if (mask) Object.assign(layer, readMask(mask, classes));
+    if (boxes) layer.boxes = boxes.map(readBox).sort((a, b) => b.score - a.score);
+    if (top) layer.top = top.map(({ class: name, score, class_index: index }) => ({ name, score, index }));
+    if (text) layer.text = text;
+    return layer;
+  });
+  const rank = (layer) => (layer.labels ? 0 : layer.boxes ? 1 : 2);
+  return layers.sort((a, b) => rank(a) - rank(b));
+}
+
+const readBox = ({ bbox: [x1, y1, x2, y2], score, class: name, class_index: index }) => ({ x1, y1, x2, y2, score, name, index });
+
+/** The class number of every pixel, row by row, from runs [class, length, class, length, ...], and each class's share. */
+function readMask({ size: [height, width], counts }, classes) {
+  const labels = new Uint8Array(height * width);
+  const pixels = new Map();
+  let end = 0;
+  for (let i = 0; i < counts.length; i += 2) {
+    labels.fill(counts[i], end, end + counts[i + 1]);
+    end += counts[i + 1];
+    pixels.set(counts[i], (pixels.get(counts[i]) ?? 0) + counts[i + 1]);
+  }
+  const shares = new Map([...pixels].filter(([index]) => classes[index]).map(([index, count]) => [index, count / labels.length]));
+  return { labels, width, height, shares };
+}
 
 export function paint(context, scene, view, unit) {
-  const { width, height } = context.canvas;
-  context.setTransform(1, 0, 0, 1, 0, 0);
+  const { image } = scene;
   context.globalAlpha = 1;
-  context.clearRect(0, 0, width, height);
-  paintPicture(context, scene.picture, view, unit);
-  for (const layer of scene.layers) {
-    if (!layer.visible || layer.opacity === 0) continue;
+  context.clearRect(0, 0, context.canvas.width, context.canvas.height);
+  context.imageSmoothingEnabled = view.scale < 3 * unit; // single pixels become squares, as one wants to see them there
+  context.imageSmoothingQuality = "high";
+  const bitmap = view.scale <= (1.1 * image.preview.width) / image.width ? image.preview : image.bitmap;
+  const spread = (what) => context.drawImage(what, -view.x * view.scale, -view.y * view.scale, image.width * view.scale, image.height * view.scale);
+  spread(bitmap);
+  context.imageSmoothingEnabled = false; // a mask's pixel is of one class, never a mixture
+  for (const layer of scene.layers.filter((one) => one.visible)) {
     context.globalAlpha = layer.opacity;
-    if (layer.type === "segmentation") paintMask(context, layer, view);
-    if (layer.type === "detection") paintBoxes(context, layer, scene, view, unit);
-    if (layer.type === "classification") paintClass(context, layer, scene.picture, view, unit);
+    if (layer.labels) spread(tinted(layer));
+    if (layer.boxes) paintBoxes(context, layer, scene, view, unit);
+    const [best] = layer.top ?? [];
+    if (best) paintWords(context, best.name, ` ${best.score.toFixed(2)}`, layer.classes[best.index].colour, image, view, unit);
+    if (layer.text) paintWords(context, layer.text, "", [255, 255, 255], image, view, unit);
   }
-  context.globalAlpha = 1;
-  if (scene.cross) paintCross(context, scene.cross, view, unit);
 }
 
 /** The boxes that are shown now: above the threshold and of a class that is switched on, best first. */
-export function shownBoxes(layer, threshold) {
-  return layer.boxes.filter((box) => box.score >= threshold && !layer.hidden.has(box.index));
-}
+export const shownBoxes = (layer, threshold) => layer.boxes.filter((box) => box.score >= threshold && !layer.hidden.has(box.index));
 
 export const cssColour = ([r, g, b]) => `rgb(${r}, ${g}, ${b})`;
 
 const isLight = ([r, g, b]) => 0.299 * r + 0.587 * g + 0.114 * b > 140;
 
-function paintPicture(context, { preview, detail, width, height }, view, unit) {
-  const bitmap = view.scale <= (1.1 * preview.width) / width ? preview : detail;
-  context.imageSmoothingEnabled = view.scale < 3 * unit; // single pixels become squares, as one wants to see them there
-  context.imageSmoothingQuality = "high";
-  context.drawImage(bitmap, -view.x * view.scale, -view.y * view.scale, width * view.scale, height * view.scale);
-}
-
-/** Colours exactly the canvas pixels on which the picture lies; each takes the class at its centre, never a mixture. */
-function paintMask(context, { labels, width, height, classes, hidden }, view) {
-  const left = Math.max(0, Math.round(-view.x * view.scale));
-  const right = Math.min(context.canvas.width, Math.round((width - view.x) * view.scale));
-  const top = Math.max(0, Math.round(-view.y * view.scale));
-  const bottom = Math.min(context.canvas.height, Math.round((height - view.y) * view.scale));
-  if (left >= right || top >= bottom) return;
-  const columns = Int32Array.from({ length: right - left }, (_, i) => at(left + i, view.scale, view.x, width));
+/** The mask in its classes' colours, made once; whoever hides a class takes layer.tint away. */
+function tinted(layer) {
+  if (layer.tint) return layer.tint;
   const palette = new Uint32Array(256); // 0 = transparent; bytes are R, G, B, A on the little-endian machines there are
-  for (const { index, colour } of classes) {
-    if (!hidden.has(index)) palette[index] = (0xff000000 | (colour[2] << 16) | (colour[1] << 8) | colour[0]) >>> 0;
+  for (const { index, colour: [r, g, b] } of layer.classes) {
+    if (!layer.hidden.has(index)) palette[index] = (0xff000000 | (b << 16) | (g << 8) | r) >>> 0;
   }
-  const rows = Math.max(1, Math.min(bottom - top, Math.floor(STRIP_PIXELS / columns.length)));
-  scratch.width = columns.length;
-  scratch.height = rows;
-  const strip = scratch.getContext("2d");
-  const image = strip.createImageData(columns.length, rows);
+  layer.tint = Object.assign(document.createElement("canvas"), { width: layer.width, height: layer.height });
+  const context = layer.tint.getContext("2d");
+  const image = context.createImageData(layer.width, layer.height);
   const pixels = new Uint32Array(image.data.buffer);
-  for (let start = top; start < bottom; start += rows) {
-    const count = Math.min(rows, bottom - start);
-    for (let row = 0, to = 0; row < count; row++) {
-      const from = at(start + row, view.scale, view.y, height) * width;
-      for (let i = 0; i < columns.length; i++) pixels[to++] = palette[labels[from + columns[i]]];
-    }
-    strip.putImageData(image, 0, 0);
-    context.drawImage(scratch, 0, 0, columns.length, count, left, start, columns.length, count);
-  }
+  for (let i = 0; i < pixels.length; i++) pixels[i] = palette[layer.labels[i]];
+  context.putImageData(image, 0, 0);
+  return layer.tint;
 }
-
-const at = (canvasPixel, scale, offset, size) => Math.min(size - 1, Math.max(0, Math.floor((canvasPixel + 0.5) / scale + offset)));
 
 function paintBoxes(context, layer, scene, view, unit) {
   const { width, height } = context.canvas;
@@ -78,32 +109,24 @@ function paintBoxes(context, layer, scene, view, unit) {
     (box.y2 - view.y) * view.scale >= 0 && (box.y1 - view.y) * view.scale <= height);
   for (const box of [...boxes].reverse()) paintFrame(context, layer, box, scene.highlight === box, view, unit);
   const tags = [];
-  if (scene.highlight && boxes.includes(scene.highlight)) boxes.unshift(scene.highlight);
+  if (boxes.includes(scene.highlight)) boxes.unshift(scene.highlight);
   for (const box of boxes) paintTag(context, box, layer.classes[box.index].colour, view, unit, tags);
 }
 
 function paintFrame(context, layer, box, strong, view, unit) {
   const colour = layer.classes[box.index].colour;
-  const [x, y] = [(box.x1 - view.x) * view.scale, (box.y1 - view.y) * view.scale];
-  const [w, h] = [(box.x2 - box.x1) * view.scale, (box.y2 - box.y1) * view.scale];
-  if (strong) {
-    context.fillStyle = isLight(colour) ? "rgba(0, 0, 0, .25)" : "rgba(255, 255, 255, .3)";
-    context.fillRect(x, y, w, h);
-  }
+  const at = [(box.x1 - view.x) * view.scale, (box.y1 - view.y) * view.scale, (box.x2 - box.x1) * view.scale, (box.y2 - box.y1) * view.scale];
   // Dark blue on a night street would vanish: every box has a rim of the opposite brightness.
   context.lineJoin = "round";
   context.strokeStyle = isLight(colour) ? "rgba(0, 0, 0, .75)" : "rgba(255, 255, 255, .9)";
   context.lineWidth = (strong ? 6 : 4) * unit;
-  context.strokeRect(x, y, w, h);
+  context.strokeRect(...at);
   context.strokeStyle = cssColour(colour);
   context.lineWidth = (strong ? 3.5 : 2) * unit;
-  context.strokeRect(x, y, w, h);
+  context.strokeRect(...at);
 }
 
-/**
- * Class and score on a strip of colour that stands on a box, pushed into the canvas where it would stick out. Left out
- * where it would lie on the tag of a better box: the table and the mouse still name that box.
- */
+/** Class and score on a strip of colour that stands on a box. Left out where it would lie on the tag of a better box. */
 function paintTag(context, { name, score, x1, y1 }, colour, view, unit, tags) {
   const [x, y] = [(x1 - view.x) * view.scale - unit, (y1 - view.y) * view.scale];
   context.font = `600 ${12 * unit}px ${FONT}`;
@@ -116,59 +139,31 @@ function paintTag(context, { name, score, x1, y1 }, colour, view, unit, tags) {
   tags.push({ left, top, width });
   context.fillStyle = cssColour(colour);
   context.fillRect(left, top, width, height);
-  context.strokeStyle = isLight(colour) ? "rgba(0, 0, 0, .55)" : "rgba(255, 255, 255, .55)";
-  context.lineWidth = unit;
-  context.strokeRect(left, top, width, height);
   context.fillStyle = isLight(colour) ? "#111" : "#fff";
   context.textBaseline = "middle";
   context.fillText(shown, left + padding, top + height / 2 + 0.5 * unit);
 }
 
-/** The class of the whole picture, in its lower left corner (of the part that is seen): the road hides least there. */
-function paintClass(context, layer, { width, height }, view, unit) {
-  const [best] = layer.top;
-  if (!best) return;
+/** Words about the image as a whole, in its lower left corner (of the part that is seen): the road hides least there. */
+function paintWords(context, words, ending, colour, { width, height }, view, unit) {
   const [gap, size, pad] = [10 * unit, 14 * unit, 9 * unit];
   const x = Math.max(0, -view.x * view.scale) + gap;
   const bottom = Math.min(context.canvas.height, (height - view.y) * view.scale) - gap;
-  const middle = bottom - size;
   context.font = `600 ${size}px ${FONT}`;
   const right = Math.min(context.canvas.width, (width - view.x) * view.scale);
-  const room = right - x - gap - 3 * pad - size;
-  const text = shortened(context, best.name, ` ${best.score.toFixed(2)}`, room);
+  const text = shortened(context, words, ending, right - x - gap - 3 * pad - size);
   context.fillStyle = "rgba(16, 19, 23, .82)";
-  context.beginPath();
-  context.roundRect(x, bottom - 2 * size, context.measureText(text).width + 3 * pad + size, 2 * size, size);
-  context.fill();
-  context.fillStyle = cssColour(layer.classes[best.index].colour);
-  context.strokeStyle = "rgba(255, 255, 255, .8)";
-  context.lineWidth = unit;
-  context.beginPath();
-  context.arc(x + pad + size / 2, middle, size / 2, 0, 2 * Math.PI);
-  context.fill();
-  context.stroke();
+  context.fillRect(x, bottom - 2 * size, context.measureText(text).width + 3 * pad + size, 2 * size);
+  context.fillStyle = cssColour(colour);
+  context.fillRect(x + pad, bottom - 1.5 * size, size, size);
   context.fillStyle = "#fff";
   context.textBaseline = "middle";
-  context.fillText(text, x + 2 * pad + size, middle + 0.5 * unit);
+  context.fillText(text, x + 2 * pad + size, bottom - size + 0.5 * unit);
 }
 
-/** Returns name + ending, the name cut where both together are wider than the room. */
+/** Name + ending, the name cut where both together are wider than the room. */
 function shortened(context, name, ending, room) {
   let shown = name;
   while (shown.length > 4 && context.measureText(shown + ending).width > room) shown = `${shown.slice(0, -2).trimEnd()}…`;
   return shown + ending;
-}
-
-function paintCross(context, { x, y }, view, unit) {
-  const [cx, cy] = [(x + 0.5 - view.x) * view.scale, (y + 0.5 - view.y) * view.scale];
-  for (const [width, colour] of [[5, "rgba(0, 0, 0, .8)"], [2, "#fff"]]) {
-    context.lineWidth = width * unit;
-    context.strokeStyle = colour;
-    context.beginPath();
-    for (const [dx, dy] of [[1, 0], [-1, 0], [0, 1], [0, -1]]) {
-      context.moveTo(cx + 4 * unit * dx, cy + 4 * unit * dy);
-      context.lineTo(cx + 14 * unit * dx, cy + 14 * unit * dy);
-    }
-    context.stroke();
-  }
 }

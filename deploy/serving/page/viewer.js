@@ -1,13 +1,13 @@
-// The window onto a picture: fit, zoom, pan, and the point that is being looked at. Mouse, touch and keys.
+// The window onto an image: fit, zoom, pan, and the point that is being looked at. Mouse, touch and keys.
 
-const MOST = 16; // CSS pixels per picture pixel
+const MOST = 16; // CSS pixels per image pixel
 const STEP = 1.4;
 const CLICK = 5; // CSS pixels that a finger or mouse may wander and still mean "here"
 
 export class Viewer {
   /**
-   * paint(context, view, unit) draws; look(point, pointer) is told where one looks: the point {x, y} in picture pixels or
-   * null, and by what: "mouse", "touch" or "keys". zoomed(percent) is told the zoom.
+   * paint(context, view, unit) draws; look(point, pointer) is told where one looks: the point {x, y} in image pixels or
+   * null, and by what: "mouse" or "touch". zoomed(percent) is told the zoom.
    */
   constructor(stage, canvas, { paint, look, zoomed }) {
     Object.assign(this, { stage, canvas, paintScene: paint, look, zoomed });
@@ -15,8 +15,7 @@ export class Viewer {
     this.size = null;
     this.view = { scale: 1, x: 0, y: 0 };
     this.fitted = true;
-    this.point = null;
-    this.pointers = new Map();
+    this.last = null; // where the pointer that is down was last
     this.queued = 0;
     new ResizeObserver(() => this.layout()).observe(stage);
     this.listen();
@@ -24,12 +23,11 @@ export class Viewer {
 
   show({ width, height }) {
     this.size = { width, height };
-    this.point = null;
     this.fitted = true;
     this.layout();
   }
 
-  /** Gives the canvas the room there is: as wide as the stage, as high as the picture then is, within the window. */
+  /** Gives the canvas the room there is: as wide as the stage, as high as the image then is, within the window. */
   layout() {
     if (!this.size) return;
     const unit = Math.min(2, window.devicePixelRatio || 1);
@@ -41,21 +39,21 @@ export class Viewer {
       this.canvas.width = Math.max(1, Math.round(wide * unit));
       this.canvas.height = Math.max(1, Math.round(tall * unit));
     }
-    this.set(this.fitted ? this.fitScale() : this.view.scale, this.view.x, this.view.y);
+    this.set(this.fitted ? 0 : this.view.scale, this.view.x, this.view.y);
     this.paintScene(this.context, this.view, this.unit); // now: a canvas that changed its size is blank until it is painted
   }
 
-  fitScale() {
-    return Math.min(this.canvas.width / this.size.width, this.canvas.height / this.size.height);
+  /** The scale within what is allowed: the least shows all of the image. */
+  bounded(scale) {
+    const least = Math.min(this.canvas.width / this.size.width, this.canvas.height / this.size.height);
+    return Math.max(least, Math.min(scale, MOST * this.unit));
   }
 
-  /** Moves the window; the picture stays in it, in the middle where it is smaller. */
-  set(scale, x, y) {
-    const least = this.fitScale();
-    scale = Math.max(least, Math.min(scale, Math.max(MOST * this.unit, least)));
-    this.fitted = scale <= least * 1.001;
-    const inside = (offset, size, room) =>
-      room >= size ? (size - room) / 2 : Math.max(0, Math.min(offset, size - room));
+  /** Moves the window; the image stays in it, in the middle where it is smaller. */
+  set(wanted, x, y) {
+    const scale = this.bounded(wanted);
+    this.fitted = scale <= this.bounded(0) * 1.001;
+    const inside = (offset, size, room) => (room >= size ? (size - room) / 2 : Math.max(0, Math.min(offset, size - room)));
     this.view = {
       scale,
       x: inside(x, this.size.width, this.canvas.width / scale),
@@ -67,24 +65,22 @@ export class Viewer {
   }
 
   redraw() {
-    if (!this.queued && this.size) {
-      this.queued = requestAnimationFrame(() => {
-        this.queued = 0;
-        this.paintScene(this.context, this.view, this.unit);
-      });
-    }
+    if (this.queued || !this.size) return;
+    this.queued = requestAnimationFrame(() => {
+      this.queued = 0;
+      this.paintScene(this.context, this.view, this.unit);
+    });
   }
 
   fit() {
     if (this.size) this.set(0, 0, 0);
   }
 
-  /** Zooms by a factor; the picture point under (cx, cy), in CSS pixels of the canvas, stays where it is. */
+  /** Zooms by a factor; the image point under (cx, cy), in CSS pixels of the canvas, stays where it is. */
   zoom(factor, cx = this.wide / 2, cy = this.tall / 2) {
     if (!this.size) return;
-    const before = this.toPicture(cx, cy);
-    const least = this.fitScale();
-    const scale = Math.max(least, Math.min(this.view.scale * factor, Math.max(MOST * this.unit, least)));
+    const before = this.toImage(cx, cy);
+    const scale = this.bounded(this.view.scale * factor);
     this.set(scale, before.x - (cx * this.unit) / scale, before.y - (cy * this.unit) / scale);
   }
 
@@ -95,30 +91,29 @@ export class Viewer {
   /** Shows a box {x1, y1, x2, y2} large, with some of what is around it. */
   zoomTo(box) {
     const room = 3 * Math.max(box.x2 - box.x1, box.y2 - box.y1, 8);
-    const scale = Math.min(this.canvas.width, this.canvas.height) / room;
-    const least = Math.max(scale, this.fitScale());
-    this.set(scale, (box.x1 + box.x2 - this.canvas.width / least) / 2, (box.y1 + box.y2 - this.canvas.height / least) / 2);
+    const scale = this.bounded(Math.min(this.canvas.width, this.canvas.height) / room);
+    this.set(scale, (box.x1 + box.x2 - this.canvas.width / scale) / 2, (box.y1 + box.y2 - this.canvas.height / scale) / 2);
   }
 
-  toPicture(cx, cy) {
+  toImage(cx, cy) {
     return { x: (cx * this.unit) / this.view.scale + this.view.x, y: (cy * this.unit) / this.view.scale + this.view.y };
   }
 
-  /** Where a picture point lies, in CSS pixels of the canvas. */
+  /** Where an image point lies, in CSS pixels of the canvas. */
   toCanvas(x, y) {
     return { x: ((x - this.view.x) * this.view.scale) / this.unit, y: ((y - this.view.y) * this.view.scale) / this.unit };
   }
 
   lookAt(cx, cy, pointer) {
-    const { x, y } = this.toPicture(cx, cy);
+    const { x, y } = this.toImage(cx, cy);
     const inside = x >= 0 && y >= 0 && x < this.size.width && y < this.size.height;
-    this.point = inside ? { x: Math.floor(x), y: Math.floor(y) } : null;
-    this.look(this.point, pointer);
+    this.look(inside ? { x: Math.floor(x), y: Math.floor(y) } : null, pointer);
   }
 
-  lookAway() {
-    this.point = null;
-    this.look(null, "mouse");
+  /** Moves the window by CSS pixels. */
+  pan(dx, dy) {
+    const step = this.unit / this.view.scale;
+    this.set(this.view.scale, this.view.x - dx * step, this.view.y - dy * step);
   }
 
   listen() {
@@ -128,28 +123,27 @@ export class Viewer {
       return { x: event.clientX - box.left, y: event.clientY - box.top };
     };
     canvas.addEventListener("pointerdown", (event) => {
-      if (event.button !== 0) return;
+      if (event.button !== 0 || !event.isPrimary) return;
       canvas.setPointerCapture(event.pointerId);
-      this.pointers.set(event.pointerId, place(event));
-      this.pressed = this.pointers.size === 1 ? place(event) : null;
+      this.last = this.pressed = place(event);
     });
     canvas.addEventListener("pointermove", (event) => {
-      const now = place(event);
-      const before = this.pointers.get(event.pointerId);
-      if (!before) return event.pointerType === "mouse" ? this.lookAt(now.x, now.y, "mouse") : undefined;
-      this.drag(event.pointerId, before, now);
+      const { x, y } = place(event);
+      if (!this.last) return event.pointerType === "mouse" ? this.lookAt(x, y, "mouse") : undefined;
+      if (!event.isPrimary || (this.pressed && Math.hypot(x - this.pressed.x, y - this.pressed.y) <= CLICK)) return;
+      this.pan(x - this.last.x, y - this.last.y);
+      this.last = { x, y };
+      this.pressed = null;
     });
     const release = (event) => {
-      const meant = this.pressed && event.type === "pointerup" && this.pointers.size === 1;
-      this.pointers.delete(event.pointerId);
       const { x, y } = place(event);
-      if (meant) this.lookAt(x, y, event.pointerType === "mouse" ? "mouse" : "touch");
-      this.pressed = null;
+      if (this.pressed && event.type === "pointerup") this.lookAt(x, y, event.pointerType === "mouse" ? "mouse" : "touch");
+      this.last = this.pressed = null;
     };
     canvas.addEventListener("pointerup", release);
     canvas.addEventListener("pointercancel", release);
     canvas.addEventListener("pointerleave", (event) => {
-      if (event.pointerType === "mouse" && !this.pointers.size) this.lookAway();
+      if (event.pointerType === "mouse" && !this.last) this.look(null, "mouse");
     });
     canvas.addEventListener("dblclick", (event) => {
       const { x, y } = place(event);
@@ -164,50 +158,23 @@ export class Viewer {
       this.zoom(Math.exp(-event.deltaY * (event.deltaMode ? 0.05 : 0.002)), x, y);
     }, { passive: false });
     canvas.addEventListener("keydown", (event) => this.key(event));
-    canvas.addEventListener("blur", () => this.lookAway());
-  }
-
-  drag(id, before, now) {
-    const other = [...this.pointers].find(([key]) => key !== id)?.[1];
-    if (this.pressed && Math.hypot(now.x - this.pressed.x, now.y - this.pressed.y) <= CLICK) return;
-    this.pressed = null;
-    this.pointers.set(id, now);
-    if (other) {
-      const spread = Math.hypot(now.x - other.x, now.y - other.y) / Math.max(1, Math.hypot(before.x - other.x, before.y - other.y));
-      this.zoom(spread, (now.x + other.x) / 2, (now.y + other.y) / 2);
-    }
-    const step = this.unit / this.view.scale / (other ? 2 : 1);
-    this.set(this.view.scale, this.view.x - (now.x - before.x) * step, this.view.y - (now.y - before.y) * step);
   }
 
   key(event) {
     if (!this.size || event.ctrlKey || event.metaKey || event.altKey) return;
-    const arrows = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] };
-    const others = {
+    const keys = {
+      ArrowLeft: () => this.pan(64, 0),
+      ArrowRight: () => this.pan(-64, 0),
+      ArrowUp: () => this.pan(0, 64),
+      ArrowDown: () => this.pan(0, -64),
       "+": () => this.zoomIn(),
       "=": () => this.zoomIn(),
       "-": () => this.zoomOut(),
       0: () => this.fit(),
       1: () => this.zoom(this.unit / this.view.scale),
-      Escape: () => this.lookAway(),
     };
-    if (arrows[event.key]) this.stepPoint(...arrows[event.key], event.shiftKey);
-    else if (others[event.key]) others[event.key]();
-    else return;
+    if (!keys[event.key]) return;
+    keys[event.key]();
     event.preventDefault();
-  }
-
-  stepPoint(dx, dy, fine) {
-    const step = fine ? 1 : Math.max(1, Math.round((16 * this.unit) / this.view.scale));
-    const { width, height } = this.size;
-    const from = this.point ?? this.toPicture(this.wide / 2, this.tall / 2);
-    const keep = (value, size) => Math.max(0, Math.min(size - 1, Math.floor(value)));
-    this.point = this.point ? { x: keep(from.x + dx * step, width), y: keep(from.y + dy * step, height) }
-      : { x: keep(from.x, width), y: keep(from.y, height) };
-    const { x, y } = this.toCanvas(this.point.x, this.point.y);
-    const aside = (value, room) => (value < 24 ? value - 24 : value > room - 24 ? value - room + 24 : 0);
-    const per = this.unit / this.view.scale;
-    this.set(this.view.scale, this.view.x + aside(x, this.wide) * per, this.view.y + aside(y, this.tall) * per);
-    this.look(this.point, "keys");
   }
 }

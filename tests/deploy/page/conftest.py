@@ -2,8 +2,7 @@
 
 import pytest
 from page_browser import Page, chromium
-from page_pictures import written
-from page_stub import Stub
+from page_stub import Stub, written
 
 
 @pytest.fixture(scope="session")
@@ -12,16 +11,16 @@ def folder(tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
-def stub():
-    server = Stub()
-    yield server
-    server.close()
-
-
-@pytest.fixture(scope="session")
 def driver(folder):
     with chromium(folder) as browser:
         yield browser
+
+
+@pytest.fixture(scope="session")
+def stub():
+    server = Stub()
+    yield server
+    server.server.should_exit = True
 
 
 @pytest.fixture
@@ -35,10 +34,5 @@ def page(driver, stub, folder):
 
 
 @pytest.fixture(scope="session")
-def picture(folder):
+def image(folder):
     return written(folder / "street.png")
-
-
-@pytest.fixture(scope="session")
-def large(folder):
-    return written(folder / "large.jpg", (4000, 6000))

@@ -15,35 +15,24 @@ import numpy as np
 import pytest
 from PIL import Image
 
-_FLAGS = (
-    "--headless=new",
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-    "--window-size=1300,900",
-    "--force-device-scale-factor=1",
+MISSING = (
+    "not run: the page in a browser (needs chromium and chromium-driver: apt-get install chromium chromium-driver)"
 )
+_FLAGS = ("--headless=new", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
+          "--disable-background-networking", "--disable-component-update", "--disable-sync", "--window-size=1300,900",
+          "--force-device-scale-factor=1")  # fmt: skip
 _PROGRAMS = (("chromium", "chromium-browser", "google-chrome"), ("chromedriver",))
 # Chromium logs every refused request as an error (the page shows it in words), and dislikes how tests read the canvas
-_EXPECTED = (
-    "willReadFrequently",
-    "the server responded with a status of",
-    "net::ERR_EMPTY_RESPONSE",
-    "net::ERR_CONNECTION",
-)
+_EXPECTED = ("willReadFrequently", "the server responded with a status of", "net::ERR_INTERNET_DISCONNECTED")
 
 
 @contextmanager
 def chromium(folder: Path) -> Iterator[Any]:
     """Yields a driver whose downloads go to ``folder``; skips the test where the browser or its driver is absent."""
-    webdriver = pytest.importorskip("selenium.webdriver", reason="selenium is not installed")
+    webdriver = pytest.importorskip("selenium.webdriver", reason="not run: the page in a browser (needs selenium)")
     found = [next(filter(None, map(shutil.which, names)), None) for names in _PROGRAMS]
     if None in found:
-        pytest.skip("needs chromium and chromedriver (Debian: apt install chromium chromium-driver)")
+        pytest.skip(MISSING)
     options = webdriver.ChromeOptions()
     options.binary_location = found[0]
     for flag in (*_FLAGS, f"--user-data-dir={folder / 'profile'}"):
@@ -52,7 +41,6 @@ def chromium(folder: Path) -> Iterator[Any]:
     driver = webdriver.Chrome(options=options, service=webdriver.ChromeService(found[1]))
     try:
         driver.execute_cdp_cmd("Browser.setDownloadBehavior", {"behavior": "allow", "downloadPath": str(folder)})
-        driver.set_script_timeout(10)
         yield driver
     finally:
         driver.quit()
@@ -76,7 +64,7 @@ class Page:
         return self.driver.execute_script(code, *values)
 
     def until(self, expression: str, seconds: float = 10) -> Any:
-        """Returns the expression's value once it is true; looks every frame, inside the page."""
+        """The expression's value once it is true; looks every frame, inside the page."""
         code = """const [end, done] = [Date.now() + arguments[0], arguments[1]];
           const look = () => {
             const value = (EXPRESSION);
@@ -109,48 +97,42 @@ class Page:
             self.frame()
 
     def notice(self) -> str:
-        """Returns the error that is shown, once there is one."""
+        """The error that is shown, once there is one."""
         self.until("!document.getElementById('notice').hidden && document.getElementById('busy').hidden")
         return self.text("notice")
 
-    def slide(self, control: str, value: float, task: str = "") -> None:
-        scope = f"[data-task='{task}'] " if task else ""
+    def slide(self, control: str, value: float) -> None:
         code = "const e = document.querySelector(arguments[0]); e.value = arguments[1]; e.dispatchEvent(new Event('input'))"
-        self.js(code, f"{scope}[data-control='{control}']", value)
+        self.js(code, f"[data-control='{control}']", value)
         self.frame()
 
     def canvas(self) -> np.ndarray:
-        """Returns what is painted, (H, W, 4) uint8."""
+        """What is painted, (H, W, 4) uint8."""
         self.frame()
         data = self.js("return document.getElementById('canvas').toDataURL('image/png')").split(",")[1]
         return np.asarray(Image.open(io.BytesIO(base64.b64decode(data))))
 
     def place(self, x: float, y: float, size: tuple[int, int]) -> tuple[float, float]:
-        """Returns where pixel (x, y) of a fitted picture of ``size`` (height, width) lies on the canvas, in CSS pixels."""
+        """Where pixel (x, y) of a fitted image of ``size`` (height, width) lies on the canvas, in CSS pixels."""
         wide, tall = self.js("const c = document.getElementById('canvas'); return [c.clientWidth, c.clientHeight]")
         scale = min(wide / size[1], tall / size[0])
         return (x + 0.5) * scale + (wide - size[1] * scale) / 2, (y + 0.5) * scale + (tall - size[0] * scale) / 2
 
     def hover(self, x: float, y: float) -> str:
-        """Moves the mouse to a place on the canvas in CSS pixels; returns the tooltip's text, "" where none is shown."""
+        """Moves the mouse to a place on the canvas in CSS pixels; the tooltip's text comes back, "" where none is shown."""
         from selenium.webdriver import ActionChains
 
         canvas = self.find("#canvas")
         self.js("arguments[0].scrollIntoView({block: 'center'})", canvas)
         wide, tall = self.js("return [arguments[0].clientWidth, arguments[0].clientHeight]", canvas)
-        ActionChains(self.driver, 0).move_to_element_with_offset(
-            canvas, round(x - wide / 2), round(y - tall / 2)
-        ).perform()
+        move = ActionChains(self.driver, 0).move_to_element_with_offset
+        move(canvas, round(x - wide / 2), round(y - tall / 2)).perform()
         self.frame()
-        return self.tooltip()
-
-    def tooltip(self) -> str:
-        return self.js(
-            "const t = document.getElementById('tooltip'); return t.hidden ? '' : t.innerText.replace(/\\s+/g, ' ')"
-        )
+        code = "const t = document.getElementById('tooltip'); return t.hidden ? '' : t.innerText.replace(/\\s+/g, ' ')"
+        return self.js(code)
 
     def download(self, name: str) -> Path:
-        """Returns a downloaded file once it is whole."""
+        """A downloaded file once it is complete."""
         from selenium.webdriver.support.wait import WebDriverWait
 
         path = self.folder / name
@@ -158,7 +140,7 @@ class Page:
         return path
 
     def errors(self) -> list[str]:
-        """Returns what the console complains about, content policy and exceptions included."""
+        """What the console complains about, content policy and exceptions included."""
         return [
             entry["message"]
             for entry in self.driver.get_log("browser")
@@ -166,7 +148,7 @@ class Page:
         ]
 
     def foreign_requests(self) -> list[str]:
-        """Returns every address that the tab asked for outside the page's own origin."""
+        """Every address that the tab asked for outside the page's own origin."""
         events = [json.loads(entry["message"])["message"] for entry in self.driver.get_log("performance")]
         asked = [e["params"]["request"]["url"] for e in events if e["method"] == "Network.requestWillBeSent"]
         return [url for url in asked if not url.startswith((self.address, "blob:", "data:", "about:"))]
