@@ -1,13 +1,13 @@
-"""Runs an exported bundle on pictures or a video: masks, boxes with names, the class; drawn and as JSON.
+"""Runs an exported bundle on images or a video: masks, boxes with names, the class; drawn and as JSON.
 
     python deploy/python/infer.py --model_dir output_inference/allinone_demo --image_file street.jpg
-    python deploy/python/infer.py --model_dir ... --image_dir pictures/ --batch_size 4 --tasks seg,det
+    python deploy/python/infer.py --model_dir ... --image_dir images/ --batch_size 4 --tasks seg,det
     python deploy/python/infer.py --model_dir ... --video_file drive.mp4 --output_dir output/drive
     python deploy/python/infer.py --model_dir ... --image_file large.jpg --slice_infer --slice_size 640
-    python deploy/python/infer.py --model_dir ... --image_dir pictures/ --run_benchmark
+    python deploy/python/infer.py --model_dir ... --image_dir images/ --run_benchmark
 
 The results are those of tools/infer.py with the same weights; neither checkpoints nor the training code are needed. Every
-head sees the picture at one size, so the trunk runs once per picture; heads that --tasks leaves out are not even loaded.
+head sees the image at one size, so the backbone runs once per image; heads that --tasks leaves out are not even loaded.
 --device GPU and --run_mode trt_fp32|trt_fp16 follow Paddle's documentation and were not run: no GPU was at hand.
 """
 
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 
 def main(argv: Sequence[str]) -> int:
-    """Returns the exit code: 0, or 1 if a picture could not be read or a video broke off."""
+    """The exit code: 0, or 1 if an image could not be read or a video broke off."""
     arguments = _parser().parse_args(argv)
     views, slicing = cli.tta_overrides(arguments), cli.slicing(arguments)
 
@@ -58,10 +58,10 @@ def main(argv: Sequence[str]) -> int:
     threshold = bundle.settings.infer.draw_threshold if arguments.threshold is None else arguments.threshold
     if arguments.video_file:
         return _video(arguments, pipeline, threshold)
-    return _pictures(arguments, pipeline, threshold)
+    return _images(arguments, pipeline, threshold)
 
 
-def _pictures(arguments: argparse.Namespace, pipeline: Pipeline, threshold: float) -> int:
+def _images(arguments: argparse.Namespace, pipeline: Pipeline, threshold: float) -> int:
     from timing import benchmark
 
     from ppmtl.data.images import find_images, read_image
@@ -69,8 +69,8 @@ def _pictures(arguments: argparse.Namespace, pipeline: Pipeline, threshold: floa
 
     paths = [Path(arguments.image_file)] if arguments.image_file else find_images(Path(arguments.image_dir))
     if arguments.run_benchmark:
-        pictures = [(read_image(path), str(path)) for path in paths[: arguments.benchmark_runs]]
-        print(benchmark(pipeline, pictures, arguments.benchmark_runs))
+        images = [(read_image(path), str(path)) for path in paths[: arguments.benchmark_runs]]
+        print(benchmark(pipeline, images, arguments.benchmark_runs))
         return 0
     folder = Path(arguments.output_dir) if arguments.save_results else None
     return int(predict_files(paths, pipeline, folder, threshold=threshold) > 0)
@@ -95,25 +95,25 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model_dir", required=True, metavar="DIR", help="what tools/export_model.py wrote")
     source = parser.add_mutually_exclusive_group(required=True)
-    source.add_argument("--image_file", metavar="FILE", help="one picture")
-    source.add_argument("--image_dir", metavar="DIR", help="all pictures of a folder")
+    source.add_argument("--image_file", metavar="FILE", help="one image")
+    source.add_argument("--image_dir", metavar="DIR", help="all images of a folder")
     source.add_argument("--video_file", metavar="FILE", help="a video; written as .mp4 of the same size and frame rate")
     parser.add_argument("--tasks", type=cli.names, metavar="seg,det", help="only these heads (default: all)")
     parser.add_argument(
-        "--batch_size", type=cli.positive, default=1, metavar="N", help="pictures or frames per run (default: 1)"
+        "--batch_size", type=cli.positive, default=1, metavar="N", help="images or frames per run (default: 1)"
     )
     parser.add_argument("--threshold", type=_score, metavar="SCORE",
                         help="boxes below it are not drawn; the JSON has them all (default: the bundle's)")  # fmt: skip
     parser.add_argument("--output_dir", default="output/infer", metavar="DIR", help="default: output/infer")
-    cli.add_switch(parser, "--save_results", "write drawn pictures, JSON and label maps; False: JSON to stdout instead",
+    cli.add_switch(parser, "--save_results", "write drawn images, JSON and label maps; False: JSON to stdout instead",
                      default=True)  # fmt: skip
-    cli.add_switch(parser, "--per_task_size", "show the picture to every task at its own size, as evaluation does")
+    cli.add_switch(parser, "--per_task_size", "show the image to every task at its own size, as evaluation does")
     _add_engine_flags(parser)
     cli.add_tta_flags(parser)
     cli.add_slice_flags(parser)
     cli.add_switch(parser, "--run_benchmark", "measure instead of writing: milliseconds of each stage, throughput")
     parser.add_argument("--benchmark_runs", type=cli.positive, default=50, metavar="N",
-                        help="timed runs of --batch_size pictures (default: 50)")  # fmt: skip
+                        help="timed runs of --batch_size images (default: 50)")  # fmt: skip
     return parser
 
 

@@ -6,9 +6,9 @@ from fastapi.testclient import TestClient
 from ppmtl_service.app import create_app
 from ppmtl_service.options import Options
 from ppmtl_service.service import Service
-from serving_fakes import FakeNetwork, encoded, fake_model, picture, wait_until
+from serving_fakes import FakeNetwork, encoded, fake_model, image, wait_until
 
-RED = encoded(picture())
+RED = encoded(image())
 
 
 @contextmanager
@@ -22,8 +22,8 @@ def running(network=None, page=None, model=None, **options):
         yield client
 
 
-def post(client, *pictures, **fields):
-    files = [("images", (f"{i}.png", data)) for i, data in enumerate(pictures or [RED])]
+def post(client, *images, **fields):
+    files = [("images", (f"{i}.png", data)) for i, data in enumerate(images or [RED])]
     return client.post("/v1/predict", files=files, data=fields)
 
 

@@ -5,6 +5,7 @@ python tests/deploy/serving_fakes.py --slow 0.5 --queue_size 2
 
 import argparse
 import io
+import signal
 import sys
 import threading
 import time
@@ -21,10 +22,10 @@ from ppmtl_service.model import Model  # noqa: E402
 from ppmtl_service.options import Options  # noqa: E402
 
 from ppmtl.structures import ClassList  # noqa: E402
-from ppmtl.tasks.views import TestTimeAugmentation  # noqa: E402
 from ppmtl.tasks.classification import Classification  # noqa: E402
 from ppmtl.tasks.detection import Detection  # noqa: E402
 from ppmtl.tasks.segmentation import Segmentation  # noqa: E402
+from ppmtl.tasks.views import TestTimeAugmentation  # noqa: E402
 
 TTA = TestTimeAugmentation(scales=(1.0, 2.0), flip=True)
 TASKS = {
@@ -40,7 +41,7 @@ def softmax(x: np.ndarray, axis: int) -> np.ndarray:
 
 
 class FakeNetwork:
-    """Answers by each picture's own pixels, so that a result given to the wrong picture shows.
+    """Answers by each image's own pixels, so that a result given to the wrong image shows.
 
     Attributes:
         runs: (shape, tasks) of every run.
@@ -74,9 +75,8 @@ class FakeNetwork:
 
 
 def fake_model(network: FakeNetwork, **changes) -> Model:
-    return Model(
-        "fake", "1", TASKS, changes.pop("open_backend", lambda: network), **{"shared_size": (32, 48)} | changes
-    )
+    usual = {"tasks": TASKS, "open_backend": lambda: network, "shared_size": (32, 48)}
+    return Model("fake", "1", **(usual | changes))
 
 
 def wait_until(condition, seconds: float = 15) -> None:
@@ -87,8 +87,8 @@ def wait_until(condition, seconds: float = 15) -> None:
         time.sleep(0.005)
 
 
-def picture(height: int = 60, width: int = 80, colour=(200, 30, 30)) -> np.ndarray:
-    """A plain picture whose lower right quarter is blue."""
+def image(height: int = 60, width: int = 80, colour=(200, 30, 30)) -> np.ndarray:
+    """A plain image whose lower right quarter is blue."""
     pixels = np.full((height, width, 3), colour, np.uint8)
     pixels[height // 2 :, width // 2 :] = (10, 10, 220)
     return pixels
@@ -103,6 +103,7 @@ def encoded(pixels: np.ndarray, kind: str = "PNG", **options) -> bytes:
 def main() -> None:
     from ppmtl_service.server import serve
 
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))  # as serve.py does
     parser = argparse.ArgumentParser()
     parser.add_argument("--slow", type=float, default=0.0)
     parser.add_argument("--broken_start", action="store_true")

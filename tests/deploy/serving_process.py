@@ -48,15 +48,15 @@ class Server:
         raise AssertionError(f"ended before {event!r}: {self.log} {self.process.stderr.read()}")
 
     def ready(self) -> "Server":
-        """Returns itself once pictures are taken."""
+        """Returns itself once images are taken."""
         self.url = self.wait_for("listening")["url"]
         self.port = int(self.url.rstrip("/").rsplit(":", 1)[1])
         self.wait_for("ready")
         return self
 
-    def post(self, *pictures: bytes, timeout: float = 30, **fields: str) -> httpx.Response:
+    def post(self, *images: bytes, timeout: float = 30, **fields: str) -> httpx.Response:
         """Returns the answer to POST /v1/predict."""
-        files = [("images", (f"{i}.png", data)) for i, data in enumerate(pictures)]
+        files = [("images", (f"{i}.png", data)) for i, data in enumerate(images)]
         return httpx.post(self.url + "v1/predict", files=files, data=fields, headers=self.headers, timeout=timeout)
 
     def get(self, path: str) -> httpx.Response:

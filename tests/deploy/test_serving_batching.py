@@ -30,7 +30,8 @@ class Mean:
 @contextmanager
 def batcher(network, max_batch=4, max_delay_s=0.0):
     result = Batcher(lambda: network, max_batch=max_batch, max_delay_s=max_delay_s)
-    result.start(lambda _: None).result(10)
+    result.start(lambda _: None)
+    result.ready.result(10)
     try:
         yield result
     finally:
@@ -38,15 +39,9 @@ def batcher(network, max_batch=4, max_delay_s=0.0):
         result.close()
 
 
-def image(value, size=(4, 6)):
-    return np.full((1, *size, 3), value, np.uint8)
-
-
 def ask(batcher, value, size=(4, 6), tasks=("a",), ticket=None):
-    ticket = ticket or Ticket()
-    ticket.inputs_left = 1
-    with batcher.member(ticket):
-        return {name: float(raw["x"][0]) for name, raw in batcher.run(image(value, size), tasks, ticket).items()}
+    found = batcher.run(np.full((1, *size, 3), value, np.uint8), tasks, ticket or Ticket())
+    return {name: float(raw["x"][0]) for name, raw in found.items()}
 
 
 def held(batcher, network, pool, jobs):
@@ -120,32 +115,17 @@ def test_the_thread_lives_on_after_the_network_failed():
         assert ask(b, 7) == {"a": 7}
 
 
-def test_nobody_waits_when_nobody_is_coming():
+def test_the_first_input_waits_for_others_but_no_longer_than_max_delay():
     network = Mean()
-    with batcher(network, max_delay_s=5.0) as b:
+    with batcher(network, max_batch=2, max_delay_s=5.0) as b, ThreadPoolExecutor(2) as pool:
         started = time.perf_counter()
-        ask(b, 1)
-        assert time.perf_counter() - started < 2
-
-
-def test_an_announced_input_is_waited_for():
-    network, late = Mean(), Ticket(inputs_left=1)
-    with batcher(network, max_delay_s=5.0) as b, ThreadPoolExecutor(2) as pool, b.member(late):
-        first = pool.submit(ask, b, 1)
-        wait_until(lambda: b._items)
-        time.sleep(0.05)
-        assert not network.runs
-        b.run(image(2), ("a",), late)
-        assert first.result(10) == {"a": 1}
-    assert [count for count, *_ in network.runs] == [2]
-
-
-def test_an_input_that_never_comes_is_waited_for_max_delay_only():
-    network, absent = Mean(), Ticket(inputs_left=1)
-    with batcher(network, max_delay_s=0.05) as b, b.member(absent):
+        assert [f.result(10) for f in [pool.submit(ask, b, v) for v in (1, 2)]] == [{"a": 1}, {"a": 2}]
+        assert time.perf_counter() - started < 4
+    with batcher(network, max_delay_s=0.05) as b:
         started = time.perf_counter()
         ask(b, 1)
         assert 0.05 <= time.perf_counter() - started < 3
+    assert [count for count, *_ in network.runs] == [2, 1]
 
 
 def test_closing_frees_whoever_waits():
@@ -168,6 +148,7 @@ def test_an_error_on_opening_is_told_and_ends_the_thread():
         raise ValueError("damaged")
 
     b = Batcher(fail, max_batch=1, max_delay_s=0)
+    b.start(lambda _: None)
     with pytest.raises(ValueError, match="damaged"):
-        b.start(lambda _: None).result(10)
+        b.ready.result(10)
     wait_until(lambda: not b.alive)

@@ -8,11 +8,11 @@ from hypothesis import strategies as st
 from ppmtl_service.app import create_app
 from ppmtl_service.options import Options
 from ppmtl_service.service import Service
-from serving_fakes import FakeNetwork, encoded, fake_model, picture, wait_until
+from serving_fakes import FakeNetwork, encoded, fake_model, image, wait_until
 
-# What the document calls "format: binary" is a picture more often than not; else nothing but refusals would be tried.
-PICTURES = [encoded(picture(20, 30)), encoded(picture(9, 7), "JPEG"), b"<svg/>", encoded(picture())[:50], b""]
-schemathesis.openapi.format("binary", st.sampled_from(PICTURES))
+# What the document calls "format: binary" is an image more often than not; else nothing but refusals would be tried.
+IMAGES = [encoded(image(20, 30)), encoded(image(9, 7), "JPEG"), b"<svg/>", encoded(image())[:50], b""]
+schemathesis.openapi.format("binary", st.sampled_from(IMAGES))
 
 
 ROUTES = ("POST /v1/predict", "GET /v1/model", "GET /metrics", "GET /healthz", "GET /readyz")

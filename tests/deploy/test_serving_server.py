@@ -8,10 +8,10 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from ppmtl_service.server import bind
-from serving_fakes import encoded, picture, wait_until
+from serving_fakes import encoded, image, wait_until
 from serving_process import FAKES, Server, read_answer, serving
 
-RED = encoded(picture())
+RED = encoded(image())
 HEAD = b"POST /v1/predict HTTP/1.1\r\nHost: x\r\nContent-Type: multipart/form-data; boundary=b\r\n"
 PART = b'--b\r\nContent-Disposition: form-data; name="images"; filename="a.png"\r\n\r\n'
 
@@ -73,25 +73,6 @@ def test_more_clients_than_places_get_429_at_once_and_the_others_their_answer(se
     still_works(server)
 
 
-def test_the_work_of_a_client_that_left_is_dropped():
-    def runs() -> float:
-        lines = server.get("metrics").text.splitlines()
-        return next(float(line.split()[1]) for line in lines if line.startswith("ppmtl_batch_size_count "))
-
-    body = PART + RED + b"\r\n" + PART + RED + b"\r\n" + PART + RED + b"\r\n--b--\r\n"
-    with serving(FAKES, "--slow", 1.0, "--workers", 1) as server:
-        with server.connect() as leaving:
-            leaving.sendall(HEAD + b"Content-Length: %d\r\n\r\n" % len(body) + body)
-            wait_until(lambda: runs() == 1)
-        line = server.wait_for("request")
-        while line["route"] != "/v1/predict":
-            line = server.wait_for("request")
-        assert (line["status"], line["images"]) == (499, 3)
-        wait_until(lambda: "ppmtl_queue_depth 0.0" in server.get("metrics").text)
-        assert runs() == 1  # the one that had begun
-        still_works(server)
-
-
 @pytest.mark.parametrize(
     "garbage",
     [
@@ -121,28 +102,16 @@ def test_no_path_leads_out_of_the_page(server, path):
         assert read_answer(connection)[0] == 404
 
 
-def test_on_sigterm_running_requests_finish_and_new_ones_are_refused_then_it_ends_with_0():
-    with serving(FAKES, "--slow", 2.5) as server, ThreadPoolExecutor(1) as pool:
+def test_on_sigterm_running_requests_finish_and_it_ends_with_0():
+    with serving(FAKES, "--slow", 2) as server, ThreadPoolExecutor(1) as pool:
         running = pool.submit(server.post, RED)
         wait_until(lambda: "ppmtl_queue_depth 1.0" in server.get("metrics").text)
         server.process.send_signal(signal.SIGTERM)
-        wait_until(lambda: server.get("readyz").status_code != 200)
-        assert server.get("healthz").status_code == 200
-        refused = server.post(RED)
-        assert (refused.status_code, refused.json()["error"]["code"]) == (503, "not_ready_draining")
         assert running.result().status_code == 200
         assert server.process.wait(10) == 0
         server.wait_for("stopped")
         with pytest.raises(ConnectionError):
             server.connect()
-
-
-def test_drain_s_keeps_listening_for_load_balancers():
-    with serving(FAKES, "--drain_s", 1.0) as server:
-        server.process.send_signal(signal.SIGTERM)
-        time.sleep(0.5)
-        assert server.get("readyz").json() == {"status": "draining"}
-        assert server.process.wait(10) == 0
 
 
 def test_a_model_that_cannot_be_opened_ends_the_server_with_the_reason():
@@ -151,14 +120,10 @@ def test_a_model_that_cannot_be_opened_ends_the_server_with_the_reason():
     assert "the model fake cannot be opened: the graph is damaged" in server.process.stderr.read()
 
 
-def test_a_taken_port_is_an_error_that_names_it():
+def test_an_address_that_cannot_be_had_is_an_error_that_names_it():
     with bind("127.0.0.1", 0) as taken:
-        taken.listen()
         port = taken.getsockname()[1]
-        with pytest.raises(ValueError, match=f"cannot listen on 127.0.0.1 port {port}: .*in use; .*--port"):
+        with pytest.raises(ValueError, match=f"cannot listen on 127.0.0.1 port {port}: .*in use.*; .*--port"):
             bind("127.0.0.1", port)
-
-
-def test_an_unknown_host_is_an_error_that_names_it():
     with pytest.raises(ValueError, match=r"cannot listen on no\.such\.host\.invalid port 1"):
         bind("no.such.host.invalid", 1)
