@@ -4,7 +4,7 @@ import { checkLimits, getModel, limitsText, predict, ServiceError } from "./api.
 import { openImage, paint, readLayers, shownBoxes } from "./layers.js";
 import { buildFound, buildLayers, buildTasks, giveTitles, make, showError, updateCounts } from "./panel.js";
 import { Probe } from "./probe.js";
-import { Viewer } from "./viewer.js";
+import { Viewer, ZOOM } from "./viewer.js";
 
 const LEAST_SCORE = 0.05; // boxes from this score on are asked for, so that the slider can be lowered without asking again
 const CANVAS_PIXELS = 16_777_216; // Safari on iOS refuses larger canvases
@@ -16,7 +16,7 @@ const session = { key: "", model: null, limits: "what its operator set", answer:
 const probe = new Probe(scene, $("stage"), $("tooltip"));
 const viewer = new Viewer($("stage"), $("canvas"), {
   paint: (context, view, unit) => scene.image && paint(context, scene, view, unit),
-  look: (point, pointer) => probe.look(point, pointer),
+  look: (point) => probe.look(point),
   zoomed: (percent) => { $("zoom-value").textContent = `${percent} %`; },
 });
 probe.viewer = viewer;
@@ -44,7 +44,7 @@ async function connect() {
   if (scene.image) await run();
 }
 
-// ---- an image comes in ---------------------------------------------------------------------------------------------
+// an image comes in
 
 async function take(blob, name) {
   const turn = ++session.opened; // a slow file must not replace an image that was chosen after it
@@ -77,8 +77,8 @@ async function take(blob, name) {
 
 async function takeExample(source) {
   const response = await fetch(source).catch(() => null);
-  if (response?.ok) await take(await response.blob(), source.split("/").pop());
-  else fail(new ServiceError(0, ""), () => takeExample(source));
+  if (!response?.ok) return fail(new ServiceError(0, ""), () => takeExample(source));
+  await take(await response.blob(), source.split("/").pop());
 }
 
 function takeFirst(files) {
@@ -86,7 +86,7 @@ function takeFirst(files) {
   if (file) take(file, file.name || "pasted image.png");
 }
 
-// ---- asking --------------------------------------------------------------------------------------------------------
+// asking
 
 function settings() {
   const tasks = [...document.querySelectorAll("#tasks input:checked")].map((box) => box.value);
@@ -131,7 +131,7 @@ function busy(on) {
   if (on) say("Analysing …");
 }
 
-// ---- showing -------------------------------------------------------------------------------------------------------
+// showing
 
 function show(answer, asked, roundTrip) {
   const [result] = answer.body.results;
@@ -185,7 +185,7 @@ function clearNotice() {
   $("notice").hidden = $("key-form").hidden = true;
 }
 
-// ---- saving --------------------------------------------------------------------------------------------------------
+// saving
 
 function save(blob, ending) {
   const address = URL.createObjectURL(blob);
@@ -202,18 +202,17 @@ $("save-png").addEventListener("click", () => {
   const unit = Math.max(1, Math.max(canvas.width, canvas.height) / 1200);
   paint(canvas.getContext("2d"), { ...scene, highlight: null }, { scale, x: 0, y: 0 }, unit);
   canvas.toBlob((blob) => {
-    if (!blob) return say("This browser could not make the PNG; the image is too large for its memory.");
-    save(blob, "_layers.png");
-    say(`Saved at ${canvas.width} × ${canvas.height} pixels.`);
+    if (blob) save(blob, "_layers.png");
+    say(blob ? `Saved at ${canvas.width} × ${canvas.height} pixels.` : "The image is too large for this browser's memory.");
   }, "image/png");
 });
 
-// ---- controls ------------------------------------------------------------------------------------------------------
+// controls
 
 const choose = () => $("file").click();
 const clicks = {
   choose, another: choose, run, cancel: () => session.running?.abort(), tta: settingsChanged,
-  "zoom-in": () => viewer.zoomIn(), "zoom-out": () => viewer.zoomOut(), "zoom-fit": () => viewer.fit(),
+  "zoom-in": () => viewer.zoom(ZOOM), "zoom-out": () => viewer.zoom(1 / ZOOM), "zoom-fit": () => viewer.fit(),
 };
 for (const [id, press] of Object.entries(clicks)) $(id).addEventListener("click", press);
 for (const button of document.querySelectorAll(".example")) button.addEventListener("click", () => takeExample(button.dataset.src));

@@ -104,26 +104,25 @@ function tinted(layer) {
 
 function paintBoxes(context, layer, scene, view, unit) {
   const { width, height } = context.canvas;
+  const colourOf = (box) => layer.classes[box.index].colour;
   const boxes = shownBoxes(layer, scene.threshold).filter((box) =>
     (box.x2 - view.x) * view.scale >= 0 && (box.x1 - view.x) * view.scale <= width &&
     (box.y2 - view.y) * view.scale >= 0 && (box.y1 - view.y) * view.scale <= height);
-  for (const box of [...boxes].reverse()) paintFrame(context, layer, box, scene.highlight === box, view, unit);
-  const tags = [];
+  for (const box of [...boxes].reverse()) paintFrame(context, box, colourOf(box), scene.highlight === box, view, unit);
+  const tags = []; // the best box and the highlighted one keep theirs
   if (boxes.includes(scene.highlight)) boxes.unshift(scene.highlight);
-  for (const box of boxes) paintTag(context, box, layer.classes[box.index].colour, view, unit, tags);
+  for (const box of boxes) paintTag(context, box, colourOf(box), view, unit, tags);
 }
 
-function paintFrame(context, layer, box, strong, view, unit) {
-  const colour = layer.classes[box.index].colour;
+function paintFrame(context, box, colour, strong, view, unit) {
   const at = [(box.x1 - view.x) * view.scale, (box.y1 - view.y) * view.scale, (box.x2 - box.x1) * view.scale, (box.y2 - box.y1) * view.scale];
   // Dark blue on a night street would vanish: every box has a rim of the opposite brightness.
-  context.lineJoin = "round";
-  context.strokeStyle = isLight(colour) ? "rgba(0, 0, 0, .75)" : "rgba(255, 255, 255, .9)";
-  context.lineWidth = (strong ? 6 : 4) * unit;
-  context.strokeRect(...at);
-  context.strokeStyle = cssColour(colour);
-  context.lineWidth = (strong ? 3.5 : 2) * unit;
-  context.strokeRect(...at);
+  const rim = isLight(colour) ? "rgba(0, 0, 0, .75)" : "rgba(255, 255, 255, .9)";
+  for (const [style, width] of [[rim, strong ? 6 : 4], [cssColour(colour), strong ? 3.5 : 2]]) {
+    context.strokeStyle = style;
+    context.lineWidth = width * unit;
+    context.strokeRect(...at);
+  }
 }
 
 /** Class and score on a strip of colour that stands on a box. Left out where it would lie on the tag of a better box. */

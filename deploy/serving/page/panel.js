@@ -108,7 +108,7 @@ function legend(layer, scene, filtered) {
       make("summary", { className: "muted small" }, `${away.length} not in this image`), list(away)));
 }
 
-function swatch(colour) {
+export function swatch(colour) {
   const element = make("span", { className: "swatch", aria: { hidden: "true" } });
   element.style.setProperty("--class", cssColour(colour)); // through the object model: the CSP forbids style attributes
   return element;

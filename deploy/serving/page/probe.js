@@ -1,9 +1,9 @@
 // What lies under the mouse or the finger: a tooltip and a highlighted box.
 
-import { cssColour, shownBoxes } from "./layers.js";
-import { make, percent } from "./panel.js";
+import { shownBoxes } from "./layers.js";
+import { make, percent, swatch } from "./panel.js";
 
-const SLACK = { touch: 12, mouse: 3 }; // CSS pixels beside a box that still count as it
+const SLACK = 4; // CSS pixels beside a box that still count as it
 
 export class Probe {
   /** scene: what is shown; viewer is set after construction, as both need each other. */
@@ -12,10 +12,10 @@ export class Probe {
   }
 
   /** Looks at an image pixel {x, y}, or away (null). */
-  look(point, pointer) {
+  look(point) {
     const before = this.scene.highlight;
     this.scene.highlight = null;
-    const seen = point ? this.under(point, pointer) : [];
+    const seen = point ? this.under(point) : [];
     if (this.scene.highlight !== before) this.viewer.redraw();
     this.show(seen, point);
   }
@@ -28,10 +28,10 @@ export class Probe {
   }
 
   /** Everything visible at a pixel, highest layer first. */
-  under(point, pointer) {
+  under(point) {
     const seen = [];
     for (const layer of this.scene.layers.filter((one) => one.visible).reverse()) {
-      const box = layer.boxes && this.boxAt(layer, point, pointer);
+      const box = layer.boxes && this.boxAt(layer, point);
       if (box) {
         this.scene.highlight ??= box;
         seen.push(ofBox(layer, box));
@@ -45,8 +45,8 @@ export class Probe {
   }
 
   /** The smallest of the shown boxes around a point: what lies inside another stays reachable. */
-  boxAt(layer, { x, y }, pointer) {
-    const slack = (SLACK[pointer] * this.viewer.unit) / this.viewer.view.scale;
+  boxAt(layer, { x, y }) {
+    const slack = (SLACK * this.viewer.unit) / this.viewer.view.scale;
     const area = (box) => (box.x2 - box.x1) * (box.y2 - box.y1);
     return shownBoxes(layer, this.scene.threshold)
       .filter((box) => x >= box.x1 - slack && x <= box.x2 + slack && y >= box.y1 - slack && y <= box.y2 + slack)
@@ -68,8 +68,5 @@ export class Probe {
 
 const ofBox = (layer, box) => ({ colour: layer.classes[box.index].colour, name: box.name, detail: `score ${box.score.toFixed(2)}` });
 
-function line({ colour, name, detail }) {
-  const swatch = make("span", { className: "swatch", aria: { hidden: "true" } });
-  swatch.style.setProperty("--class", cssColour(colour));
-  return make("div", { className: "tip-line" }, swatch, make("strong", {}, name), make("span", {}, detail));
-}
+const line = ({ colour, name, detail }) =>
+  make("div", { className: "tip-line" }, swatch(colour), make("strong", {}, name), make("span", {}, detail));

@@ -1,14 +1,11 @@
 // The window onto an image: fit, zoom, pan, and the point that is being looked at. Mouse, touch and keys.
 
+export const ZOOM = 1.4; // of one step
 const MOST = 16; // CSS pixels per image pixel
-const STEP = 1.4;
 const CLICK = 5; // CSS pixels that a finger or mouse may wander and still mean "here"
 
 export class Viewer {
-  /**
-   * paint(context, view, unit) draws; look(point, pointer) is told where one looks: the point {x, y} in image pixels or
-   * null, and by what: "mouse" or "touch". zoomed(percent) is told the zoom.
-   */
+  /** paint(context, view, unit) draws; look({x, y} or null) is told the image pixel under the pointer, zoomed(percent) the zoom. */
   constructor(stage, canvas, { paint, look, zoomed }) {
     Object.assign(this, { stage, canvas, paintScene: paint, look, zoomed });
     this.context = canvas.getContext("2d");
@@ -84,10 +81,6 @@ export class Viewer {
     this.set(scale, before.x - (cx * this.unit) / scale, before.y - (cy * this.unit) / scale);
   }
 
-  zoomIn() { this.zoom(STEP); }
-
-  zoomOut() { this.zoom(1 / STEP); }
-
   /** Shows a box {x1, y1, x2, y2} large, with some of what is around it. */
   zoomTo(box) {
     const room = 3 * Math.max(box.x2 - box.x1, box.y2 - box.y1, 8);
@@ -104,10 +97,10 @@ export class Viewer {
     return { x: ((x - this.view.x) * this.view.scale) / this.unit, y: ((y - this.view.y) * this.view.scale) / this.unit };
   }
 
-  lookAt(cx, cy, pointer) {
-    const { x, y } = this.toImage(cx, cy);
+  lookAt(at) {
+    const { x, y } = this.toImage(at.x, at.y);
     const inside = x >= 0 && y >= 0 && x < this.size.width && y < this.size.height;
-    this.look(inside ? { x: Math.floor(x), y: Math.floor(y) } : null, pointer);
+    this.look(inside ? { x: Math.floor(x), y: Math.floor(y) } : null);
   }
 
   /** Moves the window by CSS pixels. */
@@ -129,27 +122,19 @@ export class Viewer {
     });
     canvas.addEventListener("pointermove", (event) => {
       const { x, y } = place(event);
-      if (!this.last) return event.pointerType === "mouse" ? this.lookAt(x, y, "mouse") : undefined;
+      if (!this.last) return this.lookAt({ x, y });
       if (!event.isPrimary || (this.pressed && Math.hypot(x - this.pressed.x, y - this.pressed.y) <= CLICK)) return;
       this.pan(x - this.last.x, y - this.last.y);
       this.last = { x, y };
       this.pressed = null;
     });
     const release = (event) => {
-      const { x, y } = place(event);
-      if (this.pressed && event.type === "pointerup") this.lookAt(x, y, event.pointerType === "mouse" ? "mouse" : "touch");
+      if (this.pressed && event.type === "pointerup") this.lookAt(place(event));
       this.last = this.pressed = null;
     };
     canvas.addEventListener("pointerup", release);
     canvas.addEventListener("pointercancel", release);
-    canvas.addEventListener("pointerleave", (event) => {
-      if (event.pointerType === "mouse" && !this.last) this.look(null, "mouse");
-    });
-    canvas.addEventListener("dblclick", (event) => {
-      const { x, y } = place(event);
-      if (this.fitted) this.zoom(Math.max(2, this.unit / this.view.scale), x, y);
-      else this.fit();
-    });
+    canvas.addEventListener("pointerleave", (event) => event.pointerType === "mouse" && !this.last && this.look(null));
     // A plain wheel scrolls the page; with Ctrl (which a trackpad's pinch sends too) it zooms.
     canvas.addEventListener("wheel", (event) => {
       if (!event.ctrlKey && !event.metaKey) return;
@@ -167,14 +152,12 @@ export class Viewer {
       ArrowRight: () => this.pan(-64, 0),
       ArrowUp: () => this.pan(0, 64),
       ArrowDown: () => this.pan(0, -64),
-      "+": () => this.zoomIn(),
-      "=": () => this.zoomIn(),
-      "-": () => this.zoomOut(),
+      "+": () => this.zoom(ZOOM),
+      "=": () => this.zoom(ZOOM),
+      "-": () => this.zoom(1 / ZOOM),
       0: () => this.fit(),
-      1: () => this.zoom(this.unit / this.view.scale),
     };
-    if (!keys[event.key]) return;
-    keys[event.key]();
-    event.preventDefault();
+    keys[event.key]?.();
+    if (keys[event.key]) event.preventDefault();
   }
 }
