@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import fnmatch
+import importlib.util
 import json
 import shlex
 import shutil
 from importlib.metadata import packages_distributions, requires
 from pathlib import Path
+from types import ModuleType
 
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
@@ -16,26 +18,34 @@ ROOT = Path(__file__).resolve().parents[2]
 DOCKER = ROOT / "deploy" / "docker"
 
 
+def script(path: str) -> ModuleType:
+    """A script of the project as a module; called in this process, because importing Paddle takes seconds."""
+    spec = importlib.util.spec_from_file_location(Path(path).stem + "_script", ROOT / path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
 def steps() -> list[tuple[str, str]]:
-    """Returns (instruction, the rest of its line) in order; continued lines are joined, comments left out."""
+    """(instruction, the rest of its line) in order; continued lines are joined, comments left out."""
     lines = [line for line in (DOCKER / "Dockerfile").read_text().splitlines() if not line.lstrip().startswith("#")]
     joined = "\n".join(lines).replace("\\\n", " ")
     return [(word, rest.strip()) for word, _, rest in (line.partition(" ") for line in joined.splitlines() if line)]
 
 
 def values(instruction: str) -> list[str]:
-    """Returns the rest of every line with that instruction."""
+    """The rest of every line with that instruction."""
     return [rest for word, rest in steps() if word == instruction]
 
 
 def command(instruction: str) -> list[str]:
-    """Returns the words of ENTRYPOINT or HEALTHCHECK, which must be in the exec form: no shell in between."""
+    """The words of ENTRYPOINT or HEALTHCHECK, which must be in the exec form: no shell in between."""
     (line,) = values(instruction)
     return json.loads(line[line.index("[") :])
 
 
 def copies() -> list[tuple[str, str]]:
-    """Returns (source in the project, target in /app) of every file and folder that is copied."""
+    """(source in the project, target in /app) of every file and folder that is copied."""
     pairs = []
     for line in values("COPY"):
         *sources, target = line.split()
@@ -44,14 +54,14 @@ def copies() -> list[tuple[str, str]]:
 
 
 def requirement_files() -> list[str]:
-    """Returns what is installed: the files after -r of the pip command."""
+    """What is installed: the files after -r of the pip command."""
     (line,) = (rest for rest in values("RUN") if "pip install" in rest)
     words = shlex.split(line)
     return [words[i + 1] for i, word in enumerate(words) if word == "-r"]
 
 
 def sent(path: str) -> bool:
-    """Returns whether Dockerfile.dockerignore lets a file of the project into the build: its last match counts."""
+    """Whether Dockerfile.dockerignore lets a file of the project into the build: its last match counts."""
     ignored = False
     for pattern in (DOCKER / "Dockerfile.dockerignore").read_text().splitlines():
         if not pattern or pattern.startswith("#"):
@@ -76,7 +86,7 @@ def lay_out(app: Path) -> None:
 
 
 def packages() -> set[str]:
-    """Returns the names of all packages in the image: those of the requirement files and what they need in turn."""
+    """The names of all packages in the image: those of the requirement files and what they need in turn."""
     todo = [named for file in requirement_files() for named in requirements(file)]
     found: set[str] = set()
     while todo:
@@ -89,7 +99,7 @@ def packages() -> set[str]:
 
 
 def requirements(file: str) -> list[Requirement]:
-    """Returns the packages that a requirement file names."""
+    """The packages that a requirement file names."""
     lines = (line.partition("#")[0].strip() for line in (ROOT / file).read_text().splitlines())
     return [Requirement(line) for line in lines if line and not line.startswith("-")]
 

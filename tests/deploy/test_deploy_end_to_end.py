@@ -1,13 +1,11 @@
-"""From weights to an answer as a user goes: tools/export_model.py, then what the container holds, alone in an empty folder.
+"""From a bundle to an answer with what the container holds, alone in an empty folder.
 
-Neither the rest of the project nor packages that the image lacks can be imported there. Deeper tests of the answers:
-``test_infer.py`` (all ways to predict) and ``test_serving_bundle.py`` (the service, with a key).
+Neither the rest of the project nor packages that the image lacks can be imported there.
 """
 
 from __future__ import annotations
 
 import base64
-import importlib.util
 import json
 import os
 import shlex
@@ -28,21 +26,13 @@ TIES = 1e-3  # share of pixels: where two classes are equally likely, the last d
 PICTURES = ("a.png", "b.jpg", "c.webp", "d.png")
 
 
-def tool(name: str, arguments: list[object]) -> None:
-    """Runs a tool in this process, because importing Paddle takes seconds."""
-    spec = importlib.util.spec_from_file_location(f"{name}_tool", image.ROOT / "tools" / f"{name}.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    assert module.main(list(map(str, arguments))) == 0
-
-
 @pytest.fixture(scope="module")
 def work(exported, tmp_path_factory) -> Path:
-    """A folder with "bundle/tiny", what tools/infer.py says ("expected"), the container's files ("app") and "hidden"."""
+    """A folder with what tools/infer.py says ("expected"), the container's files ("app") and "hidden"."""
     folder = tmp_path_factory.mktemp("end_to_end")
     weights = ["-c", exported / "tiny.yml", "-o", f"weights={exported / 'random'}", "data_root=none"]
-    tool("export_model", [*weights, "--verify_images", 1, "--output_dir", folder / "bundle"])
-    tool("infer", [*weights, "--infer_dir", exported / "pictures", "--output_dir", folder / "expected"])
+    flags = [*weights, "--infer_dir", exported / "pictures", "--output_dir", folder / "expected"]
+    assert image.script("tools/infer.py").main(list(map(str, flags))) == 0
     image.lay_out(folder / "app")
     image.hide_other_packages(folder / "hidden")
     return folder
@@ -78,7 +68,7 @@ def test_what_the_image_lacks_is_hidden_and_what_it_has_is_not(work):
 
 
 def test_infer_in_the_container_answers_what_tools_infer_answers(exported, work):
-    command = ["deploy/python/infer.py", "--model_dir", work / "bundle/tiny", "--cpu_threads", "1",
+    command = ["deploy/python/infer.py", "--model_dir", exported / "bundle", "--cpu_threads", "1",
                "--image_dir", exported / "pictures", "--output_dir", work / "found"]  # fmt: skip
     done = subprocess.run([sys.executable, *map(str, command)], cwd=work / "app", capture_output=True, text=True,
                           env={**os.environ, **environment(work)}, check=False)  # fmt: skip
@@ -93,11 +83,14 @@ def test_the_container_serves_what_tools_infer_answers(exported, work):
     start = image.command("ENTRYPOINT")[1:]
     script = work / "app" / start[0]
     # The last of two equal flags counts: the bundle and the port are other ones here, and nothing is opened to others.
-    here = ("--model_dir", work / "bundle" / "tiny", "--host", "127.0.0.1", "--port", "0")
+    here = ("--model_dir", exported / "bundle", "--host", "127.0.0.1", "--port", "0")
     with serving(script, *start[1:], *here, **environment(work)) as server:
         pictures = [(exported / "pictures" / name).read_bytes() for name in PICTURES]
         answer = server.post(*pictures, threshold="0").json()
         assert server.get("page/app.js").status_code == 200
+        # The network brings signal handlers of its own; an end with 0 proves that they did not stay.
+        server.process.send_signal(signal.SIGTERM)
+        assert server.process.wait(20) == 0
     for name, result in zip(PICTURES, answer["results"], strict=True):
         png = np.frombuffer(base64.b64decode(result["seg"]["mask"]["data"]), np.uint8)
         assert_same(result, cv2.imdecode(png, cv2.IMREAD_UNCHANGED), name, work)
@@ -119,7 +112,7 @@ def test_the_steps_of_the_dockerfile_in_a_fresh_environment_serve_what_tools_inf
         subprocess.run(line, shell=True, cwd=work / "app", env=path, check=True, stdout=subprocess.DEVNULL)
     installed = time.perf_counter()
     start = image.command("ENTRYPOINT")
-    here = ("--model_dir", work / "bundle" / "tiny", "--host", "127.0.0.1", "--port", "0")
+    here = ("--model_dir", exported / "bundle", "--host", "127.0.0.1", "--port", "0")
     become = f"import os, sys; os.chdir({str(work / 'app')!r}); os.execv(sys.argv[1], sys.argv[1:])"
     variables = dict(pair.split("=", 1) for line in image.values("ENV") for pair in shlex.split(line))
     with serving("-c", become, fresh / "bin" / "python", *start[1:], *here, **variables) as server:

@@ -138,9 +138,3 @@ def test_the_pixel_budget_lets_one_too_large_image_through_alone():
         list(pool.map(work, [6, 6, 50, 4, 4, 4]))
     assert max(held for held in order if held != 50) <= 10
     assert order.count(50) == 1
-
-
-@pytest.mark.parametrize("wrong", [{"max_batch": 0}, {"timeout_s": 0}, {"queue_size": 3}])
-def test_options_that_make_no_sense_are_refused_by_their_flags_name(wrong):
-    with pytest.raises(ValueError, match=f"--{next(iter(wrong))}"):
-        Options(**wrong)
