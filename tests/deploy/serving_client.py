@@ -12,11 +12,10 @@ RED = encoded(image())
 
 
 @contextmanager
-def running(network=None, page=None, model=None, **options):
+def running(network=None, model=None, **options):
     """A client whose ``.service`` is ready."""
     service = Service(model or fake_model(network or FakeNetwork()), Options(**options))
-    app = create_app(service) if page is None else create_app(service, page)
-    with TestClient(app, raise_server_exceptions=False) as client:
+    with TestClient(create_app(service), raise_server_exceptions=False) as client:
         wait_until(lambda: service.state != "loading")
         client.service = service
         yield client
@@ -28,7 +27,7 @@ def post(client, *images, **fields):
 
 
 def refusal(response):
-    """Returns (status, code) of an error, whose shape is checked."""
+    """(status, code) of an error, whose shape is checked."""
     document = response.json()
     assert set(document) == {"error", "request_id"}
     assert set(document["error"]) == {"code", "message"}

@@ -40,7 +40,7 @@ class Server:
         self._lines.put(None)
 
     def wait_for(self, event: str, seconds: float = 60) -> dict:
-        """Returns the next log line of that event."""
+        """the next log line of that event."""
         limit = time.monotonic() + seconds
         while (entry := self._lines.get(timeout=max(0.01, limit - time.monotonic()))) is not None:
             if entry["event"] == event:
@@ -48,23 +48,23 @@ class Server:
         raise AssertionError(f"ended before {event!r}: {self.log} {self.process.stderr.read()}")
 
     def ready(self) -> "Server":
-        """Returns itself once images are taken."""
+        """itself once images are taken."""
         self.url = self.wait_for("listening")["url"]
         self.port = int(self.url.rstrip("/").rsplit(":", 1)[1])
         self.wait_for("ready")
         return self
 
     def post(self, *images: bytes, timeout: float = 30, **fields: str) -> httpx.Response:
-        """Returns the answer to POST /v1/predict."""
+        """the answer to POST /v1/predict."""
         files = [("images", (f"{i}.png", data)) for i, data in enumerate(images)]
         return httpx.post(self.url + "v1/predict", files=files, data=fields, headers=self.headers, timeout=timeout)
 
     def get(self, path: str) -> httpx.Response:
-        """Returns the answer to a GET."""
+        """the answer to a GET."""
         return httpx.get(self.url + path, headers=self.headers, timeout=10)
 
     def connect(self) -> socket.socket:
-        """Returns a raw connection."""
+        """a raw connection."""
         return socket.create_connection(("127.0.0.1", self.port), timeout=20)
 
 
@@ -80,7 +80,7 @@ def serving(*command: str, **environment: str):
 
 
 def read_answer(connection: socket.socket) -> tuple[int, dict]:
-    """Returns status and JSON of the answer on a raw connection."""
+    """status and JSON of the answer on a raw connection."""
     data = b""
     while b"\r\n\r\n" not in data:
         data += receive(connection)
@@ -92,7 +92,7 @@ def read_answer(connection: socket.socket) -> tuple[int, dict]:
 
 
 def receive(connection: socket.socket) -> bytes:
-    """Returns what arrived; raises ConnectionError at the end."""
+    """what arrived; raises ConnectionError at the end."""
     data = connection.recv(65536)
     if not data:
         raise ConnectionError("closed without an answer")

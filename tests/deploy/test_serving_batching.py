@@ -29,8 +29,8 @@ class Mean:
 
 @contextmanager
 def batcher(network, max_batch=4, max_delay_s=0.0):
-    result = Batcher(lambda: network, max_batch=max_batch, max_delay_s=max_delay_s)
-    result.start(lambda _: None)
+    result = Batcher(lambda: network, max_batch, max_delay_s, lambda _: None)
+    result.start()
     result.ready.result(10)
     try:
         yield result
@@ -147,8 +147,8 @@ def test_an_error_on_opening_is_told_and_ends_the_thread():
     def fail():
         raise ValueError("damaged")
 
-    b = Batcher(fail, max_batch=1, max_delay_s=0)
-    b.start(lambda _: None)
+    b = Batcher(fail, 1, 0, lambda _: None)
+    b.start()
     with pytest.raises(ValueError, match="damaged"):
         b.ready.result(10)
-    wait_until(lambda: not b.alive)
+    wait_until(lambda: not b.alive())

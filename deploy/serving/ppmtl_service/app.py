@@ -7,7 +7,7 @@ import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path, PurePosixPath
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from fastapi import Depends, FastAPI, Request
 from fastapi.security import APIKeyHeader, HTTPAuthorizationCredentials, HTTPBearer
@@ -29,7 +29,7 @@ PAGE = Path(__file__).resolve().parents[1] / "page"
 _GONE = 499  # nginx's number for "the client closed the connection"; nobody receives it, the log and the counters do
 
 
-def create_app(service: Service, page: Path = PAGE) -> FastAPI:
+def create_app(service: Service) -> FastAPI:
     """The ASGI application; its start-up begins to load the model, its shutdown ends the service's threads."""
 
     @asynccontextmanager
@@ -50,8 +50,8 @@ def create_app(service: Service, page: Path = PAGE) -> FastAPI:
     app.add_exception_handler(ClientDisconnect, lambda *_: Response(status_code=_GONE))
     _add_api(app, service)
     _add_probes(app, service)
-    app.add_api_route("/", lambda: FileResponse(page / "index.html"), include_in_schema=False)
-    app.mount("/page", StaticFiles(directory=page), name="page")
+    app.add_api_route("/", lambda: FileResponse(PAGE / "index.html"), include_in_schema=False)
+    app.mount("/page", StaticFiles(directory=PAGE), name="page")
     app.add_middleware(Front, metrics=service.metrics)
     return app
 
@@ -110,7 +110,8 @@ def _add_api(app: FastAPI, service: Service) -> None:
 
 
 def _add_probes(app: FastAPI, service: Service) -> None:
-    responses: dict[int | str, dict[str, Any]] = {200: {"model": schema.Health}, 503: {"model": schema.Health}}
+    health = dict[Literal["status"], str]
+    responses: dict[int | str, dict[str, Any]] = {200: {"model": health}, 503: {"model": health}}
 
     @app.get("/healthz", summary="Is it alive?", responses=responses)
     async def healthz() -> JSONResponse:

@@ -25,12 +25,7 @@ class Dropped(Exception):
 
 @dataclass
 class Ticket:
-    """What an image's work shares with whoever waits for it.
-
-    Attributes:
-        cancelled: set to give the work up.
-        waited_s: how long its inputs waited for the network.
-    """
+    """One image's work: ``cancelled`` is set to give it up, ``waited_s`` is how long its inputs waited for the network."""
 
     cancelled: threading.Event = field(default_factory=threading.Event)
     waited_s: float = 0.0
@@ -52,46 +47,39 @@ class Batcher:
     """Runs inputs that share shape and tasks together.
 
     Args:
-        open_backend: called once, on the thread that will run the network.
+        open_backend: called once, on the thread that will run the network; returns it warm.
         max_batch: inputs per run.
         max_delay_s: how long the first input of a run waits for others. While a run is on, inputs collect by themselves.
         on_batch: told the size of every run.
 
     Attributes:
-        ready: done once the backend is open and warm; carries the error if that failed.
+        ready: done once the backend is open; carries the error if that failed.
     """
 
     def __init__(
         self,
         open_backend: Callable[[], Backend],
-        *,
         max_batch: int,
         max_delay_s: float,
-        on_batch: Callable[[int], None] = lambda _: None,
+        on_batch: Callable[[int], None],
     ) -> None:
         self._open, self._max_batch, self._max_delay, self._on_batch = open_backend, max_batch, max_delay_s, on_batch
         self._condition = threading.Condition()
         self._items: list[_Item] = []
         self._closed = False
-        self._thread: threading.Thread | None = None
+        self._thread = threading.Thread(target=self._main, name="network", daemon=True)
         self.ready: Future[None] = Future()
 
-    def start(self, warm_up: Callable[[Backend], None]) -> None:
-        """Starts the thread, which opens the backend and calls ``warm_up`` with it."""
-        self._thread = threading.Thread(target=self._main, args=(warm_up,), name="network", daemon=True)
+    def start(self) -> None:
+        """Starts the thread, which opens the backend."""
         self._thread.start()
 
-    @property
     def alive(self) -> bool:
         """Whether the network's thread runs."""
-        return self._thread is not None and self._thread.is_alive()
+        return self._thread.is_alive()
 
     def run(self, image: np.ndarray, tasks: tuple[str, ...], ticket: Ticket) -> Raw:
-        """The raw arrays of one input (1, H, W, 3); blocks.
-
-        Raises:
-            Dropped: if the ticket was cancelled before the run began, or the batcher was closed.
-        """
+        """The raw arrays of one input (1, H, W, 3); raises Dropped if the ticket was cancelled or the batcher closed before."""
         item = _Item(image, tasks, ticket)
         with self._condition:
             if self._closed:
@@ -108,13 +96,11 @@ class Batcher:
             self._condition.notify_all()
         for item in left:
             item.raw.set_exception(Dropped())
-        if self._thread is not None:
-            self._thread.join()
+        self._thread.join()
 
-    def _main(self, warm_up: Callable[[Backend], None]) -> None:
+    def _main(self) -> None:
         try:
             backend = self._open()
-            warm_up(backend)
         except Exception as error:  # truly every error: the thread that started the service reports it
             self.ready.set_exception(error)
             return

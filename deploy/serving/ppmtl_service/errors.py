@@ -9,14 +9,7 @@ from starlette.responses import JSONResponse
 
 
 class ServiceError(HTTPException):
-    """A request that cannot be served, with the reason for its sender.
-
-    Args:
-        status: of the HTTP answer.
-        code: for programs; does not change between versions.
-        message: for people: what was got, what is allowed, how to fix it.
-        headers: extra ones of the answer, e.g. Retry-After.
-    """
+    """A request that cannot be served; ``code`` is for programs and stays, ``message`` tells people how to fix it."""
 
     def __init__(self, status: int, code: str, message: str, headers: Mapping[str, str] | None = None) -> None:
         super().__init__(status, message, headers)

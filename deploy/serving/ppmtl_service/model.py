@@ -42,13 +42,10 @@ def from_bundle(folder: Path, tasks: Sequence[str] | None, *, per_task_size: boo
     """The model of an exported bundle; its files are checked, but its graphs not yet opened.
 
     Args:
-        folder: that ``tools/export_model.py`` wrote.
+        folder: the bundle; ValueError if it is damaged or lacks a task.
         tasks: serve only these.
         per_task_size: show an image to every task at its own size; a bundle exported for one size has only that.
         backend: keyword arguments of ``open_backend``.
-
-    Raises:
-        ValueError: if the bundle is damaged or lacks a task.
     """
     bundle = read_bundle(folder, tasks)
     settings = bundle.settings

@@ -144,12 +144,6 @@ class ModelAnswer(ModelName):
     defaults: dict[str, float | list[int] | None]
 
 
-class Health(TypedDict):
-    """GET /healthz and /readyz."""
-
-    status: str
-
-
 def describe(model: Model, options: Options) -> ModelAnswer:
     """The answer to GET /v1/model."""
     tasks: dict[str, ModelTask] = {}

@@ -36,11 +36,7 @@ def serve(model: Model, options: Options, host: str, port: int) -> None:
 
 
 def bind(host: str, port: int) -> socket.socket:
-    """A socket that listens on the address; port 0 takes a free one.
-
-    Raises:
-        ValueError: if the address is taken, unknown or not permitted; the message says which and how to fix it.
-    """
+    """A socket that listens on the address, port 0 takes a free one; raises ValueError if it cannot be had."""
     try:
         return socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
     except OSError as error:

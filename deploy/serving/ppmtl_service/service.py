@@ -27,7 +27,6 @@ from ppmtl_service.options import Options
 from ppmtl_service.schema import Wanted
 from ppmtl_service.uploads import Uploads
 
-STAGES = ("decode", "queue", "predict", "encode")
 Answer = tuple[bytes, dict[str, float]]  # one image's JSON, {stage: seconds}
 _WARM_UP_SIZE = (720, 1280)  # only for tasks that take images at their own size
 
@@ -54,12 +53,7 @@ class PixelBudget:
 
 
 class Service:
-    """Predicts images for many clients at once; begins to open its model at :meth:`start`.
-
-    Args:
-        model: what is served.
-        options: the limits.
-    """
+    """Predicts images for many clients at once; begins to open its model at :meth:`start`."""
 
     def __init__(self, model: Model, options: Options) -> None:
         self.model, self.options, self.metrics = model, options, Metrics()
@@ -68,14 +62,14 @@ class Service:
         self._lock = threading.Lock()
         self._batch = model.batch or options.max_batch
         delay, observe = options.max_delay_ms / 1000, self.metrics.batch_size.observe
-        self._batcher = Batcher(model.open_backend, max_batch=self._batch, max_delay_s=delay, on_batch=observe)
+        self._batcher = Batcher(self._open, self._batch, delay, observe)
         self._pool = ThreadPoolExecutor(options.workers, "image")
         self._pixels = PixelBudget(options.max_pixels)
 
     def start(self) -> None:
         """Begins to open the model, on a thread of its own."""
         self._batcher.ready.add_done_callback(self._report)
-        self._batcher.start(self._warm_up)
+        self._batcher.start()
 
     def close(self) -> None:
         """Ends all threads; admitted work that has not begun is dropped."""
@@ -93,7 +87,7 @@ class Service:
         """Whether images can be taken."""
         if not self._batcher.ready.done():
             return "loading"
-        return "ready" if self.failure is None and self._batcher.alive else "failed"
+        return "ready" if self.failure is None and self._batcher.alive() else "failed"
 
     def require_ready(self) -> None:
         """Raises ServiceError 503 unless images can be taken."""
@@ -129,7 +123,7 @@ class Service:
                 ticket.cancelled.set()
                 future.cancel()
                 upload.data = b""  # the pool keeps what has not begun until its turn comes
-        longest = {stage: max(seconds[stage] for _, seconds in answers) for stage in STAGES}
+        longest = {stage: max(seconds[stage] for _, seconds in answers) for stage in answers[0][1]}
         return [result for result, _ in answers], longest
 
     def _submit(self, upload: Upload, size: Size, wanted: Wanted, ticket: Ticket) -> Future[Answer]:
@@ -164,23 +158,24 @@ class Service:
             predictions = pipeline.predict([image], [upload.name])[0]
             predicted = time.perf_counter()
             result = encode_result(upload.name, image.shape[:2], predictions, pipeline.tasks, wanted)
-        times = (
-            decoded - started,
-            started - admitted + ticket.waited_s,
-            predicted - decoded - ticket.waited_s,
-            time.perf_counter() - predicted,
-        )
-        seconds = dict(zip(STAGES, times, strict=True))
+        seconds = {
+            "decode": decoded - started,
+            "queue": started - admitted + ticket.waited_s,
+            "predict": predicted - decoded - ticket.waited_s,
+            "encode": time.perf_counter() - predicted,
+        }
         self.metrics.images.inc()
         for stage, value in seconds.items():
             self.metrics.stage_seconds.labels(stage).observe(value)
         return result, seconds
 
-    def _warm_up(self, backend: Backend) -> None:
-        """Runs the network on grey images, one and as many as run together, so that no client pays for the first run."""
+    def _open(self) -> Backend:
+        """Opens the network and runs it on grey images, one and a full batch, so that no client pays for the first run."""
+        backend = self.model.open_backend()
         for count in sorted({1, self._batch}):
             pipeline = Pipeline(self.model.tasks, backend, shared_size=self.model.shared_size, batch_size=count)
             pipeline.predict([np.full((*_WARM_UP_SIZE, 3), 114, np.uint8)] * count, ["warm-up"] * count)
+        return backend
 
     def _report(self, ready: Future[None]) -> None:
         error = ready.exception()
