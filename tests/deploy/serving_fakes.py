@@ -41,14 +41,7 @@ def softmax(x: np.ndarray, axis: int) -> np.ndarray:
 
 
 class FakeNetwork:
-    """Answers by each image's own pixels, so that a result given to the wrong image shows.
-
-    Attributes:
-        runs: (shape, tasks) of every run.
-        slow: seconds per run.
-        gate: closed, runs wait for it.
-        broken: raise instead of answering.
-    """
+    """Answers by each image's own pixels, so that a result given to the wrong image shows; a clear ``gate`` holds it."""
 
     def __init__(self, slow: float = 0.0) -> None:
         self.runs: list[tuple[tuple[int, ...], tuple[str, ...]]] = []

@@ -56,24 +56,15 @@ def held(batcher, network, pool, jobs):
     return first, futures
 
 
-def test_inputs_that_wait_together_run_together_and_get_their_own_answers():
+def test_inputs_that_wait_run_together_up_to_max_batch_and_get_their_own_answers():
     network = Mean()
-    with batcher(network) as b, ThreadPoolExecutor(8) as pool:
-        first, futures = held(b, network, pool, [{"value": v} for v in (10, 20, 30)])
+    with batcher(network, max_batch=3) as b, ThreadPoolExecutor(8) as pool:
+        first, futures = held(b, network, pool, [{"value": v} for v in (10, 20, 30, 40)])
         network.gate.set()
         assert first.result(10) == {"a": 1}
-        assert [f.result(10) for f in futures] == [{"a": 10}, {"a": 20}, {"a": 30}]
-    assert [count for count, *_ in network.runs] == [1, 3]
+        assert [f.result(10) for f in futures] == [{"a": 10}, {"a": 20}, {"a": 30}, {"a": 40}]
+    assert [count for count, *_ in network.runs] == [1, 3, 1]
     assert len(network.threads) == 1
-
-
-def test_a_run_holds_at_most_max_batch():
-    network = Mean()
-    with batcher(network, max_batch=2) as b, ThreadPoolExecutor(8) as pool:
-        _, futures = held(b, network, pool, [{"value": v} for v in range(5)])
-        network.gate.set()
-        assert [f.result(10)["a"] for f in futures] == list(range(5))
-    assert [count for count, *_ in network.runs] == [1, 2, 2, 1]
 
 
 def test_only_equal_sizes_and_tasks_share_a_run():

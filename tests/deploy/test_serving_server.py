@@ -71,13 +71,6 @@ def test_a_declared_length_over_the_limit_is_refused_before_anything_is_sent(con
     assert (status, answer["error"]["code"]) == (413, "too_many_bytes")
 
 
-def test_more_clients_than_places_get_429_at_once_and_the_others_their_answer(server):
-    with ThreadPoolExecutor(12) as pool:
-        answers = list(pool.map(lambda _: server.post(RED), range(12)))
-    assert {answer.status_code for answer in answers} == {200, 429}
-    assert all(int(a.headers["retry-after"]) >= 1 for a in answers if a.status_code == 429)
-
-
 def test_on_sigterm_running_requests_finish_and_it_ends_with_0():
     with serving(FAKES, "--slow", 2) as server, ThreadPoolExecutor(1) as pool:
         running = pool.submit(server.post, RED)

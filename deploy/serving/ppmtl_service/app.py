@@ -49,7 +49,6 @@ def create_app(service: Service) -> FastAPI:
     app.add_exception_handler(HTTPException, _answer_error)
     app.add_exception_handler(ClientDisconnect, lambda *_: Response(status_code=_GONE))
     _add_api(app, service)
-    _add_probes(app, service)
     app.add_api_route("/", lambda: FileResponse(PAGE / "index.html"), include_in_schema=False)
     app.mount("/page", StaticFiles(directory=PAGE), name="page")
     app.add_middleware(Front, metrics=service.metrics)
@@ -108,8 +107,6 @@ def _add_api(app: FastAPI, service: Service) -> None:
     async def metrics() -> Response:
         return Response(service.metrics.text(), media_type=CONTENT_TYPE_LATEST)
 
-
-def _add_probes(app: FastAPI, service: Service) -> None:
     health = dict[Literal["status"], str]
     responses: dict[int | str, dict[str, Any]] = {200: {"model": health}, 503: {"model": health}}
 

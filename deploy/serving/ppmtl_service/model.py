@@ -15,10 +15,9 @@ from ppmtl.tasks.base import Task
 
 @dataclass(frozen=True)
 class Model:
-    """A model that can be served.
+    """A model that can be served, called ``name``.
 
     Attributes:
-        name: of the bundle.
         version: changes whenever its weights do.
         tasks: {name: task}, in the bundle's order.
         open_backend: opens the network; slow, called once.

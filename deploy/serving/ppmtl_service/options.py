@@ -43,8 +43,3 @@ class Options:
     def max_pixels_tta(self) -> int:
         """Pixels of one image with test-time augmentation: averaging label maps costs 16 bytes per pixel and class."""
         return max(1, self.max_pixels // 4)
-
-    @property
-    def upload_bytes(self) -> int:
-        """How many bytes of unfinished requests are held at most: eight of the largest requests."""
-        return 8 * self.max_bytes

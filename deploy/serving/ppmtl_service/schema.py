@@ -166,9 +166,9 @@ def describe(model: Model, options: Options) -> ModelAnswer:
 def predict_answer(model: Model) -> Any:
     """The type of POST /v1/predict's answer: one key per task, called as in the bundle."""
     per_task = {name: NotRequired[_task_answer(task)] for name, task in model.tasks.items()}
-    result = _typed("Result", {"file": str, "height": int, "width": int, **per_task})
-    fields = {"model": ModelName, "results": list[result], "timings_ms": Timings, "request_id": str}  # type: ignore[valid-type]
-    return _typed("PredictAnswer", fields)
+    result: Any = _typed("Result", {"file": str, "height": int, "width": int, **per_task})
+    rest = {"model": ModelName, "timings_ms": Timings, "request_id": str}
+    return _typed("PredictAnswer", {**rest, "results": list[result]})
 
 
 def _task_answer(task: Task[Any]) -> Any:

@@ -15,9 +15,6 @@ from starlette.types import Message
 from ppmtl_service.errors import ServiceError
 from ppmtl_service.options import Options
 
-FIELDS = 8  # text fields per form; there are four
-FIELD_BYTES = 1024  # a list of task names is the longest
-
 # In memory, never in temporary files: bodies are counted, and a container's /tmp is smaller than what may be held.
 MultiPartParser.spool_max_size = sys.maxsize
 
@@ -38,7 +35,7 @@ class Uploads:
             message = await request.receive()
             count = len(message.get("body", b""))
             check_total(taken + count, self._options.max_bytes)
-            if self.held + count > self._options.upload_bytes:
+            if self.held + count > 8 * self._options.max_bytes:
                 raise ServiceError(429, "busy", "too many uploads at once; try again in a moment", {"Retry-After": "1"})
             taken += count
             self.held += count
@@ -64,7 +61,9 @@ async def read_form(request: Request, options: Options) -> FormData:
     declared = request.headers.get("content-length", "")
     check_total(int(declared) if declared.isascii() and declared.isdigit() else 0, options.max_bytes)
     try:
-        return await request.form(max_files=options.max_images, max_fields=FIELDS, max_part_size=FIELD_BYTES)
+        return await request.form(
+            max_files=options.max_images, max_fields=8, max_part_size=1024
+        )  # text fields are short
     except HTTPException as error:
         if isinstance(error, ServiceError):
             raise
