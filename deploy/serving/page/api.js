@@ -1,7 +1,7 @@
 // Requests to the service, and its refusals in words. docs: /openapi.json
 
 export class ServiceError extends Error {
-  /** status: HTTP status; 0 = no answer at all; found out here, before anything was sent: -1 too large, -2 no image. */
+  /** status: HTTP status; 0 = no answer at all; -1 = found out here: no image. */
   constructor(status, message, { retryAfter = 0, requestId = "" } = {}) {
     super(message);
     Object.assign(this, { status, retryAfter, requestId });
@@ -18,7 +18,7 @@ async function ask(path, key, options) {
     if (error.name === "AbortError") throw error;
     // A server that refuses before it has read the upload closes the connection, and the browser may lose its answer
     const alive = options.method === "POST" && (await fetch("healthz", { cache: "no-store" }).catch(() => null))?.ok;
-    throw new ServiceError(0, alive ? "It runs, but closed the connection during the upload: it may be busy." : "");
+    throw new ServiceError(0, alive ? "It runs, but closed the connection during the upload: it is busy, or the file too large." : "");
   }
   let body = null;
   try {
@@ -47,32 +47,20 @@ export async function predict(image, { tasks, tta, threshold }, key, signal) {
   return ask("v1/predict", key, { method: "POST", body: form, signal });
 }
 
-/** Throws for an image that the server is known to refuse; saves uploading it. */
-export function checkLimits({ blob, width, height }, { max_bytes: bytes, max_pixels: pixels, max_side: side }) {
-  const form = 4096; // what a form needs beside its image; the server's limit counts all
-  if (blob.size > bytes - form) throw new ServiceError(-1, `The file has ${megas(blob.size)}B.`);
-  if (width * height > pixels || Math.max(width, height) > side) {
-    throw new ServiceError(-1, `The image has ${width} × ${height} = ${megas(width * height)}pixels.`);
-  }
-}
-
 export function limitsText({ formats, max_bytes: bytes, max_pixels: pixels }) {
-  return `${formats.join(", ").toUpperCase()} · up to ${megas(bytes)}B · up to ${megas(pixels)}pixels`;
+  const megas = (count) => Math.round(count / 1e5) / 10;
+  return `${formats.join(", ").toUpperCase()} · up to ${megas(bytes)} MB · up to ${megas(pixels)} megapixels`;
 }
-
-const megas = (count) => `${Math.round(count / 1e5) / 10} M`;
 
 /** What happened and what to do about it: [title, help, action]; action: "retry", "choose", "key" or nothing. */
 export function advice(status, limits) {
-  const size = `Make it smaller, or choose another one. It takes ${limits}.`;
   const words = {
-    "-2": ["This browser cannot show that file", "It is damaged, cut off or no image. Save it as JPEG or PNG, or choose another one.", "choose"],
-    "-1": ["This image is too large for the server", size, "choose"],
+    "-1": ["This browser cannot show that file", "It is damaged, cut off or no image. Save it as JPEG or PNG, or choose another one.", "choose"],
     0: ["The server does not answer", "It may be stopped or starting. Try again; your image is kept.", "retry"],
     400: ["The server does not accept these settings", "Change what you ask for, then run again.", ""],
     401: ["This server asks for an API key", "Enter the key that its operator gave you.", "key"],
     408: ["The upload took too long", "The connection may be slow. Try again, or send a smaller image.", "retry"],
-    413: ["This image is too large for the server", size, "choose"],
+    413: ["This image is too large for the server", `Make it smaller, or choose another one. It takes ${limits}.`, "choose"],
     415: ["The server does not take this kind of file", `It takes ${limits}. Save the image as JPEG or PNG.`, "choose"],
     422: ["The server cannot read this image", "The file seems damaged or cut off: save it again, or choose another one.", "choose"],
     429: ["The server is busy", "Many images are waiting. Yours is kept: try again in a moment.", "retry"],

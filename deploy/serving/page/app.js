@@ -1,6 +1,6 @@
 // The page: takes an image, asks the service, and keeps image, panel and words in step.
 
-import { checkLimits, getModel, limitsText, predict, ServiceError } from "./api.js";
+import { getModel, limitsText, predict, ServiceError } from "./api.js";
 import { openImage, paint, readLayers, shownBoxes } from "./layers.js";
 import { buildFound, buildLayers, buildTasks, giveTitles, make, showError, updateCounts } from "./panel.js";
 import { Probe } from "./probe.js";
@@ -44,13 +44,10 @@ async function connect() {
   if (scene.image) await run();
 }
 
-// an image comes in
-
 async function take(blob, name) {
   const turn = ++session.opened; // a slow file must not replace an image that was chosen after it
   session.running?.abort();
-  session.running = null;
-  busy(false);
+  busy(session.running = null);
   clearNotice();
   say(`Opening ${name} …`);
   let image;
@@ -86,8 +83,6 @@ function takeFirst(files) {
   if (file) take(file, file.name || "pasted image.png");
 }
 
-// asking
-
 function settings() {
   const tasks = [...document.querySelectorAll("#tasks input:checked")].map((box) => box.value);
   return { tasks, tta: $("tta").checked, threshold: scene.lowest };
@@ -107,9 +102,8 @@ async function run() {
   session.running?.abort();
   const control = session.running = new AbortController();
   clearNotice();
-  busy(true);
+  busy(control);
   try {
-    checkLimits(scene.image, session.model.limits);
     const started = performance.now();
     const answer = await predict(scene.image, asked, session.key, control.signal);
     if (!control.signal.aborted) show(answer, asked, performance.now() - started);
@@ -118,20 +112,15 @@ async function run() {
     if (error.name === "AbortError") say("Cancelled. Run again when you like.");
     else fail(error, run);
   } finally {
-    if (session.running === control) {
-      session.running = null;
-      busy(false);
-    }
+    if (session.running === control) busy(session.running = null);
   }
 }
 
-function busy(on) {
-  $("busy").hidden = !on;
-  $("stage").setAttribute("aria-busy", String(on));
-  if (on) say("Analysing …");
+function busy(control) {
+  $("busy").hidden = !control;
+  $("stage").setAttribute("aria-busy", String(Boolean(control)));
+  if (control) say("Analysing …");
 }
-
-// showing
 
 function show(answer, asked, roundTrip) {
   const [result] = answer.body.results;
@@ -185,8 +174,6 @@ function clearNotice() {
   $("notice").hidden = $("key-form").hidden = true;
 }
 
-// saving
-
 function save(blob, ending) {
   const address = URL.createObjectURL(blob);
   make("a", { href: address, download: scene.image.name.replace(/\.[^.]*$/, "") + ending }).click();
@@ -207,8 +194,6 @@ $("save-png").addEventListener("click", () => {
   }, "image/png");
 });
 
-// controls
-
 const choose = () => $("file").click();
 const clicks = {
   choose, another: choose, run, cancel: () => session.running?.abort(), tta: settingsChanged,
@@ -227,11 +212,7 @@ $("key-form").addEventListener("submit", (event) => {
   if (session.model) run();
   else connect();
 });
-document.addEventListener("paste", (event) => {
-  if (!event.clipboardData?.files.length) return;
-  event.preventDefault();
-  takeFirst(event.clipboardData.files);
-});
+document.addEventListener("paste", (event) => takeFirst(event.clipboardData.files));
 for (const name of ["dragover", "drop", "dragleave"]) {
   document.addEventListener(name, (event) => {
     event.preventDefault();

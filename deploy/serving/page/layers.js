@@ -21,7 +21,7 @@ export async function openImage(blob, name) {
     const preview = shrink < 1 ? await createImageBitmap(blob, { ...size, resizeQuality: "medium" }) : bitmap;
     return { blob, name, width, height, bitmap, preview };
   } catch {
-    throw new ServiceError(-2, `${name} cannot be decoded.`);
+    throw new ServiceError(-1, `${name} cannot be decoded.`);
   }
 }
 
@@ -111,7 +111,10 @@ function paintBoxes(context, layer, scene, view, unit) {
   for (const box of [...boxes].reverse()) paintFrame(context, box, colourOf(box), scene.highlight === box, view, unit);
   const tags = []; // the best box and the highlighted one keep theirs
   if (boxes.includes(scene.highlight)) boxes.unshift(scene.highlight);
-  for (const box of boxes) paintTag(context, box, colourOf(box), view, unit, tags);
+  for (const box of boxes) {
+    const [left, bottom] = [(box.x1 - view.x) * view.scale - unit, (box.y1 - view.y) * view.scale];
+    paintStrip(context, box.name, ` ${box.score.toFixed(2)}`, colourOf(box), left, bottom, unit, tags);
+  }
 }
 
 function paintFrame(context, box, colour, strong, view, unit) {
@@ -125,15 +128,14 @@ function paintFrame(context, box, colour, strong, view, unit) {
   }
 }
 
-/** Class and score on a strip of colour that stands on a box. Left out where it would lie on the tag of a better box. */
-function paintTag(context, { name, score, x1, y1 }, colour, view, unit, tags) {
-  const [x, y] = [(x1 - view.x) * view.scale - unit, (y1 - view.y) * view.scale];
+/** Words on a strip of colour that ends at `bottom`, pushed into the canvas. Left out where it would lie on one of `tags`. */
+function paintStrip(context, name, ending, colour, x, bottom, unit, tags) {
   context.font = `600 ${12 * unit}px ${FONT}`;
   const [padding, height] = [5 * unit, 18 * unit];
-  const shown = shortened(context, name, ` ${score.toFixed(2)}`, context.canvas.width - 2 * padding);
+  const shown = shortened(context, name, ending, context.canvas.width - 2 * padding);
   const width = context.measureText(shown).width + 2 * padding;
   const left = Math.max(0, Math.min(x, context.canvas.width - width));
-  const top = y - height >= 0 ? y - height : Math.max(0, y);
+  const top = bottom - height >= 0 ? bottom - height : Math.max(0, bottom);
   if (tags.some((tag) => left < tag.left + tag.width && tag.left < left + width && Math.abs(tag.top - top) < height)) return;
   tags.push({ left, top, width });
   context.fillStyle = cssColour(colour);
@@ -144,20 +146,9 @@ function paintTag(context, { name, score, x1, y1 }, colour, view, unit, tags) {
 }
 
 /** Words about the image as a whole, in its lower left corner (of the part that is seen): the road hides least there. */
-function paintWords(context, words, ending, colour, { width, height }, view, unit) {
-  const [gap, size, pad] = [10 * unit, 14 * unit, 9 * unit];
-  const x = Math.max(0, -view.x * view.scale) + gap;
-  const bottom = Math.min(context.canvas.height, (height - view.y) * view.scale) - gap;
-  context.font = `600 ${size}px ${FONT}`;
-  const right = Math.min(context.canvas.width, (width - view.x) * view.scale);
-  const text = shortened(context, words, ending, right - x - gap - 3 * pad - size);
-  context.fillStyle = "rgba(16, 19, 23, .82)";
-  context.fillRect(x, bottom - 2 * size, context.measureText(text).width + 3 * pad + size, 2 * size);
-  context.fillStyle = cssColour(colour);
-  context.fillRect(x + pad, bottom - 1.5 * size, size, size);
-  context.fillStyle = "#fff";
-  context.textBaseline = "middle";
-  context.fillText(text, x + 2 * pad + size, bottom - size + 0.5 * unit);
+function paintWords(context, words, ending, colour, { height }, view, unit) {
+  const bottom = Math.min(context.canvas.height, (height - view.y) * view.scale) - 10 * unit;
+  paintStrip(context, words, ending, colour, Math.max(0, -view.x * view.scale) + 10 * unit, bottom, unit, []);
 }
 
 /** Name + ending, the name cut where both together are wider than the room. */

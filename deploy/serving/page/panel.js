@@ -129,11 +129,9 @@ export function updateCounts(holder, scene) {
   }
 }
 
-/** Tables of what was found: each box that is shown is a button to look at it; shares are for screen readers. */
+/** Tables of what was found: each box that is shown is a button to look at it. */
 export function buildFound(holder, scene, { highlight, open }) {
   holder.replaceChildren(...scene.layers.flatMap((layer) => [
-    layer.shares && table(layer, "sr-only", "Shares", ["Class", "Share"],
-      [...layer.shares].map(([index, share]) => row(layer.classes[index].name, percent(share)))),
     layer.boxes && boxTable(layer, scene, highlight, open),
     layer.top && table(layer, "found", "", ["Class", "Score"], layer.top.map(({ name, score }) => row(name, score.toFixed(2)))),
     layer.text && table(layer, "found", "", ["Text"], [row(layer.text)]),
@@ -168,8 +166,8 @@ function boxTable(layer, scene, highlight, open) {
 export function showError(box, error, limits, choose, again) {
   const [title, help, action] = advice(error.status, limits);
   const parts = [make("p", { className: "notice-title" }, title), make("p", {}, help)];
-  if (error.message) parts.push(make("p", { className: "muted small" }, `The reason given: ${error.message}`));
-  if (error.requestId) parts.push(make("p", { className: "muted small" }, `Request ${error.requestId}`));
+  const reasons = [error.message && `The reason given: ${error.message}`, error.requestId && `Request ${error.requestId}`];
+  parts.push(...reasons.filter(Boolean).map((text) => make("p", { className: "muted small" }, text)));
   const press = { retry: again, choose }[action];
   const button = make("button", { type: "button", on: { click: press } }, action === "choose" ? "Choose an image" : "Try again");
   if (press) parts.push(make("div", { className: "row" }, button));

@@ -231,14 +231,10 @@ def test_a_key_is_asked_for_only_when_the_server_wants_one_and_is_stored_nowhere
     assert "API key" in page.notice(), "the key was in memory only"
 
 
-def test_what_the_browser_cannot_show_or_the_server_would_refuse_is_not_uploaded(page, stub, folder):
+def test_what_the_browser_cannot_show_is_not_uploaded(page, stub, folder):
     (folder / "notes.jpg").write_text("no image")
     page.upload(folder / "notes.jpg", answered=False)
     assert "This browser cannot show that file" in page.notice()
-    stub.model = {**MODEL, "limits": {**MODEL["limits"], "max_pixels": 40_000}}
-    page.open()
-    page.upload(written(folder / "wide.png", (300, 500)), answered=False)
-    assert "500 × 300" in page.notice()
     assert stub.asked == []
 
 
