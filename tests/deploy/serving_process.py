@@ -40,7 +40,7 @@ class Server:
         self._lines.put(None)
 
     def wait_for(self, event: str, seconds: float = 60) -> dict:
-        """the next log line of that event."""
+        """The next log line of that event."""
         limit = time.monotonic() + seconds
         while (entry := self._lines.get(timeout=max(0.01, limit - time.monotonic()))) is not None:
             if entry["event"] == event:
@@ -48,23 +48,20 @@ class Server:
         raise AssertionError(f"ended before {event!r}: {self.log} {self.process.stderr.read()}")
 
     def ready(self) -> "Server":
-        """itself once images are taken."""
+        """The server, once images are taken."""
         self.url = self.wait_for("listening")["url"]
         self.port = int(self.url.rstrip("/").rsplit(":", 1)[1])
         self.wait_for("ready")
         return self
 
     def post(self, *images: bytes, timeout: float = 30, **fields: str) -> httpx.Response:
-        """the answer to POST /v1/predict."""
         files = [("images", (f"{i}.png", data)) for i, data in enumerate(images)]
         return httpx.post(self.url + "v1/predict", files=files, data=fields, headers=self.headers, timeout=timeout)
 
     def get(self, path: str) -> httpx.Response:
-        """the answer to a GET."""
         return httpx.get(self.url + path, headers=self.headers, timeout=10)
 
     def connect(self) -> socket.socket:
-        """a raw connection."""
         return socket.create_connection(("127.0.0.1", self.port), timeout=20)
 
 
