@@ -50,6 +50,14 @@ def test_a_client_that_stops_sending_is_told_and_keeps_nobody_waiting(server, co
     assert (status, answer["error"]["code"]) == (408, "upload_too_slow")
 
 
+def test_a_client_that_leaves_during_its_upload_is_no_error(server):
+    with server.connect() as leaving:
+        leaving.sendall(HEAD + b"Content-Length: 100000\r\n\r\n" + PART + RED[:20])
+        wait_until(lambda: "ppmtl_in_flight_requests 2.0" in server.get("metrics").text)
+    wait_until(lambda: 'status="499"' in server.get("metrics").text)
+    assert not [entry for entry in server.log if entry["event"] == "error"]
+
+
 def test_a_body_without_a_length_is_cut_off_where_the_limit_is(connection):
     connection.sendall(HEAD + b"Transfer-Encoding: chunked\r\n\r\n%x\r\n%b\r\n" % (len(PART), PART))
     sent = 0

@@ -26,7 +26,7 @@ from ppmtl_service.service import Service
 from ppmtl_service.uploads import read_form
 
 PAGE = Path(__file__).resolve().parents[1] / "page"
-_GONE = 499  # nginx's number for "the client closed the connection"; nobody receives it, the log and the counters do
+Responses = dict[int | str, dict[str, Any]]  # {status: FastAPI's description of it}
 
 
 def create_app(service: Service) -> FastAPI:
@@ -47,7 +47,8 @@ def create_app(service: Service) -> FastAPI:
         lifespan=lifespan,
     )
     app.add_exception_handler(HTTPException, _answer_error)
-    app.add_exception_handler(ClientDisconnect, lambda *_: Response(status_code=_GONE))
+    # nginx's number for "the client closed the connection"; nobody receives it, the log and the counters do
+    app.add_exception_handler(ClientDisconnect, lambda *_: Response(status_code=499))
     _add_api(app, service)
     app.add_api_route("/", lambda: FileResponse(PAGE / "index.html"), include_in_schema=False)
     app.mount("/page", StaticFiles(directory=PAGE), name="page")
@@ -75,14 +76,13 @@ def _key_needed(expected: bytes | None) -> list[Any]:
 def _add_api(app: FastAPI, service: Service) -> None:
     options, wanted = service.options, schema.form_type(service.model)
     needs = _key_needed(options.api_key)
-    unauthorized: dict[int | str, dict[str, Any]] = {401: {"model": schema.ErrorAnswer}} if needs else {}
-    statuses = (400, 408, 413, 415, 422, 429, 500, 503, 504)
-    refusals: dict[int | str, dict[str, Any]] = {status: {"model": schema.ErrorAnswer} for status in statuses}
+    unauthorized: Responses = {401: {"model": schema.ErrorAnswer}} if needs else {}
+    refused: Responses = dict.fromkeys((400, 408, 413, 415, 422, 429, 500, 503, 504), {"model": schema.ErrorAnswer})
 
     @app.post(
         "/v1/predict",
         summary="Predict images",
-        responses={200: {"model": schema.predict_answer(service.model)}, **unauthorized, **refusals},
+        responses={200: {"model": schema.predict_answer(service.model)}, **unauthorized, **refused},
         openapi_extra={"requestBody": schema.predict_body(wanted, options.max_images)},
         response_model=None,
         dependencies=needs,
@@ -108,7 +108,7 @@ def _add_api(app: FastAPI, service: Service) -> None:
         return Response(service.metrics.text(), media_type=CONTENT_TYPE_LATEST)
 
     health = dict[Literal["status"], str]
-    responses: dict[int | str, dict[str, Any]] = {200: {"model": health}, 503: {"model": health}}
+    responses: Responses = {200: {"model": health}, 503: {"model": health}}
 
     @app.get("/healthz", summary="Is it alive?", responses=responses)
     async def healthz() -> JSONResponse:
