@@ -15,10 +15,11 @@ class Mean:
     """Raw "x" is each input's mean; ``gate`` holds runs back."""
 
     def __init__(self):
-        self.runs, self.gate, self.threads = [], threading.Event(), set()
+        self.runs, self.gate, self.threads, self.busy = [], threading.Event(), set(), False
         self.gate.set()
 
     def __call__(self, images, tasks):
+        self.busy = True
         self.gate.wait(10)
         self.threads.add(threading.get_ident())
         self.runs.append((len(images), images.shape[1:], tasks))
@@ -45,10 +46,10 @@ def ask(batcher, value, size=(4, 6), tasks=("a",), ticket=None):
 
 
 def held(batcher, network, pool, jobs):
-    """Returns futures of ``jobs`` (keyword arguments of ask) that all wait while one run is held back."""
+    """Futures of ``jobs`` (keyword arguments of ask) that all wait while one run is held back."""
     network.gate.clear()
     first = pool.submit(ask, batcher, 1)
-    wait_until(lambda: first.running() and not batcher._items)
+    wait_until(lambda: network.busy)
     futures = []
     for job in jobs:
         futures.append(pool.submit(ask, batcher, **job))

@@ -77,7 +77,7 @@ def _add_api(app: FastAPI, service: Service) -> None:
     options, wanted = service.options, schema.form_type(service.model)
     needs = _key_needed(options.api_key)
     unauthorized: Responses = {401: {"model": schema.ErrorAnswer}} if needs else {}
-    refused: Responses = dict.fromkeys((400, 408, 413, 415, 422, 429, 500, 503, 504), {"model": schema.ErrorAnswer})
+    refused: Responses = {key: {"model": schema.ErrorAnswer} for key in (400, 408, 413, 415, 422, 429, 500, 503, 504)}
 
     @app.post(
         "/v1/predict",

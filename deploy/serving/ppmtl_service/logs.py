@@ -7,8 +7,6 @@ import logging
 import sys
 from datetime import datetime, timezone
 
-LOGGER = logging.getLogger("ppmtl.serving")
-
 
 class JsonFormatter(logging.Formatter):
     """Writes a record, its ``fields`` and its traceback as one line of JSON."""
@@ -35,4 +33,4 @@ def set_up() -> None:
 
 def log(event: str, level: int = logging.INFO, *, exc_info: BaseException | None = None, **fields: object) -> None:
     """Writes one line."""
-    LOGGER.log(level, event, extra={"fields": fields}, exc_info=exc_info)
+    logging.getLogger("ppmtl.serving").log(level, event, extra={"fields": fields}, exc_info=exc_info)
