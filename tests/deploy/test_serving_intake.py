@@ -81,6 +81,15 @@ def test_impossible_sizes_are_refused(kind, size):
     assert refused(saying(kind, *size)).status_code in (413, 422)
 
 
+def test_a_jpeg_of_a_thousand_scans_is_refused_before_it_is_decoded():
+    data = cv2.imencode(".jpg", NOISE, [cv2.IMWRITE_JPEG_PROGRESSIVE, 1])[1].tobytes()
+    assert image_size(Upload("a", data), *LIMITS) == (60, 80)
+    scan = data[data.rindex(b"\xff\xda") : -2]
+    error = refused(data[:-2] + scan * 1000 + b"\xff\xd9")
+    assert error.status_code == 422
+    assert "more than 100 scans" in error.detail
+
+
 def test_an_image_at_the_limit_passes_and_one_pixel_more_does_not():
     assert image_size(Upload("a", encoded(NOISE)), 60 * 80, 80) == (60, 80)
     assert (

@@ -17,6 +17,9 @@ FORMATS = {  # Pillow's name: what the file's first bytes look like
     "WEBP": re.compile(rb"RIFF.{4}WEBP", re.DOTALL),
     "BMP": re.compile(rb"BM"),
 }
+# Every scan of a progressive JPEG goes over the entire image: a small file with thousands of them keeps a core busy for
+# minutes. Ordinary ones have about ten.
+_MAX_JPEG_SCANS, _SCAN = 100, b"\xff\xda"
 Image.MAX_IMAGE_PIXELS = None  # ours is lower, and says in its own words what is allowed
 
 
@@ -48,6 +51,9 @@ def image_size(upload: Upload, max_pixels: int, max_side: int) -> Size:
     except (OSError, SyntaxError, ValueError, EOFError, OverflowError) as error:  # what Pillow raises on bad headers
         reason = f"the {kind} header is damaged or cut off; send the file again"
         raise ServiceError(422, "broken_image", f"{name}: {reason}") from error
+    if kind == "JPEG" and data.count(_SCAN) > _MAX_JPEG_SCANS:
+        reason = f"a JPEG of more than {_MAX_JPEG_SCANS} scans; save it again"
+        raise ServiceError(422, "broken_image", f"{name}: {reason}")
     if max(height, width) > max_side or height * width > max_pixels:
         limits = f"allowed are {max_pixels} pixels in all and {max_side} per side"
         reason = f"{width} x {height} pixels; {limits}; make the image smaller"
