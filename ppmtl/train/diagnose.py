@@ -18,8 +18,7 @@ from typing import Literal, NamedTuple
 import numpy as np
 
 from ppmtl.files import atomic_write
-from ppmtl.train.balance._algebra import inner_products
-from ppmtl.train.balance._base import BalanceMethod, Gradients
+from ppmtl.train.balance._base import BalanceMethod, Gradients, inner_products
 from ppmtl.train.diagnosis_plot import plot_diagnosis
 from ppmtl.train.log import LOGGER, VisualLog
 

@@ -2,23 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import paddle
 from paddle import nn
 
 from ppmtl.train import distributed
-from ppmtl.train.balance._base import BalanceMethod, Gradients
+from ppmtl.train.balance._base import BalanceMethod, Gradients, weighted_sum
 from ppmtl.train.optim import clip_task
 
-SHARED = "backbone."
-"""What every task's gradient reaches; the rest of the model belongs to one head."""
+SHARED = "backbone."  # what every task's gradient reaches; the rest of the model belongs to one head
 
 
 class TaskGradients:
     """Takes every task's gradients out of ``.grad`` as they appear and puts the step's gradient back in the end.
 
-    Costs one copy of the trunk's gradients per task, which is why the loop uses it only for a balancing method that
+    Costs one copy of the backbone's gradients per task, which is why the loop uses it only for a balancing method that
     needs it, for clipping by task, and in the steps of a diagnosis.
 
     Args:
@@ -27,17 +26,15 @@ class TaskGradients:
 
     def __init__(self, model: nn.Layer) -> None:
         named = [(name, p) for name, p in model.named_parameters() if not p.stop_gradient]
-        self._shared = [p for name, p in named if name.startswith(SHARED)]
-        self._own = [p for name, p in named if not name.startswith(SHARED)]
         self.shared_names = [name for name, _ in named if name.startswith(SHARED)]
+        self._parameters = [p for _, p in sorted(named, key=lambda pair: not pair[0].startswith(SHARED))]
         self._kept: dict[str, Gradients] = {}
 
     @paddle.no_grad()
     def take(self, task: str) -> None:
         """Moves what the last backward left behind to ``task``, adding to what it has from earlier micro-batches."""
-        parameters = self._shared + self._own
-        kept = self._kept.setdefault(task, [None] * len(parameters))
-        for index, parameter in enumerate(parameters):
+        kept = self._kept.setdefault(task, [None] * len(self._parameters))
+        for index, parameter in enumerate(self._parameters):
             gradient, before = parameter.grad, kept[index]
             if gradient is None:
                 continue
@@ -51,9 +48,9 @@ class TaskGradients:
 
     @paddle.no_grad()
     def shared(self, loss_scale: float = 1.0) -> dict[str, Gradients]:
-        """Returns {task: its gradients of the trunk}, in the order of ``shared_names``, divided by ``loss_scale``."""
-        shared = {task: gradients[: len(self._shared)] for task, gradients in self._kept.items()}
-        return shared if loss_scale == 1 else {task: _times(kept, 1 / loss_scale) for task, kept in shared.items()}
+        """{task: its gradients of the backbone}, in the order of ``shared_names``, divided by ``loss_scale``."""
+        count = len(self.shared_names)
+        return {task: _times(gradients[:count], 1 / loss_scale) for task, gradients in self._kept.items()}
 
     @paddle.no_grad()
     def put_back(
@@ -62,37 +59,25 @@ class TaskGradients:
         """Clips every task's gradient, combines them, writes the result into ``.grad`` and forgets them.
 
         Args:
-            balance: combines the trunk's gradients if it wants to; otherwise they add up in the order of the tasks,
+            balance: combines the backbone's gradients if it wants to; otherwise they add up in the order of the tasks,
                 which is what they do without this class, bit for bit.
             seed: of this step, for methods that draw an order.
-            max_norm: of each task's gradient over trunk and head; None = no clipping.
+            max_norm: of each task's gradient over backbone and head; None = no clipping.
             loss_scale: that the gradients still carry (mixed precision); 1 = none.
         """
         if max_norm is not None:
             for gradients in self._kept.values():
-                clip_task([g for g in gradients if g is not None], max_norm * loss_scale)
-        count = len(self._shared)
+                clip_task(gradients, max_norm * loss_scale)
+        combined: Gradients = []
         if balance is not None and balance.separate:
-            combined = balance.combine(self.shared(loss_scale), seed)
-            combined = combined if loss_scale == 1 else _times(combined, loss_scale)  # the scaler divides once more
-        else:
-            combined = _sums(self.shared())
-        own = _sums({task: gradients[count:] for task, gradients in self._kept.items()})
-        for parameter, gradient in zip(self._shared + self._own, combined + own, strict=True):
+            combined = _times(balance.combine(self.shared(loss_scale), seed), loss_scale)  # the scaler divides once more
+        rest = {task: gradients[len(combined) :] for task, gradients in self._kept.items()}
+        combined = combined + weighted_sum(rest, [1] * len(rest))
+        for parameter, gradient in zip(self._parameters, combined, strict=True):
             if gradient is not None:
                 parameter.grad = gradient
         self._kept.clear()
 
 
 def _times(gradients: Gradients, factor: float) -> Gradients:
-    return [None if gradient is None else gradient * factor for gradient in gradients]
-
-
-def _sums(gradients: Mapping[str, Gradients]) -> Gradients:
-    totals: Gradients = [None] * len(next(iter(gradients.values())))
-    for of_task in gradients.values():
-        for index, gradient in enumerate(of_task):
-            if gradient is not None:
-                total = totals[index]
-                totals[index] = gradient if total is None else total + gradient
-    return totals
+    return gradients if factor == 1 else [None if gradient is None else gradient * factor for gradient in gradients]

@@ -14,16 +14,14 @@ from paddle.base.framework import default_main_program
 
 from ppmtl.config import ConfigError
 from ppmtl.config.settings import OptimizerSettings
+from ppmtl.train.freeze import inside, under
 from ppmtl.train.log import announce
-from ppmtl.train.parameters import inside, under
 
-_UNTOUCHED = (
-    "untouched"  # a parameter that never got a gradient has no moments: the output norms of levels no head reads
-)
+_UNTOUCHED = "untouched"  # a parameter that never got a gradient has no moments: a level's norm that no head reads
 _MASTER = "master_weight"
-_BACKBONE = "backbone."
 
 Named = Mapping[str, paddle.Tensor]
+"""{structured name: parameter} of the model and of whatever else the optimizer trains; frozen ones are passed over."""
 
 
 def learning_rate_at(step: int, settings: OptimizerSettings, total_steps: int) -> float:
@@ -58,14 +56,14 @@ def scaled_learning_rate(settings: OptimizerSettings, world_size: int) -> dict[s
 
 
 def build_optimizer(model: nn.Layer, settings: OptimizerSettings, extra: Named | None = None) -> paddle.optimizer.AdamW:
-    """AdamW over the trainable parameters, grouped by learning rate multiplier and decay.
+    """AdamW in parameter groups by learning rate and weight decay.
 
-    A group's ``learning_rate`` is a multiplier in Paddle; ``lr_ratio`` would do the same but is missing on CPU.
+    Groups because Paddle's ``apply_decay_param_fun`` sees generated names only, and its ``lr_ratio`` does nothing on CPU.
 
     Args:
         model: whose frozen parameters (``stop_gradient``) are left out.
         settings: of the run.
-        extra: {name: parameter} beside the model's, e.g. what a balance method learns: multiplier 1, never decayed.
+        extra: what a balance method learns: multiplier 1, never decayed.
 
     Raises:
         ConfigError: if an entry of ``no_decay`` or ``multipliers`` is no part of the model, or ``layer_decay`` meets a
@@ -75,28 +73,21 @@ def build_optimizer(model: nn.Layer, settings: OptimizerSettings, extra: Named |
     spared = set(under(names, settings.no_decay, "optimizer.no_decay"))
     under(names, tuple(settings.multipliers), "optimizer.multipliers")
     groups: dict[tuple[float, bool], list[paddle.Tensor]] = {}
-    for name, parameter in model.named_parameters():
-        if parameter.stop_gradient:
-            continue
+    for name, parameter in _trained(dict(model.named_parameters())).items():
         is_vector = sum(length > 1 for length in parameter.shape) <= 1  # (C,), and also (1, C, 1, 1)
         decayed = name not in spared and (settings.decay_1d or not is_vector)
         groups.setdefault((_multiplier(model, name, settings), decayed), []).append(parameter)
     if extra:
-        groups.setdefault((1.0, False), []).extend(p for p in extra.values() if not p.stop_gradient)
+        groups.setdefault((1.0, False), []).extend(_trained(extra).values())
     if not groups:
         raise ConfigError(["train.freeze: every parameter of the model is frozen; there is nothing to train"])
     return paddle.optimizer.AdamW(
-        learning_rate=settings.learning_rate,
-        beta1=settings.betas[0],
-        beta2=settings.betas[1],
-        epsilon=settings.epsilon,
+        settings.learning_rate,
+        *settings.betas,
+        settings.epsilon,
         parameters=[
-            {
-                "params": parameters,
-                "learning_rate": multiplier,
-                "weight_decay": settings.weight_decay if decayed else 0.0,
-            }
-            for (multiplier, decayed), parameters in groups.items()
+            {"params": parameters, "learning_rate": factor, "weight_decay": settings.weight_decay * decayed}
+            for (factor, decayed), parameters in groups.items()
         ],
     )
 
@@ -105,7 +96,7 @@ def _multiplier(model: nn.Layer, name: str, settings: OptimizerSettings) -> floa
     """The factor on the learning rate: that of the longest part named, times layer_decay per block from the last down."""
     named = [part for part in settings.multipliers if inside(name, part)]
     factor = settings.multipliers[max(named, key=len)] if named else 1.0
-    if settings.layer_decay == 1.0 or not name.startswith(_BACKBONE):
+    if settings.layer_decay == 1.0 or not inside(name, "backbone"):
         return factor
     backbone = model.backbone
     if backbone.num_depths is None:
@@ -115,24 +106,18 @@ def _multiplier(model: nn.Layer, name: str, settings: OptimizerSettings) -> floa
                 "depth_of); set layer_decay: 1.0 and use optimizer.multipliers"
             ]
         )
-    above = backbone.num_depths - backbone.depth_of(name.removeprefix(_BACKBONE))
+    above = backbone.num_depths - backbone.depth_of(name.removeprefix("backbone."))
     return float(factor * settings.layer_decay**above)
 
 
 def clip_gradients(parameters: Iterable[paddle.Tensor], max_norm: float | None) -> float:
-    """The global L2 norm of all gradients, after scaling them in place to at most ``max_norm``."""
+    """The global L2 norm of all gradients, after scaling them in place to at most ``max_norm``; None only measures."""
     return clip_task([p.grad for p in parameters], max_norm)
 
 
 @paddle.no_grad()
 def clip_task(gradients: Iterable[paddle.Tensor | None], max_norm: float | None) -> float:
-    """The L2 norm of these gradients together, after scaling them in place to at most ``max_norm``.
-
-    Args:
-        gradients: any shapes; None (a parameter that the task does not reach) is skipped.
-        max_norm: in the unit of the gradients: where they are of a scaled loss, multiply it by the scale. None only
-            measures.
-    """
+    """:func:`clip_gradients` for gradients of any shapes; None is skipped, ``max_norm`` is in their (scaled) unit."""
     present = [g for g in gradients if g is not None]
     if not present:
         return 0.0
@@ -147,18 +132,13 @@ def clip_task(gradients: Iterable[paddle.Tensor | None], max_norm: float | None)
 def optimizer_state(named: Named, optimizer: paddle.optimizer.Optimizer) -> dict[str, np.ndarray]:
     """AdamW's moments (and master weights, if any) keyed "<structured parameter name>|<moment>".
 
-    Args:
-        named: {structured name: parameter} of the model and of whatever else the optimizer trains; frozen ones are
-            passed over.
-        optimizer: as of :func:`build_optimizer`.
-
     Paddle keys them by generated names ("linear_2.w_0_moment1_0"), which change with the order of construction, in both
     numbers, and make resuming fail in a process that built anything else before (reference/peers.md, finding 2).
     """
-    live = _live(named, optimizer)
-    state = {f"{name}|{moment}": value.numpy() for name, moments in live.items() for moment, value in moments.items()}
-    for name in _trained(named):
-        if not live.get(name, {}).keys() - {_MASTER}:
+    state = {}
+    for name, moments in _moments(named, optimizer).items():
+        state |= {f"{name}|{moment}": value.numpy() for moment, value in moments.items()}
+        if not moments.keys() - {_MASTER}:
             state[f"{name}|{_UNTOUCHED}"] = np.zeros(0, np.float32)
     return state
 
@@ -173,7 +153,8 @@ def load_optimizer_state(named: Named, optimizer: paddle.optimizer.Optimizer, st
     saved: dict[str, dict[str, np.ndarray]] = {}
     for key, value in state.items():
         name, _, moment = key.partition("|")
-        saved.setdefault(name, {})[_kind(moment)] = value
+        # Older checkpoints have "moment1_0", or "fp32_master_0_moment1_0", with the numbers of Paddle's own names
+        saved.setdefault(name, {})[re.sub(r"\Afp32_master_\d+_|_\d+\Z", "", moment)] = value
     missing, unknown = sorted(parameters.keys() - saved.keys()), sorted(saved.keys() - parameters.keys())
     if missing or unknown:
         raise ValueError(
@@ -181,14 +162,13 @@ def load_optimizer_state(named: Named, optimizer: paddle.optimizer.Optimizer, st
             f"parameters are missing {missing[:3]}, {len(unknown)} are unknown {unknown[:3]}; resume with the config "
             "saved beside the checkpoint, or start from its weights only with -o weights=..."
         )
-    touched = {name: moments for name, moments in saved.items() if moments.pop(_UNTOUCHED, None) is None}
-    # Paddle makes moments at the first step and only then knows their names; made here, they can be filled by role.
-    optimizer._create_accumulators(default_main_program().global_block(), [parameters[name] for name in touched])
-    live = _live(named, optimizer)
+    touched = [parameters[name] for name, moments in saved.items() if moments.pop(_UNTOUCHED, None) is None]
+    optimizer._create_accumulators(default_main_program().global_block(), touched)  # Paddle would at the first step
+    live = _moments(named, optimizer)
     for name, moments in saved.items():
-        if moments.keys() != live.get(name, {}).keys():
+        if moments.keys() != live[name].keys():
             raise ValueError(
-                f"the optimizer state of {name} holds {sorted(moments)}, this run needs {sorted(live.get(name, {}))}; "
+                f"the optimizer state of {name} holds {sorted(moments)}, this run needs {sorted(live[name])}; "
                 "resume with the same train.amp, or start from the weights only with -o weights=..."
             )
         for moment, value in moments.items():
@@ -196,35 +176,16 @@ def load_optimizer_state(named: Named, optimizer: paddle.optimizer.Optimizer, st
 
 
 def _trained(named: Named) -> dict[str, paddle.Tensor]:
-    """Returns those that the optimizer moves."""
     return {name: parameter for name, parameter in named.items() if not parameter.stop_gradient}
 
 
-def _live(named: Named, optimizer: paddle.optimizer.Optimizer) -> dict[str, dict[str, paddle.Tensor]]:
-    """Returns {structured name: {moment: the optimizer's own tensor}} of the parameters that have any."""
-    structured = {parameter.name: name for name, parameter in _trained(named).items()}
+def _moments(named: Named, optimizer: paddle.optimizer.Optimizer) -> dict[str, dict[str, paddle.Tensor]]:
+    """{structured name: {moment: the optimizer's own tensor}}; those of a master weight stand under its name in Paddle."""
     found: dict[str, dict[str, paddle.Tensor]] = {}
-    state = optimizer.state_dict()
-    for generated, value in state.pop("master_weights", {}).items():
-        found.setdefault(structured[generated], {})[_MASTER] = value
-    for key, value in state.items():  # no LR_Scheduler among them: the learning rate is a function of the step
-        generated, moment = _split_key(key, structured)
-        found.setdefault(structured[generated], {})[_kind(moment)] = value
+    for name, parameter in _trained(named).items():
+        master = optimizer._master_weights.get(parameter.name)
+        key = parameter.name if master is None else master.name
+        found[name] = {moment: of[key] for moment, of in optimizer._accumulators.items() if key in of}
+        if master is not None:
+            found[name][_MASTER] = master
     return found
-
-
-def _kind(moment: str) -> str:
-    """Returns "moment1" for "moment1_0", and for "fp32_master_0_moment1_0", which is the moment of a master weight.
-
-    The numbers count how often Paddle made one of that name in this process: a second optimizer gets "moment1_1".
-    """
-    return re.sub(r"\Afp32_master_\d+_|_\d+\Z", "", moment)
-
-
-def _split_key(key: str, structured: Mapping[str, str]) -> tuple[str, str]:
-    """Returns (generated parameter name, moment); the longest name wins, because "w_1" is also a prefix of "w_10"."""
-    position = len(key)
-    while (position := key.rfind("_", 0, position)) > 0:
-        if key[:position] in structured:
-            return key[:position], key[position + 1 :]
-    raise ValueError(f"optimizer state {key!r} belongs to no parameter of the model")

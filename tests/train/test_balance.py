@@ -9,7 +9,7 @@ import paddle
 import pytest
 
 from ppmtl.config import bind
-from ppmtl.train.balance._algebra import inner_products, weighted_sum
+from ppmtl.train.balance._base import inner_products, weighted_sum
 from ppmtl.train.balance.dwa import Dwa
 from ppmtl.train.balance.pcgrad import Pcgrad, projected_factors
 from ppmtl.train.balance.tbgc import Tbgc

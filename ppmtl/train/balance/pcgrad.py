@@ -6,8 +6,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from ppmtl.train.balance._algebra import inner_products, weighted_sum
-from ppmtl.train.balance._base import BalanceMethod, Gradients
+from ppmtl.train.balance._base import BalanceMethod, Gradients, inner_products, weighted_sum
 
 
 class Pcgrad(BalanceMethod):

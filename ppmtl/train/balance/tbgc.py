@@ -9,8 +9,7 @@ import numpy as np
 from annotated_types import Gt
 
 from ppmtl.config import suggestion
-from ppmtl.train.balance._algebra import inner_products, weighted_sum
-from ppmtl.train.balance._base import BalanceMethod, Gradients
+from ppmtl.train.balance._base import BalanceMethod, Gradients, inner_products, weighted_sum
 
 
 class Tbgc(BalanceMethod):
