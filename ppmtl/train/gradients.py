@@ -70,7 +70,9 @@ class TaskGradients:
                 clip_task(gradients, max_norm * loss_scale)
         combined: Gradients = []
         if balance is not None and balance.separate:
-            combined = _times(balance.combine(self.shared(loss_scale), seed), loss_scale)  # the scaler divides once more
+            combined = _times(
+                balance.combine(self.shared(loss_scale), seed), loss_scale
+            )  # the scaler divides once more
         rest = {task: gradients[len(combined) :] for task, gradients in self._kept.items()}
         combined = combined + weighted_sum(rest, [1] * len(rest))
         for parameter, gradient in zip(self._parameters, combined, strict=True):

@@ -11,7 +11,6 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 import numpy as np
@@ -26,13 +25,13 @@ from ppmtl.train.losses import StepLosses
 LOGGER = logging.getLogger("ppmtl")
 
 
-def start_logging(save_dir: Path | None, rank: int = 0) -> None:
-    """Sends the "ppmtl" logger to the terminal and, if given, to ``<save_dir>/train.log``; other ranks stay quiet."""
+def start_logging(save_dir: Path, rank: int) -> None:
+    """Sends the "ppmtl" logger to the terminal and to ``<save_dir>/train.log``; ranks other than 0 stay quiet."""
     LOGGER.handlers.clear()
     LOGGER.propagate = False
     LOGGER.setLevel(logging.INFO if rank == 0 else logging.WARNING)
     handlers: list[logging.Handler] = [logging.StreamHandler(sys.stdout)]
-    if save_dir is not None and rank == 0:
+    if rank == 0:
         save_dir.mkdir(parents=True, exist_ok=True)
         handlers.append(logging.FileHandler(save_dir / "train.log", encoding="utf-8"))
     for handler in handlers:
@@ -44,27 +43,6 @@ def announce(message: str, *values: object) -> None:
     """Logs a warning on rank 0 only."""
     if paddle.distributed.get_rank() == 0:
         LOGGER.warning(message, *values)
-
-
-class Window:
-    """Means of what happened since the last log line."""
-
-    def __init__(self) -> None:
-        self._sums: dict[str, float] = defaultdict(float)
-        self._counts: dict[str, int] = defaultdict(int)
-
-    def add(self, **values: float) -> None:
-        """Takes one step's numbers."""
-        for name, value in values.items():
-            self._sums[name] += value
-            self._counts[name] += 1
-
-    def take(self) -> dict[str, float]:
-        """{name: mean}, and starts again."""
-        means = {name: total / self._counts[name] for name, total in self._sums.items()}
-        self._sums.clear()
-        self._counts.clear()
-        return means
 
 
 class Reporter:
@@ -81,10 +59,10 @@ class Reporter:
         self._schedule, self._first_step, self._visual = settings.train, first_step, visual
         processes = paddle.distributed.get_world_size()
         self._images = sum(s.batch_size for s in sources.values()) * processes * settings.train.accumulate
-        self._window, self._started = Window(), time.perf_counter()
+        self._since_last_line: dict[str, list[float]] = defaultdict(list)
         hidden = paddle.distributed.get_rank() != 0 or not sys.stderr.isatty()
         self._bar = tqdm(total=self._schedule.total_steps, initial=first_step, unit="step", leave=False, disable=hidden)
-        self._step_started = self._data_cost = 0.0
+        self._started, self._step_started, self._data_cost = time.perf_counter(), 0.0, 0.0
 
     def start_step(self) -> None:
         """Starts the clock of one step."""
@@ -101,48 +79,41 @@ class Reporter:
         self, losses: StepLosses, total_loss: float, learning_rate: float, gradient_norm: float | None
     ) -> None:
         """Takes a step's numbers; ``gradient_norm`` None = the step was left out (float16 overflow)."""
-        for numbers in losses.numbers:
-            self._window.add(**numbers)
-        self._window.add(**({"skipped": 1} if gradient_norm is None else {"grad_norm": gradient_norm}))
-        self._window.add(loss=total_loss, learning_rate=learning_rate)
-        self._window.add(data_cost=self._data_cost, batch_cost=time.perf_counter() - self._step_started)
+        norm = {"skipped": 1.0} if gradient_norm is None else {"grad_norm": gradient_norm}
+        rates = {"loss": total_loss, "learning_rate": learning_rate}
+        costs = {"data_cost": self._data_cost, "batch_cost": time.perf_counter() - self._step_started}
+        for numbers in (*losses.numbers, norm, rates, costs):
+            for name, value in numbers.items():
+                self._since_last_line[name].append(value)
         self._bar.update()
 
     def log(self, done: int, factors: Mapping[str, float]) -> None:
-        """Logs the means since the last line; every process has to call it."""
-        means = distributed.average_numbers(self._window.take())
-        means |= {f"weight_{task}": factor for task, factor in factors.items()}
-        total = self._schedule.total_steps
-        eta = (time.perf_counter() - self._started) / (done - self._first_step) * (total - done)
-        LOGGER.info(train_line(done, total, self._schedule.steps_per_epoch, means, self._images, eta))
+        """Logs the means since the last line (PaddleDetection's field names); every process has to call it.
+
+        Args:
+            done: optimizer steps done.
+            factors: {task: what its loss is multiplied by}.
+        """
+        means = {name: sum(values) / len(values) for name, values in self._since_last_line.items()}
+        self._since_last_line.clear()
+        means = distributed.average_numbers(means) | {f"weight_{task}": factor for task, factor in factors.items()}
+        total, per_epoch = self._schedule.total_steps, self._schedule.steps_per_epoch
+        epoch, inside = divmod(done - 1, per_epoch)
+        seconds_left = (time.perf_counter() - self._started) / (done - self._first_step) * (total - done)
+        elsewhere = ("batch_cost", "data_cost", "learning_rate")
+        LOGGER.info(
+            f"Epoch: [{epoch + 1}] [{inside + 1:>4}/{per_epoch}] step: {done}/{total} "
+            f"learning_rate: {means['learning_rate']:.6f} "
+            f"{' '.join(f'{name}: {value:.4f}' for name, value in means.items() if name not in elsewhere)} "
+            f"eta: {timedelta(seconds=round(seconds_left))} "
+            f"batch_cost: {means['batch_cost']:.3f} data_cost: {means['data_cost']:.3f} "
+            f"ips: {self._images / means['batch_cost']:.2f} images/s max_mem: {peak_memory_mib():.0f} MB"
+        )
         self._visual.scalars(means, done, "train")
 
-    def __enter__(self) -> Reporter:
-        return self
-
-    def __exit__(self, *_: object) -> None:
+    def close(self) -> None:
+        """Takes the progress bar away."""
         self._bar.close()
-
-
-def train_line(step: int, total: int, per_epoch: int, means: Mapping[str, float], images: int, eta: float) -> str:
-    """One training log line (PaddleDetection's field names; task losses as ``loss_<task>``).
-
-    Args:
-        step: optimizer steps done.
-        total, per_epoch: of the schedule.
-        means: window means; ``batch_cost`` and ``data_cost`` in seconds per step.
-        images: per step over all sources and processes.
-        eta: seconds left.
-    """
-    timing = ("batch_cost", "data_cost", "learning_rate")
-    losses = " ".join(f"{name}: {value:.4f}" for name, value in means.items() if name not in timing)
-    epoch, inside = divmod(max(step - 1, 0), per_epoch)
-    return (
-        f"Epoch: [{epoch + 1}] [{inside + 1:>4}/{per_epoch}] step: {step}/{total} "
-        f"learning_rate: {means['learning_rate']:.6f} {losses} eta: {timedelta(seconds=round(eta))} "
-        f"batch_cost: {means['batch_cost']:.3f} data_cost: {means['data_cost']:.3f} "
-        f"ips: {images / means['batch_cost']:.2f} images/s max_mem: {peak_memory_mib():.0f} MB"
-    )
 
 
 def peak_memory_mib() -> float:
@@ -183,11 +154,7 @@ class VisualLog:
         if self._writer is not None:
             self._writer.add_image(tag, image, step)
 
-    def __enter__(self) -> VisualLog:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def close(self) -> None:
+        """Writes what is still in memory."""
         if self._writer is not None:
             self._writer.close()

@@ -17,18 +17,17 @@ from ppmtl.config.settings import Settings, to_steps
 from ppmtl.data.source import Source
 from ppmtl.models.backend import PaddleBackend
 from ppmtl.predict.drawing import draw_sample
-from ppmtl.predict.evaluate import EvalSet, Evaluation, evaluate
+from ppmtl.predict.evaluate import EvalSet, evaluate
 from ppmtl.predict.report import one_line
 from ppmtl.tasks.base import Task
 from ppmtl.train import checkpoint, distributed
 from ppmtl.train.diagnose import Diagnosis
-from ppmtl.train.ema import ExponentialMovingAverage
 from ppmtl.train.freeze import freeze
 from ppmtl.train.gradients import TaskGradients
 from ppmtl.train.log import LOGGER, Reporter, VisualLog
 from ppmtl.train.losses import StepLosses
 from ppmtl.train.optim import build_optimizer, clip_gradients, learning_rate_at
-from ppmtl.train.precision import Precision
+from ppmtl.train.precision import ExponentialMovingAverage, Precision
 from ppmtl.train.state import Progress, TrainingState, balance_parameters
 from ppmtl.train.stopping import StopSignal
 
@@ -68,7 +67,10 @@ def fit(
         OSError: if the disk is too full for one more checkpoint; raised before the first step where it can be known.
     """
     schedule, total, save_dir = settings.train, settings.train.total_steps, Path(settings.save_dir)
-    log_every, eval_every, save_every = _intervals(settings, evaluates=bool(eval_sets))
+    log_every, eval_every, save_every = (
+        None if every is None else to_steps(every, schedule.steps_per_epoch)
+        for every in (schedule.log_every, schedule.eval_every if eval_sets else None, schedule.save_every)
+    )
     state = _training_state(settings, model, list(tasks))
     optimizer, precision, balance, ema = state.optimizer, state.precision, state.balance, state.ema
     if resume:
@@ -78,14 +80,14 @@ def fit(
     trainable = [p for p in model.parameters() if not p.stop_gradient]
     learned = list(balance_parameters(balance).values())
     by_task = TaskGradients(model)
-    is_main = paddle.distributed.get_rank() == 0
+    is_main = (rank := paddle.distributed.get_rank()) == 0
     keeps_tasks = settings.optimizer.task_clip_norm is not None or (balance is not None and balance.separate)
     if is_main and (save_every or eval_every):
         checkpoint.check_room(save_dir, state.bytes_needed())
 
     with ExitStack() as stack:
-        visual = stack.enter_context(VisualLog(vdl_dir if is_main else None))
-        reporter = stack.enter_context(Reporter(settings, sources, first_step, visual))
+        visual = stack.enter_context(closing(VisualLog(vdl_dir if is_main else None)))
+        reporter = stack.enter_context(closing(Reporter(settings, sources, first_step, visual)))
         signals = stack.enter_context(StopSignal())
         diagnosis = None
         if diagnose_every and is_main:
@@ -103,7 +105,8 @@ def fit(
             reporter.start_step()
             learning_rate = learning_rate_at(step, settings.optimizer, total)
             optimizer.set_lr(learning_rate)
-            _seed_step(settings.seed, step)  # drop-path and dropout too are functions of the step: exact resume
+            # Drop-path and dropout too are functions of the step: exact resume
+            paddle.seed(int(np.random.SeedSequence([settings.seed, rank, step]).generate_state(1)[0]))
             diagnosed = diagnose_every is not None and (step + 1) % diagnose_every == 0
             losses = StepLosses(schedule.loss_weights)
             for name, stream in streams.items():
@@ -146,32 +149,22 @@ def fit(
             reporter.end_step(losses, sum(of_tasks.values()), learning_rate,
                               None if precision.found_nonfinite else gradient_norm)  # fmt: skip
 
-            if _every(done, log_every, total):
+            is_logged, is_evaluated, is_due = (
+                every is not None and (done % every == 0 or done == total)
+                for every in (log_every, eval_every, save_every)
+            )
+            if is_logged:
                 reporter.log(done, balance.factors() if balance is not None else {})
             signal_number = distributed.agree(signals.number)
-            is_due, is_evaluated = _every(done, save_every, total), _every(done, eval_every, total)
             if is_due or is_evaluated or signal_number:
                 distributed.average_buffers(model, *([ema.average] if ema is not None else []))
-            is_best = False
-            if is_evaluated:
-                is_best = _evaluate(settings, state, tasks, eval_sets, eval_limit, visual)
+            is_best = is_evaluated and _evaluate(settings, state, tasks, eval_sets, eval_limit, visual)
             progress.stopped = _reason_to_stop(settings, progress, signal_number, is_evaluated)
             if is_main and (is_due or is_best or progress.stopped):
                 state.save(save_dir, description, schedule.keep_last, is_best=is_best)
             if progress.stopped:
                 break
     return progress
-
-
-def _intervals(settings: Settings, *, evaluates: bool) -> tuple[int, int | None, int | None]:
-    """The steps between log lines, evaluations and checkpoints; None = never."""
-    schedule = settings.train
-    log_every, eval_every, save_every = (
-        None if value is None else to_steps(value, schedule.steps_per_epoch)
-        for value in (schedule.log_every, schedule.eval_every, schedule.save_every)
-    )
-    assert log_every is not None
-    return log_every, eval_every if evaluates else None, save_every
 
 
 def _training_state(settings: Settings, model: nn.Layer, tasks: Sequence[str]) -> TrainingState:
@@ -195,14 +188,19 @@ def _evaluate(
     visual: VisualLog,
 ) -> bool:
     """Evaluates the weights that would be saved, logs and draws the result; returns whether it is the best so far."""
-    schedule, progress = settings.train, state.progress
+    best_metric, progress = settings.train.best_metric, state.progress
     with state.evaluated_weights():
         result = evaluate(tasks, eval_sets, PaddleBackend(state.model), batch_size=settings.eval.batch_size,
                           num_examples=2, limit=limit, processes=distributed.processes())  # fmt: skip
-    is_best = progress.note(result, schedule.best_metric, schedule.early_stop)
+    is_best = progress.note(result, best_metric, settings.train.early_stop)
     LOGGER.info("step %d: %s (best %s so far: %.4f at step %d)",
-                progress.step, one_line(result), schedule.best_metric, progress.best, progress.best_step)  # fmt: skip
-    _show(visual, tasks, result, progress.step)
+                progress.step, one_line(result), best_metric, progress.best, progress.best_step)  # fmt: skip
+    for name, metrics in result.metrics.items():
+        visual.scalars(metrics.values, progress.step, f"val_{name}")
+    for name, examples in result.examples.items():
+        for index, (sample, predictions) in enumerate(examples):
+            drawn = draw_sample(sample, predictions, tasks, threshold=0.3)
+            visual.image(f"val_{name}/{index}", drawn, progress.step)
     return is_best
 
 
@@ -212,16 +210,9 @@ def _reason_to_stop(settings: Settings, progress: Progress, signal_number: int, 
     if signal_number:
         return signal.Signals(signal_number).name
     if early_stop is not None and is_evaluated and progress.stale >= early_stop.patience:
-        return (
-            f"{early_stop.metric or settings.train.best_metric} did not become better in {progress.stale} evaluations "
-            "(train.early_stop)"
-        )
+        watched = early_stop.metric or settings.train.best_metric
+        return f"{watched} did not become better in {progress.stale} evaluations (train.early_stop)"
     return ""
-
-
-def _every(done: int, interval: int | None, total: int) -> bool:
-    """Whether something that happens every ``interval`` steps is due; the last step always is."""
-    return interval is not None and (done % interval == 0 or done == total)
 
 
 def _report_gradients(model: nn.Layer) -> None:
@@ -232,11 +223,6 @@ def _report_gradients(model: nn.Layer) -> None:
         LOGGER.warning("%d trainable parameters got no gradient in the first step: %s", len(dead), ", ".join(dead[:5]))
     else:
         LOGGER.info("all %d trainable parameters got a gradient in the first step", len(trainable))
-
-
-def _seed_step(seed: int, step: int) -> None:
-    rank = paddle.distributed.get_rank()
-    paddle.seed(int(np.random.SeedSequence([seed, rank, step]).generate_state(1)[0]))
 
 
 def _backward(objectives: Mapping[str, paddle.Tensor], precision: Precision, by_task: TaskGradients | None) -> None:
@@ -257,11 +243,3 @@ def _check_gradient(norm: float, step: int) -> None:
             "the task with --diagnose 1, lower optimizer.learning_rate or set optimizer.task_clip_norm; -r auto goes on "
             "from the last checkpoint"
         )
-
-
-def _show(visual: VisualLog, tasks: Mapping[str, Task[Any]], result: Evaluation, step: int) -> None:
-    for name, metrics in result.metrics.items():
-        visual.scalars(metrics.values, step, f"val_{name}")
-    for name, examples in result.examples.items():
-        for index, (sample, predictions) in enumerate(examples):
-            visual.image(f"val_{name}/{index}", draw_sample(sample, predictions, tasks, threshold=0.3), step)

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
 from collections.abc import Mapping
 
-import numpy as np
 import paddle
 
 from ppmtl.data.source import Source
@@ -24,8 +24,7 @@ class StepLosses:
 
     def __init__(self, weights: Mapping[str, float]) -> None:
         self._weights = weights
-        self._batches: list[tuple[Mapping[str, Mapping[str, paddle.Tensor]], Source, int]] = []
-        self._weighted: list[dict[str, paddle.Tensor]] = []
+        self._batches: list[tuple[dict[str, paddle.Tensor], Source, int]] = []
         self.of_tasks: dict[str, float] = defaultdict(float)
         self.numbers: list[dict[str, float]] = []
 
@@ -39,12 +38,13 @@ class StepLosses:
             source: where the batch came from, and ...
             batch_number: ... its place in that stream, for the error message.
         """
-        weighted = {
-            task: paddle.add_n([value * self._weights.get(task, 1.0) for value in of_task.values()])
-            for task, of_task in terms.items()
-        }
-        self._batches.append((terms, source, batch_number))
-        self._weighted.append({task: loss.detach() for task, loss in weighted.items()})
+        weighted: dict[str, paddle.Tensor] = {}
+        seen: dict[str, paddle.Tensor] = {}
+        for task, of_task in terms.items():
+            weighted[task] = paddle.add_n([value * self._weights.get(task, 1.0) for value in of_task.values()])
+            seen |= {f"{task}.{term}": value.detach() for term, value in of_task.items()}
+            seen[f"loss_{task}"] = weighted[task].detach()
+        self._batches.append((seen, source, batch_number))
         return weighted
 
     def to_host(self, step: int) -> None:
@@ -53,27 +53,18 @@ class StepLosses:
         Raises:
             FloatingPointError: naming task, term, files and the 0-based ``step`` (+ 1) of a term that is not finite.
         """
-        flat = [
-            value.detach()
-            for (terms, _, _), weighted in zip(self._batches, self._weighted, strict=True)
-            for task, of_task in terms.items()
-            for value in (*of_task.values(), weighted[task])
-        ]
-        values = iter(paddle.stack([value.reshape([]) for value in flat]).astype("float32").numpy().tolist())
-        for terms, source, number in self._batches:
-            numbers: dict[str, float] = {}
-            for task, of_task in terms.items():
-                found = {f"{task}.{term}": next(values) for term in of_task}
-                for name, value in found.items():
-                    if not np.isfinite(value):
-                        raise FloatingPointError(
-                            f"task '{task}', term '{name.removeprefix(task + '.')}' is {value} at step {step + 1}; the batch "
-                            f"was {', '.join(source.files(number))}. Lower optimizer.learning_rate or set "
-                            "optimizer.clip_norm, and look at these files; the last checkpoint is untouched"
-                        )
-                numbers |= found
-                numbers[f"loss_{task}"] = next(values)
-                self.of_tasks[task] += numbers[f"loss_{task}"]
+        flat = [value.reshape([]) for seen, _, _ in self._batches for value in seen.values()]
+        values = iter(paddle.stack(flat).astype("float32").numpy().tolist())
+        for seen, source, number in self._batches:
+            numbers = {name: next(values) for name in seen}
+            for name, value in numbers.items():
+                task, dot, term = name.partition(".")
+                if not dot:
+                    self.of_tasks[name.removeprefix("loss_")] += value
+                elif not math.isfinite(value):
+                    raise FloatingPointError(
+                        f"task '{task}', term '{term}' is {value} at step {step + 1}; the batch was "
+                        f"{', '.join(source.files(number))}. Lower optimizer.learning_rate or set optimizer.clip_norm, and "
+                        "look at these files; the last checkpoint is untouched"
+                    )
             self.numbers.append(numbers)
-        self._batches.clear()
-        self._weighted.clear()

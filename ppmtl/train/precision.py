@@ -1,8 +1,8 @@
-"""Mixed precision behind one small object, so that the loop reads the same with and without it."""
+"""Mixed precision and the moving average: the weights beside those that the model computes with."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 
 import numpy as np
@@ -113,20 +113,22 @@ class Precision:
 
 
 def _require_support(dtype: str) -> None:
-    device, problem = paddle.get_device(), ""
+    device = paddle.get_device()
     if not device.startswith("gpu"):
-        problem = (
-            f"train.amp: mixed precision needs a GPU and this run is on {device}, where Paddle accepts the switches and "
-            "computes in float32 all the same; use train.amp=null, or --device gpu on a machine that has one"
+        raise ConfigError(
+            [
+                f"train.amp: mixed precision needs a GPU and this run is on {device}, where Paddle accepts the switches and "
+                "computes in float32 all the same; use train.amp=null, or --device gpu on a machine that has one"
+            ]
         )
-    elif not (paddle.amp.is_float16_supported() if dtype == "float16" else paddle.amp.is_bfloat16_supported()):
+    if not (paddle.amp.is_float16_supported() if dtype == "float16" else paddle.amp.is_bfloat16_supported()):
         other = "train.amp=null" if dtype == "float16" else "train.amp.dtype=float16 or train.amp=null"
-        problem = (
-            f"train.amp.dtype: {dtype} is not supported by {paddle.device.cuda.get_device_name()} (float16 needs "
-            f"compute capability 7.0, bfloat16 8.0), and Paddle would compute in float32 all the same; use {other}"
+        raise ConfigError(
+            [
+                f"train.amp.dtype: {dtype} is not supported by {paddle.device.cuda.get_device_name()} (float16 needs "
+                f"compute capability 7.0, bfloat16 8.0), and Paddle would compute in float32 all the same; use {other}"
+            ]
         )
-    if problem:
-        raise ConfigError([problem])
 
 
 def _lower(model: nn.Layer, optimizer: paddle.optimizer.Optimizer, dtype: str) -> dict[str, paddle.Tensor]:
@@ -144,3 +146,37 @@ def _lower(model: nn.Layer, optimizer: paddle.optimizer.Optimizer, dtype: str) -
         before[name].name = f"{parameter.name}_fp32_master_0"  # Paddle's name for it, after which it names the moments
     optimizer.set_state_dict({"master_weights": {p.name: before[name] for name, p in trained.items()}})
     return {name: before[name] for name in cast}
+
+
+class ExponentialMovingAverage:
+    """Keeps ``average += (1 - decay) * (weights - average)``; buffers (BN statistics) are averaged as well.
+
+    In this form a frozen part is its own average to the last bit, which decay * average + (1 - decay) * weights would round
+    away. The decay starts at (1 + step) / (10 + step), so that the average of a short run does not hold its beginning. The
+    average is what is evaluated and saved as the model's weights.
+
+    Args:
+        weights: gives {name: float32 tensor} to follow: ``Precision.weights``.
+        decay: in (0, 1); .9999 remembers about 10,000 steps.
+
+    Attributes:
+        average: {name: averaged tensor} with the model's names.
+    """
+
+    def __init__(self, weights: Callable[[], Mapping[str, paddle.Tensor]], decay: float) -> None:
+        self._weights, self._decay = weights, decay
+        self.average = {name: value.clone().detach() for name, value in weights().items()}
+
+    @paddle.no_grad()
+    def update(self, step: int) -> None:
+        """Averages in the weights after 0-based optimizer step ``step``."""
+        decay = min(self._decay, (1 + step) / (10 + step))
+        for name, value in self._weights().items():
+            average = self.average[name]
+            is_float = "float" in str(average.dtype)
+            average.set_value(average + (value - average) * (1 - decay) if is_float else value)
+
+    def load(self, arrays: Mapping[str, np.ndarray]) -> None:
+        """Continues from a saved average."""
+        for name, value in arrays.items():
+            self.average[name].set_value(value)

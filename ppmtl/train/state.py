@@ -17,11 +17,9 @@ from ppmtl.predict.evaluate import Evaluation
 from ppmtl.predict.report import without_nan
 from ppmtl.train import checkpoint
 from ppmtl.train.balance._base import BalanceMethod
-from ppmtl.train.ema import ExponentialMovingAverage
 from ppmtl.train.log import LOGGER, announce
 from ppmtl.train.optim import load_optimizer_state, optimizer_state
-from ppmtl.train.precision import Precision
-from ppmtl.train.stopping import is_better
+from ppmtl.train.precision import ExponentialMovingAverage, Precision
 
 
 @dataclass
@@ -45,29 +43,27 @@ class Progress:
     stopped: str = ""
 
     def note(self, result: Evaluation, best_metric: str, early_stop: EarlyStopSettings | None) -> bool:
-        """Takes in an evaluation; returns whether it is the best so far."""
+        """Takes in an evaluation; returns whether it is the best so far. Higher is better, NaN never is."""
         value = result.value(best_metric)
         values = {f"{task}.{key}": v for task, m in result.metrics.items() for key, v in m.values.items()}
         self.history.append({"step": self.step, "score": result.score, **values})
         if early_stop is not None:
             watched = result.value(early_stop.metric or best_metric)
-            improved = is_better(watched, self.watched_best, early_stop.min_delta)
+            improved = watched > self.watched_best + early_stop.min_delta
             self.watched_best, self.stale = (watched, 0) if improved else (self.watched_best, self.stale + 1)
-        if not is_better(value, self.best):
+        if not value > self.best:
             return False
         self.best, self.best_step = value, self.step
         return True
 
     def to_json(self) -> dict[str, Any]:
-        """Returns what a checkpoint stores; minus infinity (nothing measured yet) becomes None."""
-        stored = {key: value for key, value in vars(self).items() if key != "stopped"}
-        return dict(without_nan(stored))
+        """What a checkpoint stores; minus infinity (nothing measured yet) becomes None."""
+        return dict(without_nan({key: value for key, value in vars(self).items() if key != "stopped"}))
 
     @classmethod
     def from_json(cls, stored: Mapping[str, Any]) -> Progress:
-        """Returns what :meth:`to_json` stored; fields that an older checkpoint lacks keep their defaults."""
-        known: dict[str, Any] = {key: -math.inf if value is None else value for key, value in stored.items()}
-        return cls(**known)
+        """What :meth:`to_json` stored; fields that an older checkpoint lacks keep their defaults."""
+        return cls(**{key: -math.inf if value is None else value for key, value in stored.items()})
 
 
 @dataclass
@@ -105,27 +101,28 @@ class TrainingState:
                 self.precision.set_weights(raw)
 
     def bytes_needed(self) -> int:
-        """Returns about how large one checkpoint is: weights, their average, two float32 moments per trained number."""
+        """About how large one checkpoint is: weights, their average, two float32 moments per trained number."""
         weights = sum(value.size * value.element_size() for value in self.model.state_dict().values())
-        moments = sum(8 * p.size for p in self.named_parameters().values() if not p.stop_gradient)
+        moments = sum(8 * p.size for p in self._named_parameters().values() if not p.stop_gradient)
         return int(weights * (2 if self.ema else 1) + moments)
 
-    def save(self, save_dir: Path, description: Mapping[str, Any], keep_last: int, *, is_best: bool) -> Path:
-        """Writes step_<step> (and best_model if this is the best), drops the oldest, returns the folder."""
-        weights = {name: value.numpy() for name, value in self.precision.weights().items()}
-        tensors = {"model": self.ema.state(), "raw": weights} if self.ema else {"model": weights}
+    def save(self, save_dir: Path, description: Mapping[str, Any], keep_last: int, *, is_best: bool) -> None:
+        """Writes step_<step> (and best_model if this is the best) and drops the oldest."""
+        stores = {"model": self.precision.weights()}
+        if self.ema is not None:
+            stores = {"model": self.ema.average, "raw": stores["model"]}
+        tensors = {stem: {name: value.numpy() for name, value in of.items()} for stem, of in stores.items()}
         document = {**description, "progress": self.progress.to_json(), "precision": self.precision.state(),
                     "balance": _name(self.balance)}  # fmt: skip
         if is_best:
             checkpoint.save(save_dir / "best_model", tensors, document)
-        tensors["optimizer"] = optimizer_state(self.named_parameters(), self.optimizer)
+        tensors["optimizer"] = optimizer_state(self._named_parameters(), self.optimizer)
         if self.balance is not None and self.balance.state_dict():
             tensors["balance"] = {name: value.numpy() for name, value in self.balance.state_dict().items()}
         folder = checkpoint.step_folder(save_dir, self.progress.step)
         checkpoint.save(folder, tensors, document)
         checkpoint.mark_latest(save_dir, folder)
         checkpoint.drop_old(save_dir, keep_last)
-        return folder
 
     def restore(self, folder: Path) -> None:
         """Continues from a checkpoint folder.
@@ -151,19 +148,18 @@ class TrainingState:
                 announce("train.ema_decay: %s has no average; it starts from its weights", folder)
         if self.balance is not None and self.balance.state_dict():
             self.balance.set_state_dict(checkpoint.read_tensors(folder, "balance"))
-        load_optimizer_state(self.named_parameters(), self.optimizer, checkpoint.read_tensors(folder, "optimizer"))
+        load_optimizer_state(self._named_parameters(), self.optimizer, checkpoint.read_tensors(folder, "optimizer"))
         self.precision.load(document.get("precision", {}))
         self.progress = Progress.from_json(document["progress"])
         LOGGER.info("resumed from %s at step %d", folder, self.progress.step)
 
-    def named_parameters(self) -> dict[str, paddle.Tensor]:
-        """Returns {structured name: parameter} of everything that the optimizer trains."""
-        named = dict(self.model.named_parameters())
-        return named | balance_parameters(self.balance)
+    def _named_parameters(self) -> dict[str, paddle.Tensor]:
+        """{structured name: parameter} of everything that the optimizer trains."""
+        return dict(self.model.named_parameters()) | balance_parameters(self.balance)
 
 
 def balance_parameters(balance: BalanceMethod | None) -> dict[str, paddle.Tensor]:
-    """Returns {"balance.<name>": parameter} of what a balancing method learns."""
+    """{"balance.<name>": parameter} of what a balancing method learns."""
     return {f"balance.{name}": p for name, p in balance.named_parameters()} if balance is not None else {}
 
 

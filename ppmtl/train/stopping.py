@@ -1,13 +1,12 @@
-"""Reasons to end a run before its schedule: a signal, or a metric that no longer becomes better."""
+"""SIGTERM and Ctrl-C as a request to the training loop."""
 
 from __future__ import annotations
 
 import signal
 import threading
 import time
-from types import FrameType, TracebackType
+from types import FrameType
 
-_CAUGHT = (signal.SIGTERM, signal.SIGINT)
 _SAME_SECONDS = 2.0  # Paddle's launcher sends SIGTERM up to three times within .6 s, and means it once
 
 
@@ -22,33 +21,21 @@ class StopSignal:
     """
 
     def __init__(self) -> None:
-        self.number = 0
-        self._since = 0.0
+        self.number, self._since = 0, 0.0
         self._before: dict[int, object] = {}
 
     def __enter__(self) -> StopSignal:
         if threading.current_thread() is threading.main_thread():
-            self._before = {number: signal.signal(number, self._note) for number in _CAUGHT}
+            self._before = {number: signal.signal(number, self._note) for number in (signal.SIGTERM, signal.SIGINT)}
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._restore()
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)  # type: ignore[arg-type]
 
     def _note(self, number: int, _frame: FrameType | None) -> None:
         if not self.number:
             self.number, self._since = number, time.monotonic()
         elif time.monotonic() - self._since > _SAME_SECONDS:
-            self._restore()
+            self.__exit__()
             signal.raise_signal(number)
-
-    def _restore(self) -> None:
-        for number, handler in self._before.items():
-            signal.signal(number, handler)  # type: ignore[arg-type]
-        self._before = {}
-
-
-def is_better(value: float, best: float, min_delta: float = 0.0) -> bool:
-    """Returns whether a metric (higher is better) beats the best so far by more than ``min_delta``; NaN never does."""
-    return value > best + min_delta
