@@ -74,13 +74,11 @@ class Diagnosis:
     ) -> None:
         self._path, self._visual = save_dir / "diagnosis.csv", visual or VisualLog(None)
         stages = np.array([stage_of(name) for name in names])
-        self._members = {BACKBONE: np.ones(len(stages), bool)}
-        for stage in sorted(set(stages.tolist()), key=lambda stage: (stage == "other", len(stage), stage)):
-            self._members[stage] = stages == stage
+        in_order = sorted(set(stages.tolist()), key=lambda stage: (stage == "other", len(stage), stage))
+        self._members = {BACKBONE: np.ones(len(names), bool)} | {stage: stages == stage for stage in in_order}
         self._can_starve = balance is None or not balance.equal_norms
         self._warned: set[str] = set()
         self.rows = _read(self._path, start_step)
-        self._norms = _norms_of_backbone(self.rows)
         save_dir.mkdir(parents=True, exist_ok=True)
         with atomic_write(self._path) as fresh:
             _write(fresh, "w", [Row._fields, *map(_fields, self.rows)])
@@ -104,26 +102,28 @@ class Diagnosis:
             rows += of_stage
         _write(self._path, "a", map(_fields, rows))
         self.rows += rows
-        self._norms += _norms_of_backbone(rows)
         if self._can_starve:
             self._warn()
 
     def _warn(self) -> None:
-        last = self._norms[-STARVING_ROUNDS:]
+        norms: dict[int, dict[str, float]] = {}
+        for row in self.rows:
+            if row.stage == BACKBONE and row.quantity == "norm":
+                norms.setdefault(row.step, {})[row.task_a] = row.value
+        last = list(norms.values())[-STARVING_ROUNDS:]
         if len(last) < STARVING_ROUNDS:
             return
         for task in last[-1].keys() - self._warned:
             # Where every gradient is zero (a frozen part, a loss that is switched off) no task is worse off
-            shares = [norms.get(task, 0.0) / top if (top := max(norms.values())) > 0 else 1.0 for norms in last]
+            shares = [of.get(task, 0.0) / top if (top := max(of.values())) > 0 else 1.0 for of in last]
             if max(shares) >= STARVING_SHARE:
                 continue
             self._warned.add(task)
-            largest = max(last[-1], key=last[-1].__getitem__)
             LOGGER.warning(
                 "task '%s' starves: in the last %d diagnoses its gradient in the backbone had at most %.1f %% of the norm "
                 "of the largest (now '%s'). If its metric lags behind too, raise -o train.loss_weights.%s=..., or give all "
                 "tasks the same norm with -o train.balance.type=tbgc; docs/balancing.md",
-                task, len(last), 100 * max(shares), largest, task,
+                task, len(last), 100 * max(shares), max(last[-1], key=last[-1].__getitem__), task,
             )  # fmt: skip
 
     def __enter__(self) -> Diagnosis:
@@ -144,15 +144,6 @@ def _measure(step: int, stage: str, tasks: Sequence[str], products: np.ndarray) 
     return rows
 
 
-def _norms_of_backbone(rows: Iterable[Row]) -> list[dict[str, float]]:
-    """{task: norm over the entire backbone} of every step, in the rows' order."""
-    by_step: dict[int, dict[str, float]] = {}
-    for row in rows:
-        if row.stage == BACKBONE and row.quantity == "norm":
-            by_step.setdefault(row.step, {})[row.task_a] = row.value
-    return list(by_step.values())
-
-
 def _write(path: Path, mode: Literal["w", "a"], lines: Iterable[Sequence[str]]) -> None:
     with path.open(mode, newline="", encoding="utf-8") as file:
         csv.writer(file).writerows(lines)
@@ -164,11 +155,9 @@ def _fields(row: Row) -> list[str]:
 
 def _read(path: Path, last_step: int) -> list[Row]:
     """The rows up to ``last_step``; none without a file, as the run may have been started without --diagnose."""
-    rows: list[Row] = []
-    if path.is_file():
-        with path.open(newline="", encoding="utf-8") as file:
-            for fields in csv.reader(file):
-                if len(fields) == len(Row._fields) and fields[0].isdigit() and int(fields[0]) <= last_step:
-                    step, stage, task_a, task_b, quantity, value = fields
-                    rows.append(Row(int(step), stage, task_a, task_b, quantity, float(value or "nan")))
-    return rows
+    if not path.is_file():
+        return []
+    with path.open(newline="", encoding="utf-8") as file:
+        lines = [line for line in csv.reader(file) if len(line) == len(Row._fields) and line[0].isdigit()]
+    kept = [line for line in lines if int(line[0]) <= last_step]
+    return [Row(int(line[0]), *line[1:5], float(line[5] or "nan")) for line in kept]

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -32,7 +31,13 @@ def plot_diagnosis(rows: Sequence[tuple[int, str, str, str, str, float]], path: 
     for column, stage in enumerate(stages):
         for axes, (quantity, colours) in zip(grid[:, column], _COLOURS.items(), strict=True):
             for index, (label, points) in enumerate(lines[quantity, stage].items()):
-                _draw(axes, np.array(points, float), label, colours[index % len(colours)])
+                steps, values = np.array(points, float).T
+                style = {"color": colours[index % len(colours)], "label": label}
+                if len(points) < _SMOOTHED_FROM:
+                    axes.plot(steps, values, **style, marker="o", markersize=3, linewidth=1.2)
+                else:
+                    axes.plot(steps, values, color=style["color"], alpha=0.25, linewidth=0.8)
+                    axes.plot(*_running_mean(steps, values, len(points) // 10), **style, linewidth=1.8)
             axes.grid(alpha=0.25)
         grid[0, column].set(title=stage, yscale="log")
         grid[0, column].yaxis.set_major_formatter("{x:g}")  # 10, not 10^1
@@ -47,16 +52,10 @@ def plot_diagnosis(rows: Sequence[tuple[int, str, str, str, str, float]], path: 
     figure.savefig(path, dpi=110)
 
 
-def _draw(axes: Any, points: np.ndarray, label: str, colour: str) -> None:
-    steps, values = points.T
-    if len(points) < _SMOOTHED_FROM:
-        axes.plot(steps, values, color=colour, label=label, marker="o", markersize=3, linewidth=1.2)
-        return
-    axes.plot(steps, values, color=colour, alpha=0.25, linewidth=0.8)
-    width = len(points) // 10
-    known = np.isfinite(values)
-    window = np.ones(width)
+def _running_mean(steps: np.ndarray, values: np.ndarray, width: int) -> tuple[np.ndarray, np.ndarray]:
+    """The middles of all windows of ``width`` points, and the means of the finite values in them."""
+    known, window = np.isfinite(values), np.ones(width)
     total = np.convolve(np.where(known, values, 0), window, "valid")
     count = np.convolve(known, window, "valid")
     mean = np.divide(total, count, out=np.full(len(total), np.nan), where=count > 0)
-    axes.plot(steps[(width - 1) // 2 :][: len(mean)], mean, color=colour, label=label, linewidth=1.8)
+    return steps[(width - 1) // 2 :][: len(mean)], mean

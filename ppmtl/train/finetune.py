@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -11,8 +11,6 @@ from paddle import nn
 from ppmtl.structures import ClassList
 from ppmtl.train import checkpoint
 from ppmtl.train.log import announce
-
-_HEADS = "heads."
 
 
 def load_initial(
@@ -41,64 +39,52 @@ def load_initial(
         ValueError: if the backbone's tensors are not exactly the model's, or there are tensors of neither kind.
     """
     own, warnings = model.state_dict(), []
-    fitting = {name: array for name, array in arrays.items() if not name.startswith(_HEADS)}
+    fitting = {name: array for name, array in arrays.items() if not name.startswith("heads.")}
     for task, head in model.head_of.items():
-        prefix = f"{_HEADS}{head}."
+        prefix = f"heads.{head}."
         mine = {name: value for name, value in own.items() if name.startswith(prefix)}
-        loaded = {
-            n: arrays[n] for n, value in mine.items() if n in arrays and list(arrays[n].shape) == list(value.shape)
-        }
-        # The rest is given its own values, so that one strict function loads and checks everything
-        fitting |= {name: value.numpy() for name, value in mine.items()} | loaded
-        fresh = [
-            f"{n.removeprefix(prefix)} {f'{list(arrays[n].shape)} -> ' if n in arrays else ''}{list(value.shape)}"
-            for n, value in mine.items()
-            if n not in loaded
-        ]
-        stored = (stored_classes or {}).get(task)
-        old = None if stored is None else tuple(map(str, stored["names"]))
-        warnings += _tensor_warnings(task, len(loaded), fresh, old, classes[task].names)
+        fresh = [n for n, value in mine.items() if n not in arrays or list(arrays[n].shape) != list(value.shape)]
+        # The fresh ones are given their own values, so that one strict function loads and checks everything
+        fitting |= {name: value.numpy() if name in fresh else arrays[name] for name, value in mine.items()}
+        old = tuple(map(str, stored_classes[task]["names"])) if stored_classes and task in stored_classes else None
+        new = classes[task].names
+        if len(fresh) == len(mine):
+            warnings.append(f"head '{task}' is not in the file, or fits nowhere: all its tensors start afresh")
+        elif fresh:
+            before = "an unknown number of" if old is None else len(old)
+            counts = "" if before == len(new) else f"answered {before} classes, now {len(new)}: "
+            shapes = [
+                f"{n.removeprefix(prefix)} {f'{list(arrays[n].shape)} -> ' if n in arrays else ''}{list(mine[n].shape)}"
+                for n in fresh
+            ]
+            warnings.append(
+                f"head '{task}' {counts}{len(fresh)} of its {len(mine)} tensors start afresh: {_some(shapes)}"
+            )
         unused = [name.removeprefix(prefix) for name in arrays if name.startswith(prefix) and name not in own]
         if unused:
             warnings.append(f"head '{task}': {len(unused)} tensors of the file are not used: {_some(unused)}")
-        if loaded and old is not None:
-            warnings += _class_warnings(task, old, classes[task].names)
+        renamed = list(_renamed(old, new)) if old is not None and len(fresh) < len(mine) else []
+        if renamed:
+            warnings.append(
+                f"head '{task}' was trained for other classes at {len(renamed)} of {len(new)} places ({_some(renamed)}): "
+                "its weights answer the old ones until they have learned. If the classes only stand in another order, give "
+                f"tasks.{task}.classes.names in the file's order"
+            )
     checkpoint.load_weights(model, fitting, where)
-    heads_of_file = dict.fromkeys(name.split(".")[1] for name in arrays if name.startswith(_HEADS))
-    left_out = [head for head in heads_of_file if head not in model.heads]
-    if left_out:
+    heads_of_file = dict.fromkeys(name.split(".")[1] for name in arrays if name.startswith("heads."))
+    if left_out := [head for head in heads_of_file if head not in model.heads]:
         warnings.append(f"the heads {', '.join(left_out)} are not of this run and left out")
     for text in warnings:
         announce("weights %s: %s", where, text)
 
 
-def _tensor_warnings(
-    task: str, loaded: int, fresh: Sequence[str], old: Sequence[str] | None, new: Sequence[str]
-) -> list[str]:
-    """What to say of a head whose ``fresh`` tensors keep their initial values."""
-    if not loaded:
-        return [f"head '{task}' is not in the file, or fits nowhere: all its tensors start afresh"]
-    if not fresh:
-        return []
-    before = "an unknown number of" if old is None else len(old)
-    classes = "" if before == len(new) else f"answered {before} classes, now {len(new)}: "
-    return [f"head '{task}' {classes}{len(fresh)} of its {loaded + len(fresh)} tensors start afresh: {_some(fresh)}"]
-
-
-def _class_warnings(task: str, old: Sequence[str], new: Sequence[str]) -> list[str]:
-    """What to say of a head that was trained for as many classes of other names."""
-    only_counted = [str(index) for index in range(len(new))]  # the "0", "1", ... of a config that gives only a count
-    if len(old) != len(new) or only_counted in (list(old), list(new)):
-        return []
-    pairs = enumerate(zip(old, new, strict=True))
-    renamed = [f"{index}: {before!r} is now {after!r}" for index, (before, after) in pairs if before != after]
-    if not renamed:
-        return []
-    return [
-        f"head '{task}' was trained for other classes at {len(renamed)} of {len(new)} places ({_some(renamed)}): its "
-        "weights answer the old ones until they have learned. If the classes only stand in another order, give "
-        f"tasks.{task}.classes.names in the file's order"
-    ]
+def _renamed(old: Sequence[str], new: Sequence[str]) -> Iterator[str]:
+    """Where as many classes have other names; the "0", "1", ... of a config that gives only a count say nothing."""
+    counted = tuple(str(index) for index in range(len(new)))
+    if len(old) == len(new) and counted not in (tuple(old), tuple(new)):
+        for index, (before, after) in enumerate(zip(old, new, strict=True)):
+            if before != after:
+                yield f"{index}: {before!r} is now {after!r}"
 
 
 def _some(names: Sequence[str]) -> str:

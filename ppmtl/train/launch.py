@@ -96,11 +96,11 @@ def _exit_codes(processes: Sequence[BaseProcess]) -> list[int | None]:
 
 def _raise_the_cause(codes: Sequence[int | None], message: str | None) -> None:
     """Raises what ended the job, if anything did: a failure that explains itself before a death."""
-    if message is None:
-        for rank, code in enumerate(codes):
-            if code is not None and code < 0:
-                why = "; perhaps the system killed it for lack of memory" if -code == signal.SIGKILL else ""
-                message = f"rank {rank} of {len(codes)} ended by {signal.Signals(-code).name}{why}"
+    killed = [(rank, -code) for rank, code in enumerate(codes) if code is not None and code < 0]
+    if message is None and killed:
+        rank, number = killed[-1]
+        why = "; perhaps the system killed it for lack of memory" if number == signal.SIGKILL else ""
+        message = f"rank {rank} of {len(codes)} ended by {signal.Signals(number).name}{why}"
     if message is not None:
         raise JobError(message)
     if code := max(code or 0 for code in codes):

@@ -101,7 +101,7 @@ def test_a_new_task_starts_afresh_and_a_task_of_the_file_may_be_left_out(arrays,
     assert {name.split(".")[1] for name in not_loaded(model, file)} == {"seg"}
     assert said.messages == [
         "weights best_model: head 'seg' is not in the file, or fits nowhere: all its tensors start afresh",
-        "weights best_model: the heads of det are not of this run and left out",
+        "weights best_model: the heads det are not of this run and left out",
     ]
 
 
@@ -119,7 +119,7 @@ def test_as_many_classes_of_other_names_load_with_a_warning(arrays, said):
     assert not_loaded(model, arrays) == set()
     assert len(said.messages) == 1
     assert "other classes at 3 of 4 places (1: 'b' is now 'c'; 2: 'c' is now 'b'; 3: 'd' is now 'e')" in said.text
-    assert "give classes.cls.names in the file's order" in said.text
+    assert "give tasks.cls.classes.names in the file's order" in said.text
 
 
 def test_a_backbone_that_does_not_match_is_refused_and_nothing_is_loaded(arrays):

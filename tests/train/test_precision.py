@@ -265,8 +265,8 @@ def test_the_average_follows_float32_weights_and_leaves_what_does_not_move_bit_f
 def low_precision_losses(dtype: str) -> dict[str, paddle.Tensor]:
     """Returns every head's loss terms for outputs of its last layer that are ``dtype``, as autocast leaves them."""
     paddle.seed(0)
-    specs = tuple(FeatureSpec(c, s) for c, s in zip((4, 6, 8, 10), (4, 8, 16, 32), strict=True))
-    features = [paddle.rand([2, s.channels, 64 // s.stride, 64 // s.stride]) for s in specs]
+    specs = {f"c{level}": FeatureSpec(2 * level, 2**level) for level in (2, 3, 4, 5)}
+    features = {n: paddle.rand([2, s.channels, 64 // s.stride, 64 // s.stride]) for n, s in specs.items()}
     low = lambda _, __, output: output.astype(dtype).astype("float32" if dtype == "float32" else dtype)  # noqa: E731
     seg, cls, det = UPerNet(specs, 3, channels=8), CBAMFC(specs, 5, channels=8), YOLOv5(specs, 2)
     for layer in (seg.classifier, seg.aux[-1], cls.fc, *det.outputs):
