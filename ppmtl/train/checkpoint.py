@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ppmtl.files import remove_folder, replace_folder, sha256
-from ppmtl.train.checkpoint_folder import STATE, problems, read_manifest, write
+from ppmtl.train.checkpoint_folder import DAMAGED, STATE, problems, read_manifest, write
 from ppmtl.weights.files import open_weights
 
 if TYPE_CHECKING:
@@ -47,7 +47,6 @@ def save(folder: Path, tensors: Mapping[str, Mapping[str, np.ndarray]], state: M
     Raises:
         OSError: if it could not be written: what was needed, what is free, what is still intact, how to go on.
     """
-    assert "model" in tensors
     save_dir, needed = folder.parent, bytes_needed(tensors)
     check_room(save_dir, needed)
     number = 1 + max((ordinal(path) for path in newest_first(save_dir)), default=0)
@@ -57,9 +56,8 @@ def save(folder: Path, tensors: Mapping[str, Mapping[str, np.ndarray]], state: M
         replace_folder(staging, folder)
     except OSError as error:
         remove_folder(staging)
-        raise _failure(
-            f"{folder} could not be written: {error.strerror or error}", save_dir, needed, error.errno
-        ) from error
+        what = f"{folder} could not be written: {error.strerror or error}"
+        raise _failure(what, save_dir, needed, error.errno) from error
 
 
 def check_room(save_dir: Path, needed: int) -> None:
@@ -107,7 +105,7 @@ def step_folder(save_dir: Path, step: int) -> Path:
 
 
 def mark_latest(save_dir: Path, folder: Path) -> None:
-    """Points ``<save_dir>/latest`` at ``folder``; where links are not possible this only warns, nothing here needs it."""
+    """Points ``<save_dir>/latest`` at ``folder``; only a warning where links are not possible, as nothing needs it."""
     link = save_dir / ".latest.link"
     try:
         link.unlink(missing_ok=True)
@@ -133,15 +131,15 @@ def newest_first(save_dir: Path) -> list[Path]:
 
 def drop_old(save_dir: Path, keep: int) -> None:
     """Keeps the ``keep`` newest intact step checkpoints; once there are so many, removes all others."""
-    steps, kept = newest_first(save_dir), list[Path]()
-    for folder in steps:  # the newest is read before anything is removed; of the others the sizes must do
-        if len(kept) < keep and not problems(folder, digests=not kept):
-            kept.append(folder)
-    for folder in steps if len(kept) == keep else ():
-        if folder not in kept:
-            gone = folder.rename(folder.with_name(f".{folder.name}.old"))  # half a folder never has its name
-            (gone / STATE).unlink(missing_ok=True)  # first: then what a kill leaves is not recovered
-            remove_folder(gone)
+    kept: list[Path] = []
+    extra: list[Path] = []
+    for folder in newest_first(save_dir):  # the newest is read before anything is removed; of the others sizes must do
+        intact = len(kept) < keep and not problems(folder, digests=not kept)
+        (kept if intact else extra).append(folder)
+    for folder in extra if len(kept) == keep else ():
+        gone = folder.rename(folder.with_name(f".{folder.name}.old"))  # half a folder never has its name
+        (gone / STATE).unlink(missing_ok=True)  # first: then what a kill leaves is not recovered
+        remove_folder(gone)
 
 
 def find_resume(save_dir: Path, given: str) -> Path:
@@ -155,17 +153,17 @@ def find_resume(save_dir: Path, given: str) -> Path:
             raise ValueError(f"--resume {given}: not intact: {'; '.join(wrong)}; -r auto takes the newest intact one")
         return folder
     recover(save_dir)
-    lines = []
+    damaged = []
     for folder in newest_first(save_dir):
         if not (wrong := problems(folder)):
             return folder
-        lines.append(f"{folder.name}: {'; '.join(wrong)}")
+        damaged.append(f"{folder.name}: {'; '.join(wrong)}")
         LOGGER.warning("--resume auto: skipping %s, which is damaged: %s", folder, "; ".join(wrong))
-    if not lines:
+    if not damaged:
         raise ValueError(f"--resume auto: {save_dir} holds no checkpoint yet; start without -r")
-    lines.insert(0, f"--resume auto: none of the {len(lines)} checkpoints in {save_dir} is intact:")
-    lines.append("Restore one from a backup, or start anew without -r; -o weights=<folder or file> starts from weights")
-    raise ValueError("\n  ".join(lines))
+    first = f"--resume auto: none of the {len(damaged)} checkpoints in {save_dir} is intact:"
+    last = "Restore one from a backup, or start anew without -r; -o weights=<folder or file> starts from weights"
+    raise ValueError("\n  ".join([first, *damaged, last]))
 
 
 def read_state(path: str | Path) -> dict[str, Any]:
@@ -184,14 +182,14 @@ def read_tensors(path: str | Path, stem: str = "model") -> dict[str, np.ndarray]
     path = locate(Path(path))
     file = path / f"{stem}.safetensors" if path.is_dir() else path
     if not file.is_file():
-        beside = ", ".join(sorted(p.name for p in path.parent.glob("*"))[:8])
+        beside = ", ".join(sorted(p.name for p in path.parent.glob("*"))[:8]) or "no files"
         raise ValueError(
-            f"weights: {path} holds no {stem}.safetensors; give a checkpoint folder or a .safetensors file"
-            + (f"; beside it are {beside}" if beside else "")
+            f"weights: {path} holds no {stem}.safetensors; give a checkpoint folder or a .safetensors file; beside it are "
+            f"{beside}"
         )
     expected = read_state(file).get("digests", {}).get(file.name)
     if expected is not None and sha256(file) != expected:
-        raise ValueError(f"{file}: its SHA-256 is not the one recorded in {STATE}: the file is damaged or was replaced")
+        raise ValueError(f"{file}: {DAMAGED}")
     with open_weights(file) as opened:
         return {name: tensor.raw().copy() for name, tensor in opened.tensors.items()}  # raw() is read-only
 
@@ -204,6 +202,8 @@ def load_weights(model: nn.Layer, arrays: Mapping[str, np.ndarray], where: str) 
     Raises:
         ValueError: listing missing, unexpected and differently shaped tensors.
     """
+    import paddle
+
     state = model.state_dict()
     heads = {name.split(".")[1] for name in state if name.startswith("heads.")}
     wanted = {n: a for n, a in arrays.items() if not n.startswith("heads.") or n.split(".")[1] in heads}
@@ -213,26 +213,20 @@ def load_weights(model: nn.Layer, arrays: Mapping[str, np.ndarray], where: str) 
         "unexpected": sorted(wanted.keys() - state.keys()),
         "other shape": [f"{n}: file {ours}, model {theirs}" for n, (ours, theirs) in shapes.items() if ours != theirs],
     }
-    lines = [
-        f"  {len(names)} {title}: {'; '.join(names[:4])}{' ...' if len(names) > 4 else ''}"
-        for title, names in differences.items()
-        if names
-    ]
-    if lines:
-        last = "Use the config.yml saved beside the checkpoint, or change the model's settings to match."
-        raise ValueError("\n".join([f"{where}: these weights are of another model.", *lines, last]))
-    model.set_state_dict({name: _as_type_of(state[name], array) for name, array in wanted.items()})
-
-
-def _as_type_of(parameter: Any, array: np.ndarray) -> Any:
-    """The array, converted if it and the parameter are floats of different precision."""
-    wanted = str(parameter.dtype).rpartition(".")[2]
-    stored = "bfloat16" if array.dtype == np.uint16 else array.dtype.name
-    if stored == wanted or "float" not in stored or "float" not in wanted:
-        return array
-    import paddle
-
-    return paddle.to_tensor(array).astype(wanted)
+    if any(differences.values()):
+        lines = [f"{where}: these weights are of another model."]
+        for title, names in differences.items():
+            if names:
+                lines.append(f"  {len(names)} {title}: {'; '.join(names[:4])}{' ...' if len(names) > 4 else ''}")
+        lines.append("Use the config.yml saved beside the checkpoint, or change the model's settings to match.")
+        raise ValueError("\n".join(lines))
+    fitting: dict[str, Any] = {}
+    for name, array in wanted.items():
+        built = str(state[name].dtype).rpartition(".")[2]
+        stored = "bfloat16" if array.dtype == np.uint16 else array.dtype.name
+        convert = stored != built and "float" in stored and "float" in built
+        fitting[name] = paddle.to_tensor(array).astype(built) if convert else array
+    model.set_state_dict(fitting)
 
 
 def _failure(what: str, save_dir: Path, needed: int, number: int | None = errno.ENOSPC) -> OSError:

@@ -21,6 +21,7 @@ from safetensors import SafetensorError, TensorSpec, serialize_file
 from ppmtl.files import atomic_write, flush, sha256
 
 STATE = "state.json"
+DAMAGED = f"its SHA-256 is not the one recorded in {STATE}: the file is damaged or was replaced"
 
 
 def write(folder: Path, tensors: Mapping[str, Mapping[str, np.ndarray]], state: Mapping[str, Any]) -> None:
@@ -78,7 +79,7 @@ def problems(folder: Path, *, digests: bool = True) -> list[str]:
         elif size is not None and file.stat().st_size != size:
             found.append(f"{name} has {file.stat().st_size} bytes instead of {size}: truncated or replaced")
         elif digests and sha256(file) != digest:
-            found.append(f"{name}: its SHA-256 is not the one recorded in {STATE}: the file is damaged or was replaced")
+            found.append(f"{name}: {DAMAGED}")
     return found
 
 

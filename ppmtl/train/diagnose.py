@@ -159,5 +159,8 @@ def _read(path: Path, last_step: int) -> list[Row]:
         return []
     with path.open(newline="", encoding="utf-8") as file:
         lines = [line for line in csv.reader(file) if len(line) == len(Row._fields) and line[0].isdigit()]
-    kept = [line for line in lines if int(line[0]) <= last_step]
-    return [Row(int(line[0]), *line[1:5], float(line[5] or "nan")) for line in kept]
+    return [
+        Row(int(step), stage, task_a, task_b, quantity, float(value or "nan"))
+        for step, stage, task_a, task_b, quantity, value in lines
+        if int(step) <= last_step
+    ]

@@ -54,7 +54,7 @@ def guard() -> Iterator[None]:
     try:
         yield
     except SystemExit:  # all chose it, after a signal
-        _leave()
+        _wait_for_all()
         raise
     except BaseException as error:  # truly every error: the others would wait for this process
         if dist.get_world_size() == 1:
@@ -72,11 +72,11 @@ def guard() -> Iterator[None]:
         if _watch is not None:
             _watch.report(message)
         raise JobError(message) from error
-    _leave()
+    _wait_for_all()
 
 
-def _leave() -> None:
-    """Waits for the others: rank 0 may still be writing, and Paddle's launcher ends a job soon after its first process."""
+def _wait_for_all() -> None:
+    """Rank 0 may still be writing, and Paddle's launcher ends a job soon after its first process."""
     if _watch is not None:
         _watch.close()
 
@@ -93,17 +93,15 @@ def _barrier() -> None:
 
 def processes() -> Processes:
     """This job's processes, for work that they share."""
-    if dist.get_world_size() == 1:
-        return Processes()
-    return Processes(dist.get_rank(), dist.get_world_size(), _all_gather)
 
+    def all_gather(value: Any) -> list[Any]:
+        values: list[Any] = []  # pickled, which is safe here: they come from our own processes
+        _barrier()
+        dist.all_gather_object(values, value)
+        return values
 
-def _all_gather(value: Any) -> list[Any]:
-    """The values of all processes. Pickled, which is safe here: they come from our own processes."""
-    values: list[Any] = []
-    _barrier()
-    dist.all_gather_object(values, value)
-    return values
+    world_size = dist.get_world_size()
+    return Processes(dist.get_rank(), world_size, all_gather) if world_size > 1 else Processes()
 
 
 def wrap(model: nn.Layer) -> nn.Layer:
@@ -144,7 +142,7 @@ def average_gradients(parameters: Sequence[paddle.Tensor]) -> None:
 
 @paddle.no_grad()
 def average_tensors(tensors: Sequence[paddle.Tensor]) -> None:
-    """Averages loose tensors in place over all processes, in one all-reduce. Every process must have the same list."""
+    """Averages tensors in place over all processes, in one all-reduce. Every process must have the same list."""
     if dist.get_world_size() == 1 or not tensors:
         return
     joined = paddle.concat([tensor.flatten() for tensor in tensors])
@@ -157,7 +155,7 @@ def average_tensors(tensors: Sequence[paddle.Tensor]) -> None:
 
 def average_numbers(numbers: Mapping[str, float]) -> dict[str, float]:
     """{name: mean over all processes}; every process must give the same names in the same order."""
-    if dist.get_world_size() == 1 or not numbers:
+    if dist.get_world_size() == 1:
         return dict(numbers)
     values = paddle.to_tensor(list(numbers.values()), "float64")
     average_tensors([values])

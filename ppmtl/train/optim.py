@@ -135,7 +135,7 @@ def optimizer_state(named: Named, optimizer: paddle.optimizer.Optimizer) -> dict
     Paddle keys them by generated names ("linear_2.w_0_moment1_0"), which change with the order of construction, in both
     numbers, and make resuming fail in a process that built anything else before (reference/peers.md, finding 2).
     """
-    state = {}
+    state: dict[str, np.ndarray] = {}
     for name, moments in _moments(named, optimizer).items():
         state |= {f"{name}|{moment}": value.numpy() for moment, value in moments.items()}
         if not moments.keys() - {_MASTER}:

@@ -63,7 +63,8 @@ class Progress:
     @classmethod
     def from_json(cls, stored: Mapping[str, Any]) -> Progress:
         """What :meth:`to_json` stored; fields that an older checkpoint lacks keep their defaults."""
-        return cls(**{key: -math.inf if value is None else value for key, value in stored.items()})
+        known: dict[str, Any] = {key: -math.inf if value is None else value for key, value in stored.items()}
+        return cls(**known)
 
 
 @dataclass

@@ -28,31 +28,26 @@ def main(argv):
 class Squares:
     """Labelled noise, as a data set."""
 
-    classes = None
-
     def __len__(self):
         return 12
 
-    def path(self, index):
-        return f"{index}.png"
-
     def __getitem__(self, index):
+        from ppmtl.data.labels import ClassIndex
         from ppmtl.structures import Sample
 
         image = np.random.default_rng(index).integers(0, 256, (16, 16, 3)).astype(np.uint8)
-        return Sample(self.path(index), image, class_index=index % 3)
+        return Sample(f"{index}.png", image, {"cls": ClassIndex(index % 3)})
 
 
 def source(batch_size, processes):
-    from ppmtl.data.source import Source
+    from ppmtl.data.source import Source, SourceView
     from ppmtl.data.transforms import HorizontalFlip, RandomErasing
     from ppmtl.structures import ClassList
     from ppmtl.tasks.classification import Classification
 
-    transforms = [HorizontalFlip(), RandomErasing(p=1.0)]
     tasks = {"cls": Classification("cls", ClassList(("a", "b", "c")))}
-    return Source("s", Squares(), transforms, tasks, batch_size=batch_size, seed=3, rank=processes.rank,
-                  world_size=processes.count)  # fmt: skip
+    views = {"s": SourceView((HorizontalFlip(), RandomErasing(p=1.0)), tasks)}
+    return Source("s", Squares(), views, batch_size=batch_size, seed=3, rank=processes.rank, world_size=processes.count)
 
 
 def network(seed, normalised=False):
@@ -104,10 +99,10 @@ def gradients(processes):
     model, alone = network(seed=1), network(seed=1)
     shared = distributed.wrap(model)
     with distributed.no_sync(shared):
-        loss(shared, source(2, processes).batch(5)).backward()
+        loss(shared, source(2, processes).batches(5)["s"]).backward()
     own = joined(model)
     distributed.average_gradients(model.parameters())
-    loss(alone, source(2 * processes.count, Processes()).batch(5)).backward()
+    loss(alone, source(2 * processes.count, Processes()).batches(5)["s"]).backward()
     wanted = joined(alone)
     return {"averaged": distance(joined(model), wanted), "own": distance(own, wanted), "largest": float(wanted.max())}
 
@@ -135,7 +130,7 @@ def training(processes):
     for step in range(3):
         for _ in range(2):  # two backwards, as for two tasks
             with distributed.no_sync(shared):
-                loss(shared, stream.batch(step)).backward()
+                loss(shared, stream.batches(step)["s"]).backward()
         calls = count_all_reduces(lambda: distributed.average_gradients(model.parameters()))
         optimizer.step()
         optimizer.clear_grad()
@@ -185,7 +180,7 @@ def buffers(processes):
     frozen = paddle.nn.BatchNorm2D(1)
     frozen.eval()
     model.add_sublayer("frozen", frozen)
-    loss(model[:-1], source(2, processes).batch(0))
+    loss(model[:-1], source(2, processes).batches(0)["s"])
     frozen._mean.set_value(paddle.to_tensor([float(processes.rank)]))
     average = {name: value * 2 for name, value in model.state_dict().items()}
     before = model[1]._mean.tolist(), average["1._variance"].tolist()
@@ -227,7 +222,7 @@ def train_until(folder, at, event, meanwhile=None):
         if meanwhile and step == at[1]:
             meanwhile()
         with distributed.no_sync(shared):
-            loss(shared, stream.batch(step)).backward()
+            loss(shared, stream.batches(step)["s"]).backward()
         distributed.average_gradients(model.parameters())
     Path(folder, f"finished_{processes.rank}").touch()
 
