@@ -84,12 +84,7 @@ class Diagnosis:
             _write(fresh, "w", [Row._fields, *map(_fields, self.rows)])
 
     def record(self, step: int, gradients: Mapping[str, Gradients]) -> None:
-        """Writes the numbers of one step's shared gradients, averaged over processes and without loss scale.
-
-        Args:
-            step: optimizer steps done, this one included.
-            gradients: as ``BalanceMethod.combine`` takes them.
-        """
+        """Writes the numbers after ``step`` steps of shared gradients, averaged over processes and without loss scale."""
         products = inner_products(gradients)
         if not np.isfinite(products).all():
             return  # float16 overflowed; the loop skips this step as well

@@ -20,10 +20,7 @@ _BATCH_NORM = (nn.BatchNorm1D, nn.BatchNorm2D, nn.BatchNorm3D)  # not SyncBatchN
 
 
 def start(device: str) -> tuple[int, int]:
-    """Chooses the device, joins the job that the launcher started, if any, and returns (rank, number of processes).
-
-    Args:
-        device: "auto", "cpu", "gpu", "gpu:1", ...
+    """Chooses the device ("auto", "cpu", "gpu:1"), joins the job, if any, and returns (rank, number of processes).
 
     Raises:
         ValueError: if a GPU is asked for and this Paddle or this machine has none.
@@ -123,8 +120,7 @@ def no_sync(model: nn.Layer) -> AbstractContextManager[None]:
 def average_gradients(parameters: Sequence[paddle.Tensor]) -> None:
     """Averages gradients over all processes in one fused all-reduce (one per 128 MiB, Paddle's bucket).
 
-    A parameter that only some processes have a gradient for counts as zero on the others, as in the joined batch; one
-    that none has stays without.
+    A gradient that only some processes have counts as zero on the others, as in the joined batch.
     """
     if dist.get_world_size() == 1 or not parameters:  # gloo refuses to add up nothing
         return
@@ -177,11 +173,7 @@ def average_buffers(model: nn.Layer, *averages: Mapping[str, paddle.Tensor]) -> 
 
     Without SyncBatchNorm (on CPU) every process counts its own part of the data, and a checkpoint would depend on rank
     0's alone. The running statistics are linear in what they have seen, so it does not matter how often they are
-    averaged; the variance stays that of one process's batch, which is what the layers trained with.
-
-    Args:
-        model: its statistics are averaged in place.
-        averages: other tensors under the model's names, in place as well: those of a moving average of the weights.
+    averaged. ``averages`` are other tensors under the model's names: those of a moving average of the weights.
     """
     names = [
         f"{name}.{statistic}"

@@ -19,9 +19,6 @@ class TaskGradients:
 
     Costs one copy of the backbone's gradients per task, which is why the loop uses it only for a balancing method that
     needs it, for clipping by task, and in the steps of a diagnosis.
-
-    Args:
-        model: its trainable parameters are followed.
     """
 
     def __init__(self, model: nn.Layer) -> None:

@@ -46,14 +46,7 @@ def announce(message: str, *values: object) -> None:
 
 
 class Reporter:
-    """Times the steps of a run, collects their numbers and logs the means; rank 0 shows a progress bar on a terminal.
-
-    Args:
-        settings: the run.
-        sources: for the number of images per step.
-        first_step: steps done before this process started.
-        visual: gets the same numbers as scalars.
-    """
+    """Times the steps of a run, collects their numbers and logs the means; rank 0 shows a progress bar on a terminal."""
 
     def __init__(self, settings: Settings, sources: Mapping[str, Source], first_step: int, visual: VisualLog) -> None:
         self._schedule, self._first_step, self._visual = settings.train, first_step, visual
@@ -88,12 +81,7 @@ class Reporter:
         self._bar.update()
 
     def log(self, done: int, factors: Mapping[str, float]) -> None:
-        """Logs the means since the last line (PaddleDetection's field names); every process has to call it.
-
-        Args:
-            done: optimizer steps done.
-            factors: {task: what its loss is multiplied by}.
-        """
+        """Logs the means since the last line under PaddleDetection's field names; every process has to call it."""
         means = {name: sum(values) / len(values) for name, values in self._since_last_line.items()}
         self._since_last_line.clear()
         means = distributed.average_numbers(means) | {f"weight_{task}": factor for task, factor in factors.items()}

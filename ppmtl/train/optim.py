@@ -60,10 +60,7 @@ def build_optimizer(model: nn.Layer, settings: OptimizerSettings, extra: Named |
 
     Groups because Paddle's ``apply_decay_param_fun`` sees generated names only, and its ``lr_ratio`` does nothing on CPU.
 
-    Args:
-        model: whose frozen parameters (``stop_gradient``) are left out.
-        settings: of the run.
-        extra: what a balance method learns: multiplier 1, never decayed.
+    Frozen parameters (``stop_gradient``) are left out. ``extra`` is what a balance method learns: multiplier 1, no decay.
 
     Raises:
         ConfigError: if an entry of ``no_decay`` or ``multipliers`` is no part of the model, or ``layer_decay`` meets a
@@ -100,12 +97,9 @@ def _multiplier(model: nn.Layer, name: str, settings: OptimizerSettings) -> floa
         return factor
     backbone = model.backbone
     if backbone.num_depths is None:
-        raise ConfigError(
-            [
-                f"optimizer.layer_decay: {type(backbone).__name__} does not say how deep its parameters lie (num_depths, "
-                "depth_of); set layer_decay: 1.0 and use optimizer.multipliers"
-            ]
-        )
+        kind = type(backbone).__name__
+        problem = f"{kind} does not say how deep its parameters lie (num_depths, depth_of); set layer_decay: 1.0"
+        raise ConfigError([f"optimizer.layer_decay: {problem} and use optimizer.multipliers"])
     above = backbone.num_depths - backbone.depth_of(name.removeprefix("backbone."))
     return float(factor * settings.layer_decay**above)
 

@@ -53,9 +53,11 @@ class Precision:
 
     def autocast(self) -> AbstractContextManager[None]:
         """The context of a training forward pass, losses included."""
-        context: AbstractContextManager[None] = nullcontext()
-        if self._settings is not None:
-            context = paddle.amp.auto_cast(level=self._settings.level, dtype=self._settings.dtype)
+        if self._settings is None:
+            return nullcontext()
+        context: AbstractContextManager[None] = paddle.amp.auto_cast(
+            level=self._settings.level, dtype=self._settings.dtype
+        )
         return context
 
     def evaluation(self) -> AbstractContextManager[None]:

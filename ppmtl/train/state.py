@@ -69,21 +69,12 @@ class Progress:
 
 @dataclass
 class TrainingState:
-    """The parts of a run that have state.
-
-    Attributes:
-        model: the network, not wrapped.
-        optimizer: over its parameters and those of ``balance``.
-        precision: loss scaling, and the float32 weights behind low-precision ones.
-        balance: None = equal weights.
-        ema: None = off.
-        progress: where it stands.
-    """
+    """The parts of a run that have state; ``model`` is not wrapped for several processes."""
 
     model: nn.Layer
     optimizer: paddle.optimizer.Optimizer
     precision: Precision
-    balance: BalanceMethod | None
+    balance: BalanceMethod | None  # None = equal weights
     ema: ExponentialMovingAverage | None
     progress: Progress = field(default_factory=Progress)
 

@@ -24,10 +24,9 @@ _GRACE_SECONDS = 5.0  # for the main thread to end by itself, which frees the da
 
 
 class Watch:
-    """The connections of this process, and a thread for each that listens to it.
+    """The connections of this process, and a thread for each that listens to it; all processes have to build one.
 
     Args:
-        processes: of the job. All of them have to build their watch.
         host: address of rank 0, as the others see it.
 
     Attributes:
@@ -38,11 +37,7 @@ class Watch:
         self._processes = processes
         self.failed = threading.Event()
         self._lock, self._arrivals, self._over = threading.Lock(), threading.Semaphore(0), False
-        if processes.rank == 0:
-            self._peers = _accept_all(processes, host)
-        else:
-            address, key = processes.all_gather(None)[0]
-            self._peers = {0: _connect(address, key, processes.rank)}
+        self._peers = _accept_all(processes, host) if processes.rank == 0 else {0: _connect(processes)}
         # A forked data worker would hold the connection open after its process was killed
         for connection in self._peers.values():
             os.register_at_fork(after_in_child=connection.close)
@@ -112,7 +107,8 @@ def _accept_all(processes: Processes, host: str) -> dict[int, Connection]:
     return peers
 
 
-def _connect(address: tuple[str, int], key: bytes, rank: int) -> Connection:
+def _connect(processes: Processes) -> Connection:
+    address, key = processes.all_gather(None)[0]
     try:
         connection = Client(address, authkey=key)
     except OSError as error:
@@ -121,5 +117,5 @@ def _connect(address: tuple[str, int], key: bytes, rank: int) -> Connection:
             f"cannot reach rank 0 at {address[0]}:{address[1]} ({error.strerror}); the machines of one job need to reach "
             "each other on any port above 1024, for this and for the gradients",
         ) from error
-    connection.send_bytes(str(rank).encode())
+    connection.send_bytes(str(processes.rank).encode())
     return connection

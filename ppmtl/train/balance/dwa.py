@@ -22,7 +22,6 @@ class Dwa(BalanceMethod):
     Source: Liu, Johns and Davison 2019, "End-to-End Multi-Task Learning with Attention", eq. 7; temperature 2 is theirs.
 
     Args:
-        tasks: the tasks' names.
         temperature: large = equal weights, small = all weight to the slowest task.
     """
 

@@ -30,18 +30,12 @@ class Pcgrad(BalanceMethod):
 
 
 def projected_factors(products: np.ndarray, seed: Sequence[int]) -> np.ndarray:
-    """The sum of the projected gradients as factors (T,) float64 of the original ones.
-
-    Args:
-        products: (T, T) float64 inner products of the gradients.
-        seed: decides the order of the projections.
-    """
+    """The sum of the projected gradients as factors (T,) float64 of the original ones, from their (T, T) products."""
     count = len(products)
     order = np.random.default_rng(list(seed))
     total = np.zeros(count)
     for task in range(count):
-        factors = np.zeros(count)
-        factors[task] = 1.0
+        factors = np.eye(count)[task]
         for other in order.permutation(count):
             conflict = factors @ products[:, other]
             if other != task and conflict < 0 < products[other, other]:  # 0: so small that its square underflows

@@ -27,7 +27,6 @@ class Tbgc(BalanceMethod):
     Source: Zhang and Pan 2023, "TBGC: Task-level Backbone-Oriented Gradient Clip", arXiv 2307.03465.
 
     Args:
-        tasks: the tasks' names.
         norm: the norm that all get: "mean" of the tasks' (clipped) norms, a task's name for that task's, or a number.
         clip_norm: each task's gradient in the backbone is first clipped to this; None = no clipping. It bounds what an
             outlier does to the mean; without effect where ``norm`` is a number.
@@ -52,14 +51,8 @@ class Tbgc(BalanceMethod):
     def combine(self, gradients: Mapping[str, Gradients], seed: Sequence[int]) -> Gradients:  # noqa: ARG002
         """The sum of the rescaled gradients."""
         norms = np.sqrt(np.diagonal(inner_products(gradients).sum(axis=0))).tolist()
-        target = self._target(dict(zip(gradients, norms, strict=True)))
-        return weighted_sum(gradients, [target / norm if norm > 0 else 1.0 for norm in norms])
-
-    def _target(self, norms: Mapping[str, float]) -> float:
-        if isinstance(self.norm, float | int):
-            return float(self.norm)
         limit = float("inf") if self.clip_norm is None else self.clip_norm
-        clipped = {task: min(norm, limit) for task, norm in norms.items() if norm > 0}
-        if self.norm in clipped:
-            return clipped[self.norm]
-        return sum(clipped.values()) / len(clipped) if clipped else 0.0
+        clipped = {task: min(norm, limit) for task, norm in zip(gradients, norms, strict=True) if norm > 0}
+        mean = sum(clipped.values()) / max(len(clipped), 1)
+        target = clipped.get(self.norm, mean) if isinstance(self.norm, str) else self.norm
+        return weighted_sum(gradients, [target / norm if norm > 0 else 1.0 for norm in norms])

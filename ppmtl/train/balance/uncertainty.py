@@ -22,7 +22,6 @@ class Uncertainty(BalanceMethod):
     Source: Kendall, Gal and Cipolla 2018, "Multi-Task Learning Using Uncertainty to Weigh Losses", eq. 7 and 10.
 
     Args:
-        tasks: the tasks' names.
         initial_log_variance: s at the start; 0 = a weight of 1.
     """
 
