@@ -217,12 +217,11 @@ def _reason_to_stop(settings: Settings, progress: Progress, signal_number: int, 
 
 def _report_gradients(model: nn.Layer) -> None:
     """Warns once about parameters without gradient: a part that is built and never used."""
-    trainable = [(name, p) for name, p in model.named_parameters() if not p.stop_gradient]
-    dead = [name for name, p in trainable if p.grad is None]
-    if dead:
+    has_gradient = {name: p.grad is not None for name, p in model.named_parameters() if not p.stop_gradient}
+    if dead := [name for name, has in has_gradient.items() if not has]:
         LOGGER.warning("%d trainable parameters got no gradient in the first step: %s", len(dead), ", ".join(dead[:5]))
     else:
-        LOGGER.info("all %d trainable parameters got a gradient in the first step", len(trainable))
+        LOGGER.info("all %d trainable parameters got a gradient in the first step", len(has_gradient))
 
 
 def _backward(objectives: Mapping[str, paddle.Tensor], precision: Precision, by_task: TaskGradients | None) -> None:

@@ -115,22 +115,21 @@ class Precision:
 
 
 def _require_support(dtype: str) -> None:
-    device = paddle.get_device()
-    if not device.startswith("gpu"):
-        raise ConfigError(
-            [
-                f"train.amp: mixed precision needs a GPU and this run is on {device}, where Paddle accepts the switches and "
-                "computes in float32 all the same; use train.amp=null, or --device gpu on a machine that has one"
-            ]
+    supported = {"float16": paddle.amp.is_float16_supported, "bfloat16": paddle.amp.is_bfloat16_supported}
+    if not paddle.get_device().startswith("gpu"):
+        problem = (
+            f"train.amp: mixed precision needs a GPU and this run is on {paddle.get_device()}, where Paddle accepts the "
+            "switches and computes in float32 all the same; use train.amp=null, or --device gpu on a machine that has one"
         )
-    if not (paddle.amp.is_float16_supported() if dtype == "float16" else paddle.amp.is_bfloat16_supported()):
+    elif not supported[dtype]():
         other = "train.amp=null" if dtype == "float16" else "train.amp.dtype=float16 or train.amp=null"
-        raise ConfigError(
-            [
-                f"train.amp.dtype: {dtype} is not supported by {paddle.device.cuda.get_device_name()} (float16 needs "
-                f"compute capability 7.0, bfloat16 8.0), and Paddle would compute in float32 all the same; use {other}"
-            ]
+        problem = (
+            f"train.amp.dtype: {dtype} is not supported by {paddle.device.cuda.get_device_name()} (float16 needs "
+            f"compute capability 7.0, bfloat16 8.0), and Paddle would compute in float32 all the same; use {other}"
         )
+    else:
+        return
+    raise ConfigError([problem])
 
 
 def _lower(model: nn.Layer, optimizer: paddle.optimizer.Optimizer, dtype: str) -> dict[str, paddle.Tensor]:

@@ -117,13 +117,12 @@ def test_without_settings_every_method_does_what_the_loop_did_before():
     assert all(value is other.state_dict()[name] for name, value in precision.weights().items())
 
 
-@pytest.mark.parametrize("level", ["O1", "O2"])
-@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
-def test_the_cpu_is_refused_with_the_reason(level, dtype):
+@pytest.mark.parametrize("settings", [FLOAT16, AmpSettings(level="O2")], ids=lambda s: s.dtype)
+def test_the_cpu_is_refused_with_the_reason(settings):
     with pytest.raises(
         ValueError, match=r"train\.amp: .* on cpu, where Paddle accepts the switches and computes in float32"
     ):
-        parts(AmpSettings(level=level, dtype=dtype))
+        parts(settings)
 
 
 @pytest.mark.usefixtures("pretended_gpu")
