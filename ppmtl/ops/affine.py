@@ -1,14 +1,13 @@
-"""2x3 float64 affines between pictures, and the one function that moves pixels with them.
+"""2x3 float64 affines between images, and the one function that moves pixels with them.
 
 Coordinates are continuous (``structures.py``: pixel i covers [i, i + 1), its centre is i + 0.5), so a scale is a plain
 multiplication, a flip is x -> W - x, and nothing needs a "minus one". OpenCV's ``warpAffine`` counts pixel centres as
-integers instead; the half-pixel shift between the two lives in ``_to_pixel_centres`` and nowhere else.
+integers instead; the half-pixel shift between the two lives in ``_warp_affine`` and nowhere else.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from typing import Literal
 
 import cv2
@@ -17,7 +16,6 @@ import numpy as np
 from ppmtl.structures import Size
 
 Interpolation = Literal["nearest", "linear", "cubic"]
-Fill = float | Sequence[float]
 
 # NEAREST_EXACT picks floor((i + 0.5) / scale), the half-pixel convention; plain INTER_NEAREST of cv2.resize is shifted.
 _RESIZE = {"nearest": cv2.INTER_NEAREST_EXACT, "linear": cv2.INTER_LINEAR, "cubic": cv2.INTER_CUBIC}
@@ -26,46 +24,46 @@ _SNAP = 1e-6  # px; a rectangle this close to whole pixels is meant to be whole:
 
 
 def identity() -> np.ndarray:
-    """Returns the affine that moves nothing."""
-    return np.array([[1.0, 0.0, 0.0], [0.0, 1.0, 0.0]])
+    """Moves nothing."""
+    return scaling(1.0, 1.0)
 
 
 def scaling(sx: float, sy: float) -> np.ndarray:
-    """Returns the affine (x, y) -> (sx * x, sy * y)."""
+    """(x, y) -> (sx * x, sy * y)."""
     return np.array([[sx, 0.0, 0.0], [0.0, sy, 0.0]], np.float64)
 
 
 def translation(dx: float, dy: float) -> np.ndarray:
-    """Returns the affine (x, y) -> (x + dx, y + dy), in pixels."""
+    """(x, y) -> (x + dx, y + dy), in pixels."""
     return np.array([[1.0, 0.0, dx], [0.0, 1.0, dy]], np.float64)
 
 
 def stretch(size: Size, to: Size) -> np.ndarray:
-    """The affine that stretches an image of ``size`` (height, width) to ``to``, the aspect not kept."""
+    """Stretches an image of ``size`` (height, width) to ``to``, the aspect not kept."""
     return scaling(to[1] / size[1], to[0] / size[0])
 
 
 def letterbox(size: Size, to: Size) -> np.ndarray:
-    """The affine that scales an image of ``size`` (height, width) into ``to``, aspect kept up to whole pixels, centred."""
+    """Scales an image of ``size`` (height, width) into ``to``, aspect kept up to whole pixels, centred."""
     factor = min(to[0] / size[0], to[1] / size[1])
     height, width = max(1, round(size[0] * factor)), max(1, round(size[1] * factor))
     return compose(stretch(size, (height, width)), translation((to[1] - width) // 2, (to[0] - height) // 2))
 
 
 def horizontal_flip(width: float) -> np.ndarray:
-    """Returns the affine x -> width - x that mirrors a picture ``width`` pixels wide."""
+    """x -> width - x: mirrors an image ``width`` pixels wide."""
     return np.array([[-1.0, 0.0, width], [0.0, 1.0, 0.0]], np.float64)
 
 
 def rotation(degrees: float, center_xy: tuple[float, float]) -> np.ndarray:
-    """Returns the rotation about ``center_xy`` (pixels); positive degrees turn the picture anticlockwise as seen."""
+    """Turns about ``center_xy`` (pixels); positive degrees turn the image anticlockwise as seen."""
     cos, sin = math.cos(math.radians(degrees)), math.sin(math.radians(degrees))
     x, y = center_xy
     return np.array([[cos, sin, x - cos * x - sin * y], [-sin, cos, y + sin * x - cos * y]])
 
 
 def compose(first: np.ndarray, *then: np.ndarray) -> np.ndarray:
-    """Returns one affine that applies ``first``, then each of ``then`` in order."""
+    """One affine that applies ``first``, then each of ``then`` in order."""
     result = np.asarray(first, np.float64)
     for a in then:
         result = np.concatenate([a[:, :2] @ result[:, :2], a[:, :2] @ result[:, 2:] + a[:, 2:]], axis=1)
@@ -73,11 +71,7 @@ def compose(first: np.ndarray, *then: np.ndarray) -> np.ndarray:
 
 
 def invert(a: np.ndarray) -> np.ndarray:
-    """Returns the affine that undoes ``a``.
-
-    Raises:
-        ValueError: if ``a`` flattens the plane (zero or non-finite determinant).
-    """
+    """The affine that undoes ``a``; ValueError if ``a`` flattens the plane (zero or non-finite determinant)."""
     determinant = a[0, 0] * a[1, 1] - a[0, 1] * a[1, 0]
     if determinant == 0 or not np.isfinite(a).all():
         raise ValueError(
@@ -88,12 +82,7 @@ def invert(a: np.ndarray) -> np.ndarray:
 
 
 def apply_to_boxes(a: np.ndarray, boxes: np.ndarray) -> np.ndarray:
-    """Returns the axis-aligned hulls of the moved boxes, (N, 4) float32 xyxy pixels.
-
-    Args:
-        a: (2, 3) affine.
-        boxes: (N, 4) xyxy pixels; N may be 0.
-    """
+    """The axis-aligned hulls, (N, 4) float32 xyxy pixels, of the moved ``boxes`` (N, 4); N may be 0."""
     corners_x = boxes[:, [0, 2, 2, 0]].astype(np.float64)
     corners_y = boxes[:, [1, 1, 3, 3]].astype(np.float64)
     x = a[0, 0] * corners_x + a[0, 1] * corners_y + a[0, 2]
@@ -102,21 +91,21 @@ def apply_to_boxes(a: np.ndarray, boxes: np.ndarray) -> np.ndarray:
 
 
 def warp(
-    image: np.ndarray, to_output: np.ndarray, output_size: Size, interpolation: Interpolation, fill: Fill
+    image: np.ndarray, to_output: np.ndarray, output_size: Size, interpolation: Interpolation, fill: float
 ) -> np.ndarray:
-    """Returns the picture moved by ``to_output``, seen through a window of ``output_size``.
+    """The image moved by ``to_output``, seen through a window of ``output_size``.
 
-    Whole-pixel crops, pads and flips are copied exactly. A window that is a whole-pixel rectangle of the picture is
+    Whole-pixel crops, pads and flips are copied exactly. A window that is a whole-pixel rectangle of the image is
     ``cv2.resize`` of that rectangle (so plain scaling is exactly ``cv2.resize``). Everything else is one
-    ``cv2.warpAffine``; without rotation the picture's edge is repeated up to the last half pixel, as resizing does,
+    ``cv2.warpAffine``; without rotation the image's edge is repeated up to the last half pixel, as resizing does,
     instead of being mixed with ``fill``.
 
     Args:
-        image: (H, W) or (H, W, C) uint8 or float32. Returned as it is (not a copy) when nothing moves.
+        image: (H, W) or (H, W, up to 4) uint8 or float32. Returned as it is (not a copy) when nothing moves.
         to_output: (2, 3) float64, continuous input pixel coordinates -> output ones.
         output_size: (height, width) of the result.
         interpolation: "nearest" for label maps: it never makes a value that was not there.
-        fill: value (or one per channel) outside the picture.
+        fill: value outside the image.
 
     Raises:
         ValueError: if ``output_size`` has no pixels or ``to_output`` cannot be inverted.
@@ -126,24 +115,24 @@ def warp(
     if to_output[0, 1] != 0 or to_output[1, 0] != 0:
         return _warp_affine(image, to_output, output_size, interpolation, fill, cv2.BORDER_CONSTANT)
     mirror_x, mirror_y = to_output[0, 0] < 0, to_output[1, 1] < 0
-    if mirror_x or mirror_y:
-        height, width = output_size
-        undo = scaling(-1.0 if mirror_x else 1.0, -1.0 if mirror_y else 1.0)
-        undo[:, 2] = (width if mirror_x else 0, height if mirror_y else 0)
-        upright = warp(image, compose(to_output, undo), output_size, interpolation, fill)
-        mirrored: np.ndarray = cv2.flip(upright, -1 if mirror_x and mirror_y else int(mirror_x))
-        return mirrored
-    return _warp_upright(image, to_output, output_size, interpolation, fill)
+    if not (mirror_x or mirror_y):
+        return _warp_upright(image, to_output, output_size, interpolation, fill)
+    height, width = output_size
+    undo = scaling(-1.0 if mirror_x else 1.0, -1.0 if mirror_y else 1.0)
+    undo[:, 2] = (width if mirror_x else 0, height if mirror_y else 0)
+    upright = _warp_upright(image, compose(to_output, undo), output_size, interpolation, fill)
+    mirrored: np.ndarray = cv2.flip(upright, -1 if mirror_x and mirror_y else int(mirror_x))
+    return mirrored
 
 
 def _warp_upright(
-    image: np.ndarray, to_output: np.ndarray, output_size: Size, interpolation: Interpolation, fill: Fill
+    image: np.ndarray, to_output: np.ndarray, output_size: Size, interpolation: Interpolation, fill: float
 ) -> np.ndarray:
-    """Returns the warp for positive scales and no rotation."""
+    """``warp`` for positive scales and no rotation."""
     (in_height, in_width), (height, width) = image.shape[:2], output_size
-    window = _whole_pixel_window(to_output, output_size)
-    if window is not None:
-        x1, y1, x2, y2 = window
+    corners = (invert(to_output) @ [[0, width], [0, height], [1, 1]]).T.ravel()  # of the window, in the input
+    x1, y1, x2, y2 = np.rint(corners).astype(int).tolist()
+    if np.abs(corners - (x1, y1, x2, y2)).max() <= _SNAP and x2 > x1 and y2 > y1:  # cuts through no pixel
         if (y2 - y1, x2 - x1) == (height, width):
             return _crop_and_pad(image, x1, y1, output_size, fill)
         if x1 >= 0 and y1 >= 0 and x2 <= in_width and y2 <= in_height:
@@ -151,33 +140,15 @@ def _warp_upright(
             resized: np.ndarray = cv2.resize(crop, (width, height), interpolation=_RESIZE[interpolation])
             return resized
     output = _warp_affine(image, to_output, output_size, interpolation, fill, cv2.BORDER_REPLICATE)
-    # Output pixels whose centre lies outside the picture; the rest keeps the repeated edge.
-    left, top = (max(0, math.ceil(to_output[i, 2] - 0.5 - _SNAP)) for i in (0, 1))
-    right = max(0, math.ceil(to_output[0, 0] * in_width + to_output[0, 2] - 0.5 - _SNAP))
-    bottom = max(0, math.ceil(to_output[1, 1] * in_height + to_output[1, 2] - 0.5 - _SNAP))
+    # Output pixels whose centre lies outside the image; the rest keeps the repeated edge.
+    edges = to_output @ [[0, in_width], [0, in_height], [1, 1]]
+    (left, right), (top, bottom) = np.maximum(0, np.ceil(edges - 0.5 - _SNAP)).astype(int).tolist()
     output[:top], output[bottom:], output[:, :left], output[:, right:] = fill, fill, fill, fill
     return output
 
 
-def _whole_pixel_window(to_output: np.ndarray, output_size: Size) -> tuple[int, int, int, int] | None:
-    """Returns the input rectangle (x1, y1, x2, y2) that the output shows, or None if it cuts through pixels."""
-    back = invert(to_output)
-    corners = np.array(
-        [
-            back[0, 2],
-            back[1, 2],
-            back[0, 0] * output_size[1] + back[0, 2],
-            back[1, 1] * output_size[0] + back[1, 2],
-        ]
-    )
-    whole = np.rint(corners)
-    if np.abs(corners - whole).max() > _SNAP or whole[2] <= whole[0] or whole[3] <= whole[1]:
-        return None
-    return int(whole[0]), int(whole[1]), int(whole[2]), int(whole[3])
-
-
-def _crop_and_pad(image: np.ndarray, x1: int, y1: int, output_size: Size, fill: Fill) -> np.ndarray:
-    """Returns the window of ``output_size`` whose top left is (x1, y1), copied pixel by pixel."""
+def _crop_and_pad(image: np.ndarray, x1: int, y1: int, output_size: Size, fill: float) -> np.ndarray:
+    """The window of ``output_size`` whose top left is (x1, y1), copied pixel by pixel."""
     (in_height, in_width), (height, width) = image.shape[:2], output_size
     if (x1, y1) == (0, 0) and (in_height, in_width) == (height, width):
         return image
@@ -186,43 +157,22 @@ def _crop_and_pad(image: np.ndarray, x1: int, y1: int, output_size: Size, fill: 
     inside = image[top:bottom, left:right]
     if inside.shape[:2] == output_size:
         return np.ascontiguousarray(inside)
-    output = np.empty((height, width, *image.shape[2:]), image.dtype)
-    output[:] = fill
-    if inside.size:
-        output[top - y1 : bottom - y1, left - x1 : right - x1] = inside
+    output = np.full((height, width, *image.shape[2:]), fill, image.dtype)
+    output[top - y1 : bottom - y1, left - x1 : right - x1] = inside
     return output
 
 
 def _warp_affine(
-    image: np.ndarray,
-    to_output: np.ndarray,
-    output_size: Size,
-    interpolation: Interpolation,
-    fill: Fill,
-    border: int,
+    image: np.ndarray, to_output: np.ndarray, output_size: Size, interpolation: Interpolation, fill: float, border: int
 ) -> np.ndarray:
-    if image.ndim == 3 and image.shape[2] > 4:  # OpenCV's border value has four numbers at most
-        layers = [
-            _warp_affine(image[:, :, c], to_output, output_size, interpolation, _channel(fill, c), border)
-            for c in range(image.shape[2])
-        ]
-        return np.stack(layers, axis=2)
-    value = [float(fill)] * 4 if isinstance(fill, (int, float)) else [float(v) for v in fill]
     moved: np.ndarray = cv2.warpAffine(
         image,
-        _to_pixel_centres(invert(to_output)),
+        compose(
+            translation(0.5, 0.5), invert(to_output), translation(-0.5, -0.5)
+        ),  # OpenCV: pixel centres are integers
         (output_size[1], output_size[0]),
         flags=_WARP[interpolation] | cv2.WARP_INVERSE_MAP,
         borderMode=border,
-        borderValue=value,
+        borderValue=[float(fill)] * 4,
     )
     return moved
-
-
-def _channel(fill: Fill, channel: int) -> float:
-    return float(fill) if isinstance(fill, (int, float)) else float(fill[channel])
-
-
-def _to_pixel_centres(a: np.ndarray) -> np.ndarray:
-    """Returns ``a`` for coordinates in which pixel centres are integers (OpenCV) instead of halves (ours)."""
-    return compose(translation(0.5, 0.5), a, translation(-0.5, -0.5))

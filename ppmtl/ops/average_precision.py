@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -20,17 +20,13 @@ MAX_DETECTIONS = 100  # COCO's cut: the 100 best per image AND class; beyond it 
 _AREAS = {"small": [0, 32**2], "medium": [32**2, 96**2], "large": [96**2, 1e5**2]}  # squared pixels, as in COCO
 
 
-class BoxGroundTruth(Protocol):
-    """The labels of one image: xyxy pixel boxes with class indices; ignored = crowd regions, neither hit nor miss."""
+class BoxTruth(NamedTuple):
+    """The labels of one image: (N, 4) xyxy pixel boxes with (N,) class indices; ignored = crowds, neither hit nor miss."""
 
-    @property
-    def boxes(self) -> np.ndarray: ...
-    @property
-    def labels(self) -> np.ndarray: ...
-    @property
-    def ignored_boxes(self) -> np.ndarray: ...
-    @property
-    def ignored_labels(self) -> np.ndarray: ...
+    boxes: np.ndarray
+    labels: np.ndarray
+    ignored_boxes: np.ndarray
+    ignored_labels: np.ndarray
 
 
 @dataclass(frozen=True)
@@ -58,14 +54,14 @@ class AveragePrecision:
 
 
 def coco_average_precision(
-    ground_truth: Sequence[BoxGroundTruth], predictions: Sequence[Detections], classes: ClassList
+    ground_truth: Sequence[BoxTruth], predictions: Sequence[Detections], classes: ClassList
 ) -> AveragePrecision:
-    """Returns the COCO average precision of one prediction per image, in the same order as the ground truth.
+    """The COCO average precision of one prediction per image, in the same order as the ground truth.
 
     Args:
-        ground_truth: per image boxes (N, 4) xyxy pixels, labels (N,), ignored_boxes (M, 4), ignored_labels (M,).
+        ground_truth: per image; its labels are positions in ``classes``.
         predictions: per image; of each class the best 100 count. All of them may be empty.
-        classes: labels are positions in it.
+        classes: of the data set.
 
     Raises:
         ValueError: the two sequences differ in length, a label is no class, or a box or score is not finite
@@ -77,15 +73,15 @@ def coco_average_precision(
     results: list[dict[str, Any]] = []
     for index, (truth, found) in enumerate(zip(ground_truth, predictions, strict=True)):
         where = f"image {index}"
-        annotations += _rows(truth.boxes, truth.labels, classes, index, f"{where}, ground truth", {"iscrowd": 0})
-        crowd = f"{where}, ignored ground truth"
-        annotations += _rows(truth.ignored_boxes, truth.ignored_labels, classes, index, crowd, {"iscrowd": 1})
-        rows = _rows(found.boxes, found.labels, classes, index, f"{where}, predictions", {})
+        rows = _rows(truth.boxes, truth.labels, classes, f"{where}, ground truth")
+        crowds = _rows(truth.ignored_boxes, truth.ignored_labels, classes, f"{where}, ignored ground truth")
+        annotations += [{**row, "image_id": index} for row in rows]
+        annotations += [{**row, "image_id": index, "iscrowd": 1} for row in crowds]
+        rows = _rows(found.boxes, found.labels, classes, f"{where}, predictions")
         if not np.isfinite(found.scores).all():
             raise ValueError(f"{where}, predictions: scores must be finite, got {found.scores}")
-        for row, score in zip(rows, found.scores.tolist(), strict=True):
-            row["score"] = score
-        results += rows
+        scores = found.scores.tolist()
+        results += [{**row, "image_id": index, "score": score} for row, score in zip(rows, scores, strict=True)]
     return average_precision_of_rows(range(len(ground_truth)), annotations, results, classes)
 
 
@@ -95,7 +91,7 @@ def average_precision_of_rows(
     results: Sequence[Mapping[str, Any]],
     classes: ClassList,
 ) -> AveragePrecision:
-    """Returns the COCO average precision of rows in the form of COCO files.
+    """The COCO average precision of rows in the form of COCO files.
 
     Args:
         image_ids: every image of the data set; rows of other images do not count.
@@ -108,21 +104,31 @@ def average_precision_of_rows(
     images = [{"id": int(image_id)} for image_id in image_ids]
     categories = [{"id": class_id, "name": name} for class_id, name in zip(classes.ids, classes.names, strict=True)]
     datasets = [
-        {"images": images, "categories": categories, "annotations": _numbered(rows)} for rows in (annotations, results)
+        COCO({"images": images, "categories": categories, "annotations": _numbered(rows)})
+        for rows in (annotations, results)
     ]
-    evaluation = COCOeval_faster(COCO(datasets[0]), COCO(datasets[1]), "bbox", ranges=_AREAS)
+    evaluation = COCOeval_faster(*datasets, "bbox", ranges=_AREAS)
     evaluation.params.maxDets = [MAX_DETECTIONS]
     evaluation.evaluate()
     evaluation.accumulate()
-    # (IoU, recall, class, area, max detections); classes sorted by id, as pycocotools sums them
+    # (IoU 10, recall 101, class, area 4), -1 = no ground truth; classes sorted by id, as pycocotools sums them
     precision = np.asarray(evaluation.eval["precision"])[..., 0]
-    return _summary(precision, np.argsort(np.argsort(classes.ids)), np.asarray(evaluation.params.recThrs))
+    all_sizes = precision[..., 0][:, :, np.argsort(np.argsort(classes.ids))]
+    return AveragePrecision(
+        ap50=_mean(precision[:1, :, :, 0]),
+        ap50_95=_mean(precision[..., 0]),
+        ap_small=_mean(precision[..., 1]),
+        ap_medium=_mean(precision[..., 2]),
+        ap_large=_mean(precision[..., 3]),
+        ap50_per_class=np.array([_mean(all_sizes[0, :, k]) for k in range(len(classes))]),
+        ap50_95_per_class=np.array([_mean(all_sizes[:, :, k]) for k in range(len(classes))]),
+        recall=np.asarray(evaluation.params.recThrs),
+        precision=np.where(all_sizes[0] > -1, all_sizes[0], np.nan).T,
+    )
 
 
-def _rows(
-    boxes: np.ndarray, labels: np.ndarray, classes: ClassList, image_id: int, where: str, extra: dict[str, int]
-) -> list[dict[str, Any]]:
-    """Returns xyxy boxes as COCO rows (xywh float64)."""
+def _rows(boxes: np.ndarray, labels: np.ndarray, classes: ClassList, where: str) -> list[dict[str, Any]]:
+    """xyxy boxes as COCO rows (xywh float64)."""
     if not np.isfinite(boxes).all():
         raise ValueError(f"{where}: boxes must be finite, got {boxes[~np.isfinite(boxes).all(axis=1)][0]}")
     if labels.size and not (labels.min() >= 0 and labels.max() < len(classes)):
@@ -130,37 +136,20 @@ def _rows(
     xywh = np.array(boxes, np.float64).reshape(-1, 4)
     xywh[:, 2:] -= xywh[:, :2]
     return [
-        {"image_id": image_id, "category_id": classes.ids[label], "bbox": box, **extra}
+        {"category_id": classes.ids[label], "bbox": box}
         for box, label in zip(xywh.tolist(), labels.tolist(), strict=True)
     ]
 
 
 def _numbered(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """Returns the rows with what the library wants besides: ids from 1 (0 would mean "not matched") and areas."""
+    """The rows with what the library wants besides: ids from 1 (0 would mean "not matched") and areas."""
     return [
         {"area": row["bbox"][2] * row["bbox"][3], "iscrowd": 0, **row, "id": number}
         for number, row in enumerate(rows, start=1)
     ]
 
 
-def _summary(precision: np.ndarray, order: np.ndarray, recall: np.ndarray) -> AveragePrecision:
-    """Returns the figures of a (IoU 10, recall 101, class C, area 4) table in which -1 means "no ground truth"."""
-    all_sizes = precision[..., 0][:, :, order]
-    per_class = [np.array([_mean(all_sizes[ious, :, k]) for k in range(len(order))]) for ious in (0, slice(None))]
-    return AveragePrecision(
-        ap50=_mean(precision[:1, :, :, 0]),
-        ap50_95=_mean(precision[..., 0]),
-        ap_small=_mean(precision[..., 1]),
-        ap_medium=_mean(precision[..., 2]),
-        ap_large=_mean(precision[..., 3]),
-        ap50_per_class=per_class[0],
-        ap50_95_per_class=per_class[1],
-        recall=recall,
-        precision=np.where(all_sizes[0] > -1, all_sizes[0], np.nan).T,
-    )
-
-
 def _mean(values: np.ndarray) -> float:
-    """Returns the mean of what is defined, in pycocotools' order of summation; NaN if nothing is."""
+    """The mean of what is defined, in pycocotools' order of summation; NaN if nothing is."""
     defined = values[values > -1]
     return float(np.mean(defined)) if defined.size else float("nan")

@@ -45,12 +45,8 @@ class Detections:
 
 
 def clip_boxes(boxes: np.ndarray, size: Size) -> np.ndarray:
-    """Boxes (N, 4) float32 cut to an image of ``size`` (height, width); the input is left alone."""
-    height, width = size
-    clipped: np.ndarray = np.asarray(boxes, np.float32).copy()
-    clipped[:, 0::2] = clipped[:, 0::2].clip(0, width)
-    clipped[:, 1::2] = clipped[:, 1::2].clip(0, height)
-    return clipped
+    """Boxes (N, 4) float32 cut to an image of ``size`` (height, width)."""
+    return np.clip(boxes, 0, np.array([*size[::-1], *size[::-1]], np.float32))
 
 
 def box_areas(boxes: np.ndarray) -> np.ndarray:

@@ -15,16 +15,13 @@ AbsentClass = Literal["skip", "zero", "one"]
 _PIXELS_PER_CALL = 2**24 - 1
 
 
-def confusion_matrix(
-    pred: np.ndarray, label: np.ndarray, num_classes: int, ignore_index: int = IGNORE_LABEL
-) -> np.ndarray:
-    """Returns how often each labelled class was predicted as each class; matrices of several images may be added.
+def confusion_matrix(pred: np.ndarray, label: np.ndarray, num_classes: int) -> np.ndarray:
+    """How often each labelled class was predicted as each class; matrices of several images may be added.
 
     Args:
-        pred: (H, W) class indices 0..num_classes-1, uint8 or another integer type.
-        label: same shape; class indices, or ``ignore_index`` where the pixel does not count.
+        pred: (H, W) class indices 0..num_classes-1, of any integer type.
+        label: same shape; class indices, or 255 where the pixel does not count, whatever is predicted there.
         num_classes: 1..255.
-        ignore_index: 0..255; a prediction under an ignored label is not counted, whatever it is within range.
 
     Returns:
         (num_classes, num_classes) int64; row = label, column = prediction.
@@ -38,22 +35,25 @@ def confusion_matrix(
         raise ValueError(f"confusion_matrix counts 1..255 classes in 8-bit maps, got num_classes={num_classes}")
     if pred.shape != label.shape:
         raise ValueError(f"prediction and label must have the same shape, got {pred.shape} and {label.shape}")
-    table = _joint_histogram(_as_uint8(pred, "predictions").reshape(-1), _as_uint8(label, "labels").reshape(-1))
-    if table[:, num_classes:].any():
-        value = num_classes + int(np.flatnonzero(table[:, num_classes:].any(axis=0))[0])
+    pixels = [_as_uint8(label, "labels").reshape(1, -1), _as_uint8(pred, "predictions").reshape(1, -1)]
+    table = np.zeros((256, 256), np.int64)
+    for start in range(0, pred.size, _PIXELS_PER_CALL):
+        part = [row[:, start : start + _PIXELS_PER_CALL] for row in pixels]
+        table += cv2.calcHist(part, [0, 1], None, [256, 256], [0, 256, 0, 256]).astype(np.int64)
+    if (found := table[:, num_classes:].any(axis=0)).any():
+        value = num_classes + int(found.argmax())
         raise ValueError(
             f"predictions must be 0..{num_classes - 1}, got {value}: do head and task agree on the classes?"
         )
-    if 0 <= ignore_index <= 255:
-        table[ignore_index] = 0
-    if table[num_classes:].any():
-        value = num_classes + int(np.flatnonzero(table[num_classes:].any(axis=1))[0])
-        raise ValueError(f"labels must be 0..{num_classes - 1} or {ignore_index} (ignored), got {value}")
+    table[IGNORE_LABEL] = 0
+    if (found := table[num_classes:].any(axis=1)).any():
+        value = num_classes + int(found.argmax())
+        raise ValueError(f"labels must be 0..{num_classes - 1} or {IGNORE_LABEL} (ignored), got {value}")
     return table[:num_classes, :num_classes]
 
 
 def class_iou(matrix: np.ndarray) -> np.ndarray:
-    """Returns the IoU of each class, (C,) float64; NaN for a class that was neither labelled nor predicted."""
+    """The IoU of each class, (C,) float64; NaN for a class that was neither labelled nor predicted."""
     intersection = np.diag(matrix)
     union = matrix.sum(axis=0) + matrix.sum(axis=1) - intersection
     iou = np.full(len(matrix), np.nan)
@@ -62,7 +62,7 @@ def class_iou(matrix: np.ndarray) -> np.ndarray:
 
 
 def mean_iou(matrix: np.ndarray, absent: AbsentClass = "skip") -> float:
-    """Returns the mean IoU over classes; NaN if every class is absent and skipped.
+    """The mean IoU over classes; NaN if every class is absent and skipped.
 
     Args:
         matrix: (C, C) counts of the entire data set.
@@ -77,20 +77,8 @@ def mean_iou(matrix: np.ndarray, absent: AbsentClass = "skip") -> float:
 
 
 def _as_uint8(values: np.ndarray, what: str) -> np.ndarray:
-    if values.dtype == np.uint8:
-        return np.ascontiguousarray(values)
     if not np.issubdtype(values.dtype, np.integer):
         raise ValueError(f"{what} must be integers, got {values.dtype}: take the argmax first")
-    if values.size and (values.min() < 0 or values.max() > 255):
+    if values.dtype != np.uint8 and values.size and (values.min() < 0 or values.max() > 255):
         raise ValueError(f"{what} must be 0..255, got {values.min()}..{values.max()}")
-    return values.astype(np.uint8, order="C")
-
-
-def _joint_histogram(pred: np.ndarray, label: np.ndarray) -> np.ndarray:
-    """Returns (256, 256) int64 counts of (label, prediction) pairs of two flat uint8 arrays."""
-    table = np.zeros((256, 256), np.int64)
-    for start in range(0, pred.size, _PIXELS_PER_CALL):
-        # One row of pixels: OpenCV walks it without a stop per line.
-        part = [flat[start : start + _PIXELS_PER_CALL].reshape(1, -1) for flat in (label, pred)]
-        table += cv2.calcHist(part, [0, 1], None, [256, 256], [0, 256, 0, 256]).astype(np.int64)
-    return table
+    return np.ascontiguousarray(values, np.uint8)

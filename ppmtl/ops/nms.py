@@ -10,27 +10,27 @@ MAX_CANDIDATES = 30_000  # reference/model.md section 6: what is kept by score b
 
 
 def candidates(boxes: np.ndarray, scores: np.ndarray, score_threshold: float) -> Detections:
-    """Returns every (box, class) pair that scores above the threshold, best first; several classes per box may survive.
+    """The best ``MAX_CANDIDATES`` (box, class) pairs that score above the threshold, best first.
+
+    Several classes of one box may survive; equal scores keep the order (box, class).
 
     Args:
         boxes: (N, 4) float32 xyxy.
         scores: (N, C) float32 in 0..1.
         score_threshold: kept when score > threshold (strictly).
-
-    Returns:
-        At most ``MAX_CANDIDATES`` detections; equal scores keep the order (box, class).
     """
     rows, labels = np.nonzero(scores > score_threshold)
     values = scores[rows, labels]
     order = np.argsort(-values, kind="stable")[:MAX_CANDIDATES]
-    rows = rows[order]
     return Detections(
-        boxes[rows].astype(np.float32, copy=False), values[order].astype(np.float32), labels[order].astype(np.int64)
+        boxes[rows[order]].astype(np.float32, copy=False),
+        values[order].astype(np.float32),
+        labels[order].astype(np.int64),
     )
 
 
 def nms(detections: Detections, iou_threshold: float, max_detections: int) -> Detections:
-    """Returns the detections that survive suppression within their own class, best first.
+    """The detections that survive suppression within their own class, best first.
 
     A box is suppressed by a better one of the same class when their IoU is strictly above the threshold.
 
@@ -52,5 +52,4 @@ def nms(detections: Detections, iou_threshold: float, max_detections: int) -> De
         best, rest = alive[0], alive[1:]
         kept.append(int(best))
         alive = rest[iou_one_to_many(shifted[best], shifted[rest]) <= iou_threshold]
-    chosen = order[np.asarray(kept, np.int64)]
-    return Detections(detections.boxes[chosen], detections.scores[chosen], detections.labels[chosen])
+    return detections[order[np.asarray(kept, np.int64)]]

@@ -20,7 +20,7 @@ _FEWEST_POINTS = 3  # the official rasteriser skips shorter contours
 
 
 def encode(label_map: np.ndarray, num_classes: int) -> Polygons:
-    """Returns the polygons of every class, "0" to the last, [] for an absent one; ``decode`` gives the map back.
+    """The polygons of every class, "0" to the last, [] for an absent one; ``decode`` gives the map back.
 
     The polygons of each class paint exactly the pixels of that class, so the result does not depend on the order.
 
@@ -38,11 +38,18 @@ def encode(label_map: np.ndarray, num_classes: int) -> Polygons:
         raise ValueError(
             f"labels must be 0..{num_classes - 1}, got {len(present) - 1}; a prediction has no ignored pixels"
         )
-    return {str(index): _contours(label_map, index) if present[index] else [] for index in range(num_classes)}
+    polygons: Polygons = {str(index): [] for index in range(num_classes)}
+    for index in np.flatnonzero(present).tolist():
+        mask = (label_map == index).view(np.uint8)
+        # Outlines and hole outlines in one flat list; both run through pixels of the class.
+        for found in cv2.findContours(mask, cv2.RETR_CCOMP, cv2.CHAIN_APPROX_SIMPLE)[0]:
+            contour = found[:, 0].tolist()
+            polygons[str(index)].append(contour + contour[-1:] * (_FEWEST_POINTS - len(contour)))
+    return polygons
 
 
 def decode(polygons: Mapping[str, Sequence[Sequence[Sequence[float]]]], size: Size) -> np.ndarray:
-    """Returns the (H, W) uint8 label map that the official scorer makes of one image's polygons.
+    """The (H, W) uint8 label map that the official scorer makes of one image's polygons.
 
     Args:
         polygons: {class: contours}, painted in the order of the mapping; what no class paints is class 0 (road).
@@ -54,11 +61,3 @@ def decode(polygons: Mapping[str, Sequence[Sequence[Sequence[float]]]], size: Si
         if painted:
             cv2.fillPoly(label_map, painted, int(key))
     return label_map
-
-
-def _contours(label_map: np.ndarray, index: int) -> list[list[list[int]]]:
-    """Returns outlines and hole outlines of one class in one flat list; both run through pixels of the class."""
-    mask = (label_map == index).view(np.uint8)
-    found, _ = cv2.findContours(mask, cv2.RETR_CCOMP, cv2.CHAIN_APPROX_SIMPLE)
-    contours = [contour[:, 0].tolist() for contour in found]
-    return [contour + contour[-1:] * (_FEWEST_POINTS - len(contour)) for contour in contours]

@@ -36,7 +36,7 @@ def _starts(length: int, tile: int, overlap: float) -> list[int]:
 
 
 def cut_by(window: Window, image: Size, boxes: np.ndarray, margin: float) -> np.ndarray:
-    """Returns (N,) bool: which boxes reach a border of the tile that is not the image's border.
+    """Which boxes reach a border of the tile that is not the image's border, (N,) bool.
 
     What lies there is visible in part only; the next tile, or the full image, has all of it.
 

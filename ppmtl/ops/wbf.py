@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import pairwise
-from typing import Literal, get_args
+from typing import Literal
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -49,13 +49,11 @@ def weighted_boxes_fusion(
         score 0 fuse to NaN coordinates, as in the reference.
 
     Raises:
-        ValueError: lengths differ, a box or score is not finite or a coordinate is in pixels (naming view and row), a
-            setting is out of range.
+        ValueError: lengths differ, a box or score is not finite or a coordinate is in pixels (naming view and row), or
+            ``iou_threshold`` is out of range.
     """
     if not 0 <= iou_threshold <= 1:
         raise ValueError(f"iou_threshold must be 0..1, got {iou_threshold}")
-    if confidence_type not in get_args(ConfidenceType):
-        raise ValueError(f"confidence_type must be one of {get_args(ConfidenceType)}, got {confidence_type!r}")
     views = [_checked(*view) for view in zip(range(len(boxes_list)), boxes_list, scores_list, labels_list, strict=True)]
     boxes, scores, labels = _prefiltered(views)
     if not len(scores):
@@ -73,14 +71,13 @@ def weighted_boxes_fusion(
 
 def _checked(view: int, boxes: ArrayLike, scores: ArrayLike, labels: ArrayLike) -> Arrays:
     box, score, label = np.asarray(boxes, np.float64), np.asarray(scores, np.float64), np.asarray(labels, np.int64)
-    box = box.reshape(-1, 4) if box.size == 0 else box
+    box = box if box.size else box.reshape(-1, 4)
     if box.shape != (len(box), 4) or score.shape != (len(box),) or label.shape != (len(box),):
         raise ValueError(
             f"view {view}: boxes (N, 4), scores (N,) and labels (N,) are needed, got {box.shape}, {score.shape} and "
             f"{label.shape}"
         )
-    usable = (np.abs(box) <= _FAR_OUT).all(axis=1) & np.isfinite(score)
-    if not usable.all():
+    if not (usable := (np.abs(box) <= _FAR_OUT).all(axis=1) & np.isfinite(score)).all():
         row = int(usable.argmin())
         raise ValueError(
             f"view {view}, row {row}: boxes must be fractions 0..1 of the image (x divided by its width, y by its "
@@ -90,7 +87,7 @@ def _checked(view: int, boxes: ArrayLike, scores: ArrayLike, labels: ArrayLike) 
 
 
 def _prefiltered(views: Sequence[Arrays]) -> Arrays:
-    """Returns the boxes with an area as columns (4, n), their scores and labels, in the reference's order.
+    """The boxes with an area as columns (4, n), their scores and labels, in the reference's order.
 
     Classes come as they first appear, inside a class the best box first. Ties are numpy's: the reversed unstable
     argsort of exactly the array that the reference sorts.
@@ -108,7 +105,7 @@ def _prefiltered(views: Sequence[Arrays]) -> Arrays:
 
 
 def _clustered(boxes: np.ndarray, scores: np.ndarray, labels: np.ndarray, iou_threshold: float) -> Arrays:
-    """Returns per box the founder of its cluster, and per founder the fused box (4, n) and the sum of the scores.
+    """Per box the founder of its cluster, and per founder the fused box (4, n) and the sum of the scores.
 
     Boxes that can match form a group. That is a guess, since a fused box lies between its members and may reach a box
     that none of them reaches. So clusters that reach one another across groups are looked up afterwards; their groups
@@ -132,7 +129,7 @@ def _clustered(boxes: np.ndarray, scores: np.ndarray, labels: np.ndarray, iou_th
 
 
 def _fused(group: np.ndarray, boxes: np.ndarray, scores: np.ndarray, iou_threshold: float) -> Arrays:
-    """Clusters each group by itself: turn j handles the j-th box of every group; returns what ``_clustered`` does."""
+    """Clusters each group by itself: turn j handles the j-th box of every group; gives what ``_clustered`` does."""
     order, starts = turns(group)
     boxes, scores = boxes.take(order, axis=1), scores[order]
     founder, score_sum, weighted = np.arange(len(order)), scores.copy(), scores * boxes

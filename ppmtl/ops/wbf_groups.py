@@ -11,7 +11,7 @@ Blocks = tuple[np.ndarray, np.ndarray]  # begins and ends of the intervals, both
 
 
 def reach(boxes: np.ndarray, ranks: np.ndarray, iou_threshold: float) -> Blocks:
-    """Returns the blocks of boxes (4, n); that of a fused box lies within the hull of its members' blocks.
+    """The blocks of boxes (4, n); that of a fused box lies within the hull of its members' blocks.
 
     Two boxes with IoU > t overlap by more than t of their union along each axis. Hence along each axis they overlap
     still when shrunk about their centres to (1 - t) of their length, and neither length is below t times the other.
@@ -26,7 +26,7 @@ def reach(boxes: np.ndarray, ranks: np.ndarray, iou_threshold: float) -> Blocks:
 
 
 def neighbours(boxes: np.ndarray, ranks: np.ndarray) -> np.ndarray:
-    """Returns for each box the first box of its class whose centre lies in the same cell of a grid of 128 x 128.
+    """For each box the first box of its class whose centre lies in the same cell of a grid of 128 x 128.
 
     What is seen in several views is taken as one from the start, which makes the search for touching pairs short.
     """
@@ -37,7 +37,7 @@ def neighbours(boxes: np.ndarray, ranks: np.ndarray) -> np.ndarray:
 
 
 def hulls(owner: np.ndarray, blocks: Blocks) -> tuple[np.ndarray, Blocks]:
-    """Returns the owners of blocks, rising, and for each the bounding block of all that it owns."""
+    """The owners of blocks, rising, and for each the bounding block of all that it owns."""
     order = np.argsort(owner, kind="stable")
     starts = np.flatnonzero(np.diff(owner[order], prepend=-1))
     begins = np.minimum.reduceat(blocks[0][:, order], starts, axis=1)
@@ -45,7 +45,7 @@ def hulls(owner: np.ndarray, blocks: Blocks) -> tuple[np.ndarray, Blocks]:
 
 
 def touching(ranks: np.ndarray, blocks: Blocks) -> np.ndarray:
-    """Returns (2, pairs): the indices of all pairs of blocks of one class that touch in every dimension."""
+    """(2, pairs): the indices of all pairs of blocks of one class that touch in every dimension."""
     offset = 4.0 * ranks  # classes side by side on the first axis: x is -1..2
     order = np.argsort(blocks[0][0] + offset)
     (begin, *begins), (end, *ends) = blocks[0][:, order], blocks[1][:, order]
@@ -61,7 +61,7 @@ def touching(ranks: np.ndarray, blocks: Blocks) -> np.ndarray:
 
 
 def joined(group: np.ndarray, first: np.ndarray, second: np.ndarray) -> np.ndarray:
-    """Returns the group of each box, named by its smallest member, after joining those of all pairs of boxes."""
+    """The group of each box, named by its smallest member, after joining those of all pairs of boxes."""
     root: np.ndarray = group.copy()
     while len(first):
         a, b = root[first], root[second]
@@ -74,7 +74,7 @@ def joined(group: np.ndarray, first: np.ndarray, second: np.ndarray) -> np.ndarr
 
 
 def turns(group: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Returns (order, starts): the j-th box of each group, largest group first, is order[starts[j]:starts[j+1]]."""
+    """(order, starts): the j-th box of each group, largest group first, is order[starts[j]:starts[j+1]]."""
     by_group = np.argsort(group, kind="stable")
     size = np.unique(group, return_counts=True)[1]
     turn = np.arange(len(group)) - np.repeat(np.cumsum(size) - size, size)

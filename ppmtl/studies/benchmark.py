@@ -9,13 +9,12 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
-from types import SimpleNamespace
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from ppmtl import tables
-from ppmtl.ops.average_precision import coco_average_precision
+from ppmtl.ops.average_precision import BoxTruth, coco_average_precision
 from ppmtl.ops.boxes import Detections
 from ppmtl.ops.confusion import confusion_matrix
 from ppmtl.ops.wbf import weighted_boxes_fusion
@@ -150,7 +149,7 @@ def average_precision() -> Pair:
         near = np.repeat(boxes, 12, axis=0) + rng.normal(0, 4, (96, 4)).astype(np.float32)
         found = Detections(near, rng.random(96).astype(np.float32), np.repeat(labels, 12))
         nothing = np.zeros((0, 4), np.float32), np.zeros(0, np.int64)
-        truths.append(SimpleNamespace(boxes=boxes, labels=labels, ignored_boxes=nothing[0], ignored_labels=nothing[1]))
+        truths.append(BoxTruth(boxes, labels, *nothing))
         predictions.append(found)
         annotations += [row | {"iscrowd": 0} for row in _coco_rows(image, boxes, labels)]
         rows = _coco_rows(image, near, found.labels)

@@ -17,7 +17,7 @@ from typing_extensions import TypedDict
 
 from ppmtl.data.labels import Boxes
 from ppmtl.ops.affine import apply_to_boxes
-from ppmtl.ops.average_precision import coco_average_precision
+from ppmtl.ops.average_precision import BoxTruth, coco_average_precision
 from ppmtl.ops.boxes import Detections, box_areas, clip_boxes
 from ppmtl.ops.drawing import class_colors, write_text
 from ppmtl.ops.nms import candidates, nms
@@ -236,25 +236,15 @@ def fuse(views: Sequence[Detections], iou_threshold: float, confidence: Confiden
     return Detections((boxes * extent).astype(np.float32), scores.astype(np.float32), labels.astype(np.int64))
 
 
-@dataclass(frozen=True)
-class _Truth:
-    """One image's boxes in the form that the average-precision code reads; without the image itself."""
-
-    boxes: np.ndarray
-    labels: np.ndarray
-    ignored_boxes: np.ndarray
-    ignored_labels: np.ndarray
-
-
 class _AveragePrecision:
     def __init__(self, task: Detection) -> None:
         self._task = task
-        self._truth: list[_Truth] = []
+        self._truth: list[BoxTruth] = []
         self._found: list[Detections] = []
 
     def add(self, sample: Sample, prediction: Detections) -> None:
         label = self._task.label(sample, Boxes)
-        self._truth.append(_Truth(label.boxes, label.classes, label.ignored, label.ignored_classes))
+        self._truth.append(BoxTruth(label.boxes, label.classes, label.ignored, label.ignored_classes))
         self._found.append(prediction)
 
     def state(self) -> Any:

@@ -234,7 +234,7 @@ class _IoU:
                 f"{sample.path}: prediction has shape {prediction.labels.shape}, label map has {truth.shape}"
             )
         found = np.where(truth == IGNORE_LABEL, 0, prediction.labels)  # whatever is predicted there does not count
-        self._matrix += confusion_matrix(found, truth, len(self._matrix), IGNORE_LABEL)
+        self._matrix += confusion_matrix(found, truth, len(self._matrix))
 
     def state(self) -> Any:
         return self._matrix

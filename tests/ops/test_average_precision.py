@@ -5,25 +5,15 @@ Tolerance 1e-15: pycocotools adds 2e-16 to a denominator (see the module), every
 
 import contextlib
 import io
-from dataclasses import dataclass
 
 import numpy as np
 import pytest
 
-from ppmtl.ops.average_precision import average_precision_of_rows, coco_average_precision
+from ppmtl.ops.average_precision import BoxTruth, average_precision_of_rows, coco_average_precision
 from ppmtl.ops.boxes import Detections
 from ppmtl.structures import ClassList
 
 CLASSES = ClassList(("stop", "yield", "speed", "never seen"), (7, 3, 21, 4))
-
-
-@dataclass
-class Truth:
-    boxes: np.ndarray
-    labels: np.ndarray
-    ignored_boxes: np.ndarray
-    ignored_labels: np.ndarray
-    size: tuple[int, int] = (600, 800)
 
 
 def _boxes(rng, count):
@@ -36,7 +26,7 @@ def _data(seed, images=25, found=40):
     truths, predictions = [], []
     for _ in range(images):
         n, crowd = rng.integers(0, 8), rng.integers(0, 2)
-        truth = Truth(_boxes(rng, n), rng.integers(0, 3, n), _boxes(rng, crowd), rng.integers(0, 3, crowd))
+        truth = BoxTruth(_boxes(rng, n), rng.integers(0, 3, n), _boxes(rng, crowd), rng.integers(0, 3, crowd))
         near = np.repeat(truth.boxes, 3, axis=0) + rng.normal(0, 6, (3 * n, 4)).astype(np.float32)
         near[:, 2:] = np.maximum(near[:, 2:], near[:, :2] + 1)
         boxes = np.vstack([near, _boxes(rng, found)])
@@ -111,7 +101,7 @@ def test_no_predictions_score_zero_and_no_ground_truth_scores_nan():
     truths, predictions = _data(6, images=3)
     nothing = [Detections.empty()] * 3
     assert coco_average_precision(truths, nothing, CLASSES).ap50 == 0.0
-    no_truth = [Truth(np.zeros((0, 4)), np.zeros(0, int), np.zeros((0, 4)), np.zeros(0, int))] * 3
+    no_truth = [BoxTruth(np.zeros((0, 4)), np.zeros(0, int), np.zeros((0, 4)), np.zeros(0, int))] * 3
     assert np.isnan(coco_average_precision(no_truth, predictions, CLASSES).ap50)
     assert np.isnan(coco_average_precision(no_truth, nothing, CLASSES).ap50_95)
     assert np.isnan(coco_average_precision([], [], CLASSES).ap50)

@@ -182,7 +182,6 @@ def test_no_views_and_nothing_but_dropped_boxes_give_empty_arrays():
         ([[BOX]], [[0.5]], [[]], {}, r"view 0: boxes \(N, 4\)"),
         ([[BOX]], [[0.5], [0.5]], [[0]], {}, "argument 3 is longer"),
         ([[BOX]], [[0.5]], [[0]], {"iou_threshold": 1.5}, r"iou_threshold must be 0\.\.1, got 1\.5"),
-        ([[BOX]], [[0.5]], [[0]], {"confidence_type": "mean"}, "confidence_type must be one of"),
     ],
 )
 def test_broken_input_is_refused_with_view_and_row(boxes, scores, labels, options, message):
