@@ -12,40 +12,34 @@ _TO_YIQ = np.array([[0.299, 0.587, 0.114], [0.5959, -0.2746, -0.3213], [0.2115, 
 
 
 def brightness(factor: float) -> np.ndarray:
-    """Returns x -> factor * x."""
+    """x -> factor * x."""
     return _matrix(np.eye(3) * factor)
 
 
 def contrast(factor: float, mean_grey: float) -> np.ndarray:
-    """Returns the blend of the picture with its mean grey; 0 = flat grey, 1 = unchanged."""
+    """The blend of the image with its mean grey; 0 = flat grey, 1 = unchanged."""
     return _matrix(np.eye(3) * factor, (1 - factor) * mean_grey)
 
 
 def saturation(factor: float) -> np.ndarray:
-    """Returns the blend of each pixel with its grey; 0 = black and white, 1 = unchanged (Pillow's Color enhancer)."""
+    """The blend of each pixel with its grey; 0 = black and white, 1 = unchanged (Pillow's Color enhancer)."""
     return _matrix(np.eye(3) * factor + (1 - factor) * np.ones((3, 1)) * GREY)
 
 
 def hue(degrees: float) -> np.ndarray:
-    """Returns the turn of the colour circle in YIQ; unlike a shift in HSV it is linear and keeps the grey value."""
+    """A turn of the colour circle in YIQ; unlike a shift in HSV it is linear and keeps the grey value."""
     cos, sin = math.cos(math.radians(degrees)), math.sin(math.radians(degrees))
     turn = np.array([[1, 0, 0], [0, cos, -sin], [0, sin, cos]])
     return _matrix(np.linalg.inv(_TO_YIQ) @ turn @ _TO_YIQ)
 
 
-def mean_colour(image: np.ndarray) -> np.ndarray:
-    """Returns (R, G, B, 1) float64, the mean over all pixels of (H, W, 3)."""
-    return np.array([*cv2.mean(image)[:3], 1.0])
-
-
 def apply(matrix: np.ndarray, image: np.ndarray) -> np.ndarray:
-    """Returns the recoloured picture, same shape and dtype; uint8 is rounded and clipped once."""
+    """The recoloured image, same shape and dtype; uint8 is rounded and clipped once."""
     result: np.ndarray = cv2.transform(image, matrix[:3])
     return result
 
 
 def _matrix(linear: np.ndarray, offset: float = 0.0) -> np.ndarray:
     result = np.eye(4)
-    result[:3, :3] = linear
-    result[:3, 3] = offset
+    result[:3, :3], result[:3, 3] = linear, offset
     return result

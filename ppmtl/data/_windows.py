@@ -1,4 +1,4 @@
-"""Windows onto a picture, shared by the cropping transforms. Corners are (top, left) in whole pixels."""
+"""What the geometric transforms share: windows onto an image, and random draws. Corners are (top, left), whole pixels."""
 
 from __future__ import annotations
 
@@ -11,25 +11,24 @@ from ppmtl.ops import affine
 from ppmtl.structures import Size
 
 
-def stretch(canvas: Canvas, size: Size) -> None:
-    """Scales the window to ``size`` (height, width), not keeping the aspect."""
-    (height, width), (new_height, new_width) = canvas.size, size
-    canvas.move(affine.scaling(new_width / width, new_height / height), size)
-
-
 def whole_pixels(side: float) -> int:
-    """Returns a side in whole pixels, at least one."""
+    """A side in whole pixels, at least one."""
     return max(1, round(side))
 
 
+def draw_ratio(bounds: tuple[float, float], rng: np.random.Generator) -> float:
+    """A number between the bounds, drawn evenly on a log scale."""
+    return math.exp(rng.uniform(math.log(bounds[0]), math.log(bounds[1])))
+
+
 def draw_corner(whole: Size, window: Size, rng: np.random.Generator) -> tuple[int, int]:
-    """Returns (top, left) of a window anywhere in the picture; 0 along a side in which the window is the longer one."""
+    """(top, left) of a window anywhere in the image; 0 along a side in which the window is the longer one."""
     top, left = (int(rng.integers(max(have - want, 0) + 1)) for have, want in zip(whole, window, strict=True))
     return top, left
 
 
 def corner_around(box: np.ndarray, whole: Size, window: Size, rng: np.random.Generator) -> tuple[int, int]:
-    """Returns (top, left) of a window that shows all of ``box`` if it can, else the box's centre."""
+    """(top, left) of a window that shows all of ``box`` if it can, else the box's centre."""
     corner = []
     for have, want, low, high in zip(whole, window, (box[1], box[0]), (box[3], box[2]), strict=True):
         first, last = math.ceil(high) - want, math.floor(low)
@@ -41,9 +40,17 @@ def corner_around(box: np.ndarray, whole: Size, window: Size, rng: np.random.Gen
     return corner[0], corner[1]
 
 
-def require_order(transform: str, low_name: str, low: float, high_name: str, high: float) -> None:
-    """Raises ValueError if a pair of settings is the wrong way round."""
+def crop(canvas: Canvas, corner: tuple[int, int], window: Size) -> None:
+    """Makes ``window`` (height, width) at ``corner`` the canvas."""
+    canvas.move(affine.translation(-corner[1], -corner[0]), window)
+
+
+def stretch(canvas: Canvas, size: Size) -> None:
+    """Scales the canvas to ``size`` (height, width), not keeping the aspect."""
+    canvas.move(affine.stretch(canvas.size, size), size)
+
+
+def require_order(setting: str, low: float, high: float) -> None:
+    """Raises ValueError if the two ends of a range are the wrong way round."""
     if low > high:
-        raise ValueError(
-            f"{transform}: {low_name} is {low} and {high_name} is {high}; the first must not be the larger one"
-        )
+        raise ValueError(f"{setting}: got {low} and {high}; the first must not be the larger one")

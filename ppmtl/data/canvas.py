@@ -16,7 +16,6 @@ from ppmtl.ops import affine
 from ppmtl.structures import Label, Sample, Size
 
 IMAGE_FILL = 127  # PaddleSeg's 127.5, which its uint8 cast turns into 127
-_ROUNDING = 1e-6  # px
 
 
 class Canvas:
@@ -24,7 +23,7 @@ class Canvas:
 
     Args:
         sample: as read.
-        draw: returns another sample of the same data set for a random generator; None = there is no other.
+        draw: gives another sample of the same data set for a random generator; None = there is no other.
 
     Attributes:
         size: (height, width) of the window onto the moved image; what the next transform works on.
@@ -34,8 +33,7 @@ class Canvas:
 
     def __init__(self, sample: Sample, draw: Callable[[np.random.Generator], Sample] | None = None) -> None:
         self._sample, self._draw = sample, draw
-        self._to_window = affine.identity()
-        self.size: Size = sample.size
+        self._to_window, self.size = affine.identity(), sample.size
         self.interpolation: affine.Interpolation = "linear"
         self.min_visible = 0.15  # reference/model.md section 8 recommends 10-20 %
 
@@ -59,9 +57,8 @@ class Canvas:
         A step that looks out of a window that was cropped before (a crop, then a rotation) must see padding there and
         not the image's hidden parts, whose boxes may be dropped; pixels are moved before such a step.
         """
-        seen = affine.apply_to_boxes(affine.invert(a), _rectangle(size))
-        whole = affine.apply_to_boxes(self._to_window, _rectangle(self._sample.size))
-        if not _inside(seen, _rectangle(self.size)) and not _inside(whole, _rectangle(self.size)):
+        looks_out = not _inside(affine.invert(a), size, self.size)
+        if looks_out and not _inside(self._to_window, self._sample.size, self.size):
             self._render()
         self._to_window = affine.compose(self._to_window, a)
         self.size = size
@@ -90,9 +87,6 @@ class Canvas:
         """Reads another sample of the same data set, drawn by ``rng``, without transforms (for mosaic, mixup).
 
         The draw hangs on the sample's own generator, so it is the same for any number of workers and processes.
-
-        Raises:
-            ValueError: if the canvas was made without a data set.
         """
         if self._draw is None:
             raise ValueError(
@@ -106,8 +100,7 @@ class Canvas:
             return
         image = affine.warp(sample.image, a, self.size, self.interpolation, IMAGE_FILL)
         labels = {task: label.moved(a, self.size, self.min_visible) for task, label in sample.labels.items()}
-        self._sample = replace(sample, image=image, labels=labels)
-        self._to_window = affine.identity()
+        self.sample = replace(sample, image=image, labels=labels)
 
 
 Transform = Callable[[Canvas, np.random.Generator], None]
@@ -119,25 +112,15 @@ def augment(
     rng: np.random.Generator,
     draw: Callable[[np.random.Generator], Sample] | None = None,
 ) -> Sample:
-    """The sample after all transforms; every random draw comes from ``rng``, in the order of the list.
-
-    Args:
-        sample: as read.
-        transforms: applied in order.
-        rng: of this sample.
-        draw: see ``Canvas``.
-    """
+    """The sample after all transforms, in order; every random draw comes from ``rng``. For ``draw`` see ``Canvas``."""
     canvas = Canvas(sample, draw)
     for transform in transforms:
         transform(canvas, rng)
     return canvas.sample
 
 
-def _rectangle(size: Size) -> np.ndarray:
-    return np.array([[0, 0, size[1], size[0]]], np.float32)
-
-
-def _inside(inner: np.ndarray, outer: np.ndarray) -> bool:
-    """Whether one (1, 4) rectangle lies in another, up to rounding."""
-    slack = _ROUNDING * max(1.0, float(np.abs(outer).max()))
-    return bool((inner[0, :2] >= outer[0, :2] - slack).all() and (inner[0, 2:] <= outer[0, 2:] + slack).all())
+def _inside(a: np.ndarray, size: Size, window: Size) -> bool:
+    """Whether an image of ``size``, moved by ``a``, lies inside a window, up to rounding."""
+    x1, y1, x2, y2 = affine.apply_to_boxes(a, np.array([[0, 0, size[1], size[0]]], np.float32))[0]
+    slack = 1e-6 * max(1, *window)
+    return bool(min(x1, y1) >= -slack and x2 <= window[1] + slack and y2 <= window[0] + slack)

@@ -15,7 +15,7 @@ _IGNORE_NAMES = {"ignore", "ignored", "unlabelled", "unlabeled", "void"}
 
 
 def read_class_file(path: str | Path) -> ClassList:
-    """Returns the classes of a text file or of a COCO file (``.json``).
+    """The classes of a text file or of a COCO file (``.json``).
 
     A text file has one name per line (line 1 is class 0), or ``id name`` on EVERY line; then the classes are sorted by
     id, and a line like ``255 ignore`` is not counted as a class. Blank lines are skipped. Names that all begin with
@@ -28,18 +28,17 @@ def read_class_file(path: str | Path) -> ClassList:
     if path.suffix.lower() == ".json":
         return read_categories(path)
     lines = [line.strip() for line in read_text(path).splitlines() if line.strip()]
-    if not lines:
-        raise ValueError(f"{path}: lists no classes; write one name per line, or 'id name'")
     pairs = [line.split(maxsplit=1) for line in lines]
     if all(len(pair) == 2 and pair[0].isdecimal() for pair in pairs):
         numbered = sorted((int(number), name) for number, name in pairs)
-        numbered = [(i, name) for i, name in numbered if i != IGNORE_LABEL or name.casefold() not in _IGNORE_NAMES]
-        return _class_list(path, [name for _, name in numbered], [number for number, _ in numbered])
-    return _class_list(path, lines, list(range(len(lines))))
+        return _class_list(
+            path, [(i, name) for i, name in numbered if i != IGNORE_LABEL or name.casefold() not in _IGNORE_NAMES]
+        )
+    return _class_list(path, list(enumerate(lines)))
 
 
 def read_categories(json_path: str | Path) -> ClassList:
-    """Returns the categories of a COCO file in the file's order (the order of pycocotools' ``getCatIds``).
+    """The categories of a COCO file in the file's order (the order of pycocotools' ``getCatIds``).
 
     Raises:
         ValueError: if the file has no usable ``categories`` list, or a name or an id twice; the message names the file.
@@ -50,20 +49,20 @@ def read_categories(json_path: str | Path) -> ClassList:
     if not isinstance(categories, list) or not categories:
         raise ValueError(f"{path}: has no 'categories' list, so it names no classes; give a COCO file that has one")
     bad = [
-        f"categories[{i}]: {category!r}"
-        for i, category in enumerate(categories)
-        if not isinstance(category, dict)
-        or not isinstance(category.get("name"), str)
-        or type(category.get("id")) is not int
+        f"categories[{i}]: {c!r}"
+        for i, c in enumerate(categories)
+        if not (isinstance(c, dict) and type(c.get("id")) is int and isinstance(c.get("name"), str))
     ]
     if bad:
         raise ValueError(f"{path}: {len(bad)} categories lack a whole-number 'id' or a text 'name':\n{shorten(bad)}")
-    return _class_list(path, [c["name"] for c in categories], [c["id"] for c in categories])
+    return _class_list(path, [(c["id"], c["name"]) for c in categories])
 
 
-def _class_list(path: Path, names: Sequence[str], ids: Sequence[int]) -> ClassList:
+def _class_list(path: Path, pairs: Sequence[tuple[int, str]]) -> ClassList:
+    if not pairs:
+        raise ValueError(f"{path}: lists no classes; write one name per line, or 'id name'")
+    ids, names = zip(*pairs, strict=True)
     for what, values in (("name", names), ("id", ids)):
-        twice = [value for value, count in Counter(values).items() if count > 1]
-        if twice:
+        if twice := [value for value, count in Counter(values).items() if count > 1]:
             raise ValueError(f"{path}: every class {what} must be there once, these are repeated:\n{shorten(twice)}")
-    return ClassList(tuple(names), tuple(ids))
+    return ClassList(names, ids)

@@ -12,7 +12,7 @@ class Finding:
     """One thing that is wrong.
 
     Attributes:
-        place: where: a file, or a file and the entry in it.
+        place: a file, or a file and the entry in it.
         problem: what is wrong there, what is allowed and how to fix it.
         severity: an "error" stops what needs the data; a "warning" is worth a look.
     """
@@ -26,11 +26,7 @@ class Finding:
 
 
 class DataError(ValueError):
-    """Everything that is wrong with a data set, in one error.
-
-    Attributes:
-        findings: all of them; the message shows the first ten.
-    """
+    """Everything that is wrong with a data set, in ``findings``; the message shows the first ten."""
 
     def __init__(self, message: str, findings: Sequence[Finding]) -> None:
         super().__init__(message, list(findings))  # the same arguments, so that the error survives pickling
@@ -43,7 +39,5 @@ class DataError(ValueError):
 def shorten(items: Iterable[object], limit: int = 10) -> str:
     """The first ``limit`` items, one per line, and how many more there are."""
     every = list(items)
-    lines = [f"  {item}" for item in every[:limit]]
-    if len(every) > limit:
-        lines.append(f"  ... and {len(every) - limit} more")
-    return "\n".join(lines)
+    more = [f"  ... and {len(every) - limit} more"] if len(every) > limit else []
+    return "\n".join([f"  {item}" for item in every[:limit]] + more)

@@ -1,4 +1,4 @@
-"""Picture files -> arrays. An unreadable file is an error that names it; it is never ``None`` or grey pixels.
+"""Image files -> arrays. An unreadable file is an error that names it; it is never ``None`` or grey pixels.
 
 Files are read as bytes and decoded from memory, because ``cv2.imread`` cannot open non-ASCII paths on every platform
 and says nothing about why it failed. OpenCV only: deployment uses it too.
@@ -12,26 +12,22 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp")
 _JPEG_START = b"\xff\xd8"
 # The next real marker inside entropy-coded JPEG data: ff00 is an escaped byte, ffd0-ffd7 are restart marks, ffff fills.
 _NEXT_MARKER = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]")
 
 
 def read_image(path: str | Path) -> np.ndarray:
-    """Returns the picture as (H, W, 3) uint8 RGB, turned as its EXIF orientation asks; see :func:`decode_image`.
-
-    Raises:
-        ValueError: if the file is missing, empty, cut off or not a picture; the message names the path, the
-            reason and the remedy.
-    """
+    """The image of a file as ``decode_image`` gives it; ValueError also if the file is missing or empty."""
     return decode_image(read_bytes(path), path)
 
 
 def decode_image(data: bytes, path: str | Path) -> np.ndarray:
-    """Returns an encoded picture as (H, W, 3) uint8 RGB, turned as its EXIF orientation asks.
+    """An encoded image as (H, W, 3) uint8 RGB, turned as its EXIF orientation asks.
 
-    Grey pictures get three equal channels, palettes become colours, transparency is dropped (the stored colours stay),
-    16-bit values keep their upper eight bits. Boxes and label maps must refer to the picture as shown, that is after
+    Grey images get three equal channels, palettes become colours, transparency is dropped (the stored colours stay),
+    16-bit values keep their upper eight bits. Boxes and label maps must refer to the image as shown, that is after
     the EXIF turn; the readers compare sizes and say so.
 
     Args:
@@ -39,17 +35,17 @@ def decode_image(data: bytes, path: str | Path) -> np.ndarray:
         path: what it is called in messages.
 
     Raises:
-        ValueError: if it is cut off or not a picture; the message names the path, the reason and the remedy.
+        ValueError: if it is cut off or not an image; the message names the path, the reason and the remedy.
     """
     if data.startswith(_JPEG_START) and not _jpeg_is_complete(data):
         raise ValueError(f"{path}: this JPEG is cut off (its end marker is missing); copy or download the file again")
     try:
         image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR_RGB)
     except cv2.error as error:  # e.g. more pixels than OpenCV allows
-        raise ValueError(f"{path}: OpenCV refuses this picture: {error.err}; convert it to JPEG or PNG") from error
+        raise ValueError(f"{path}: OpenCV refuses this image: {error.err}; convert it to JPEG or PNG") from error
     if image is None:
         raise ValueError(
-            f"{path}: cannot be decoded as a picture ({len(data)} bytes, first bytes {data[:8].hex(' ')}); it is "
+            f"{path}: cannot be decoded as an image ({len(data)} bytes, first bytes {data[:8].hex(' ')}); it is "
             "damaged, cut off or not a JPEG, PNG, WebP, BMP or TIFF file: replace it or remove it from the data set"
         )
     result: np.ndarray = image
@@ -57,7 +53,7 @@ def decode_image(data: bytes, path: str | Path) -> np.ndarray:
 
 
 def read_bytes(path: str | Path) -> bytes:
-    """Returns the file's bytes; raises ValueError naming the path if it cannot be read or is empty."""
+    """The file's bytes; ValueError naming the path if it cannot be read or is empty."""
     try:
         data = Path(path).read_bytes()
     except OSError as error:
@@ -67,22 +63,18 @@ def read_bytes(path: str | Path) -> bytes:
     return data
 
 
-def find_images(folder: Path, suffixes: tuple[str, ...] = (".jpg", ".jpeg", ".png", ".bmp", ".webp")) -> list[Path]:
-    """Returns the picture files of a folder, sorted by name.
-
-    Raises:
-        ValueError: if the folder does not exist or holds none.
-    """
+def find_images(folder: Path) -> list[Path]:
+    """The image files of a folder, sorted by name; ValueError if it does not exist or holds none."""
     if not folder.is_dir():
-        raise ValueError(f"{folder}: no such folder of pictures")
-    found = sorted(path for path in folder.iterdir() if path.suffix.lower() in suffixes)
+        raise ValueError(f"{folder}: no such folder of images")
+    found = sorted(path for path in folder.iterdir() if path.suffix.lower() in SUFFIXES)
     if not found:
-        raise ValueError(f"{folder}: holds no picture ({', '.join(suffixes)})")
+        raise ValueError(f"{folder}: holds no image ({', '.join(SUFFIXES)})")
     return found
 
 
 def _jpeg_is_complete(data: bytes) -> bool:
-    """Returns whether the JPEG reaches its end marker. Bytes after it are allowed: cameras append previews.
+    """Whether the JPEG reaches its end marker. Bytes after it are allowed: cameras append previews.
 
     Searching for the marker's two bytes anywhere is not enough: an EXIF thumbnail is a small JPEG with an end marker
     of its own. So the segments are walked, which jumps over the thumbnail.
@@ -91,8 +83,7 @@ def _jpeg_is_complete(data: bytes) -> bool:
         return True
     position = 2
     while (marker := _NEXT_MARKER.search(data, position)) is not None:
-        code = data[marker.start() + 1]
-        if code == 0xD9:
+        if marker[0][1] == 0xD9:
             return True
         # Every other marker that can appear here starts a segment with a length; a scan's coded data follows it and
         # the next search passes over that.

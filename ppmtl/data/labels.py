@@ -56,11 +56,14 @@ class Boxes(Label):
 
     def moved(self, a: np.ndarray, size: Size, min_visible: float) -> Boxes:
         """The boxes in the window, clipped to it; those that are too little visible are gone."""
-        boxes, classes = _clipped(affine.apply_to_boxes(a, self.boxes), self.classes, size, min_visible)
-        ignored, ignored_classes = _clipped(
-            affine.apply_to_boxes(a, self.ignored), self.ignored_classes, size, min_visible
-        )
-        return Boxes(boxes, classes, ignored, ignored_classes)
+        far = np.array([size[1], size[0], size[1], size[0]], np.float32)
+        arrays = []
+        for boxes, classes in ((self.boxes, self.classes), (self.ignored, self.ignored_classes)):
+            boxes = affine.apply_to_boxes(a, boxes)
+            shares = visible_shares(boxes, (0, 0, size[1], size[0]))
+            kept = (shares > 0) & (shares >= min_visible)
+            arrays += [np.clip(boxes[kept], 0, far), classes[kept]]
+        return Boxes(*arrays)
 
     def objects(self) -> np.ndarray:
         """``boxes``."""
@@ -72,22 +75,10 @@ class Boxes(Label):
 
 
 def visible_shares(boxes: np.ndarray, window: Sequence[float]) -> np.ndarray:
-    """The share of each box's area that lies in a window, (N,) float64 in 0..1.
-
-    Args:
-        boxes: (N, 4) xyxy.
-        window: x1, y1, x2, y2 in the same coordinates.
-    """
+    """The share of the area of each of ``boxes`` (N, 4) xyxy that lies in a window x1, y1, x2, y2, (N,) float64 0..1."""
     x1, y1, x2, y2 = window
     width = np.minimum(boxes[:, 2], x2) - np.maximum(boxes[:, 0], x1)
     height = np.minimum(boxes[:, 3], y2) - np.maximum(boxes[:, 1], y1)
     area = (boxes[:, 2] - boxes[:, 0]).astype(np.float64) * (boxes[:, 3] - boxes[:, 1])
     shares: np.ndarray = np.maximum(width, 0) * np.maximum(height, 0) / np.maximum(area, 1e-9)
     return shares
-
-
-def _clipped(boxes: np.ndarray, classes: np.ndarray, size: Size, min_visible: float) -> tuple[np.ndarray, np.ndarray]:
-    height, width = size
-    shares = visible_shares(boxes, (0, 0, width, height))
-    kept = (shares > 0) & (shares >= min_visible)
-    return np.clip(boxes[kept], 0, np.array([width, height, width, height], np.float32)), classes[kept]

@@ -1,4 +1,4 @@
-"""Small helpers that readers share: where paths start, and reading text and JSON files."""
+"""Reading text and JSON files, and checking that listed files exist; every error names the file."""
 
 from __future__ import annotations
 
@@ -7,25 +7,20 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from ppmtl.data.findings import Finding
+from ppmtl.data.findings import DataError, Finding
 
 
-def under(root: str | Path, path: str) -> Path:
-    """Returns ``path`` as seen from ``root``; an absolute ``path`` stays as it is."""
-    return Path(root) / path
-
-
-def missing_files(files: Iterable[Path]) -> list[Finding]:
-    """A finding for every file that does not exist."""
-    return [Finding(str(file), "no such file") for file in files if not file.is_file()]
+def require_files(listed_in: Path, files: Iterable[Path]) -> None:
+    """Raises DataError naming every one of ``files`` that does not exist."""
+    missing = [Finding(str(file), "no such file") for file in files if not file.is_file()]
+    if missing:
+        raise DataError(
+            f"{listed_in}: {len(missing)} files are listed but missing; restore them, or remove their entries", missing
+        )
 
 
 def read_text(path: Path) -> str:
-    """Returns the file's UTF-8 text without a byte order mark.
-
-    Raises:
-        ValueError: if it cannot be read or is not UTF-8, naming the path.
-    """
+    """The file's UTF-8 text without a byte order mark; ValueError naming the path if it has none."""
     try:
         return path.read_text(encoding="utf-8-sig")
     except OSError as error:
@@ -37,11 +32,7 @@ def read_text(path: Path) -> str:
 
 
 def read_json(path: Path) -> Any:
-    """Returns the parsed JSON file.
-
-    Raises:
-        ValueError: if it cannot be read or is not JSON, naming the path and the place.
-    """
+    """The parsed JSON file; ValueError naming the path and the place if it is none."""
     try:
         return json.loads(read_text(path))
     except json.JSONDecodeError as error:

@@ -43,14 +43,11 @@ class Reader(ABC):
 
     @abstractmethod
     def labels(self, index: int, image: np.ndarray) -> dict[str, Label]:
-        """{task: label} of a sample.
-
-        Args:
-            index: of the sample.
-            image: (H, W, 3) uint8 as read; labels that do not fit its size are an error.
+        """{task: label} of sample ``index``, whose image (H, W, 3) uint8 was read already.
 
         Raises:
-            ValueError: if a label file cannot be read or holds what is not allowed; the message names it.
+            ValueError: if a label file cannot be read, holds what is not allowed or does not fit the image's size; the
+                message names it.
         """
 
     @abstractmethod
@@ -58,11 +55,7 @@ class Reader(ABC):
         """One line with counts."""
 
     def __getitem__(self, index: int) -> Sample:
-        """The image with its labels.
-
-        Raises:
-            ValueError: if a file is unreadable or a label wrong; the message names the file and how to fix it.
-        """
+        """The image with its labels; ValueError naming the file if one is unreadable or wrong."""
         path = self.path(index)
         image = read_image(path)
         return Sample(path, image, self.labels(index, image))
@@ -80,11 +73,7 @@ class Reader(ABC):
                 yield Finding(self.path(index), str(error))
 
     def only_task(self) -> tuple[str, ClassList]:
-        """The one task of a reader that has labels for one, and its classes.
-
-        Raises:
-            ValueError: if it was given several.
-        """
+        """The one task of a reader that has labels for one, and its classes; ValueError if it was given several."""
         if len(self.tasks) != 1:
             raise ValueError(
                 f"{type(self).__name__} has labels for one task, got {', '.join(self.tasks) or 'none'}; give every task "

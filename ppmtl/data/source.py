@@ -37,11 +37,10 @@ _SHARED_MEMORY_BYTES = 2**30
 
 @dataclass(frozen=True)
 class Batch:
-    """One training batch of one view.
+    """One training batch of one view: numpy arrays from ``Source.batches``, Paddle tensors from ``Source.loader``.
 
     Attributes:
-        images: (B, H, W, 3) uint8 RGB, or float32 on the same 0..255 scale. numpy from ``Source.batches``, Paddle tensors
-            from ``Source.loader``.
+        images: (B, H, W, 3) uint8 RGB, or float32 on the same 0..255 scale.
         targets: {task: {target name: array or tensor}}.
     """
 
@@ -98,11 +97,19 @@ class Source:
         self.repeat = repeat
         self._entropy = (seed, zlib.crc32(name.encode()))
         self._passes: dict[int, np.ndarray] = {}
-        self._by_class: list[np.ndarray] = _by_class(name, reader) if sampler == "class_balanced" else []
+        self._by_class: list[np.ndarray] = []
+        if sampler == "class_balanced":
+            class_of = reader.class_indices()
+            if class_of is None:
+                raise ValueError(
+                    f"source '{name}': sampler 'class_balanced' needs one class per image, which {type(reader).__name__} "
+                    "has not; use sampler: shuffle"
+                )
+            self._by_class = [np.flatnonzero(class_of == index) for index in np.unique(class_of)]
 
     def indices(self, step: int) -> list[int]:
         """The data set indices of this process's batch at ``step``, in batch order."""
-        return [self._index(step, position) for position in range(self.batch_size)]
+        return [self._index(self._place(step, position)) for position in range(self.batch_size)]
 
     def files(self, step: int) -> list[str]:
         """The image files of this process's batch at ``step``, without reading them."""
@@ -110,8 +117,8 @@ class Source:
 
     def samples(self, step: int, position: int) -> dict[str, Sample]:
         """{view: sample ``position`` of this process's batch at ``step``}; read once, augmented for every view."""
-        sample, place = self.reader[self._index(step, position)], self._place(step, position)
-        found = {}
+        place = self._place(step, position)
+        sample, found = self.reader[self._index(place)], {}
         for view, settings in self.views.items():
             rng = self._rng(_AUGMENT, place, *([zlib.crc32(view.encode())] if view else []))
             found[view] = augment(sample, settings.transforms, rng, self._draw)
@@ -151,8 +158,8 @@ class Source:
             ValueError: what went wrong with a file or a label, with the message of the place where it happened.
             RuntimeError: if a worker process died or has a bug.
         """
-        steps = _Steps(self, start_step, num_steps)
-        return _from_workers(steps, num_workers) if num_workers else _in_this_process(steps)
+        steps = range(start_step, start_step + num_steps)
+        return _from_workers(self, steps, num_workers) if num_workers else _in_this_process(self, steps)
 
     def _draw(self, rng: np.random.Generator) -> Sample:
         """Another sample for a transform that needs one."""
@@ -167,51 +174,36 @@ class Source:
         step = step if self.repeat is None else step % self.repeat
         return (step * self.batch_size + position) * self.world_size + self.rank
 
-    def _index(self, step: int, position: int) -> int:
-        count = len(self.reader)
-        place = self._place(step, position)
+    def _index(self, place: int) -> int:
         if self.sampler == "class_balanced":
             rng = self._rng(_BALANCE, place)
             members = self._by_class[int(rng.integers(len(self._by_class)))]
             return int(members[rng.integers(len(members))])
+        number, offset = divmod(place, len(self.reader))
         if self.sampler == "sequential":
-            return place % count
-        return int(self._permutation(place // count)[place % count])
-
-    def _permutation(self, number: int) -> np.ndarray:
-        """The order of pass ``number``; the last two are kept, because a batch may straddle two passes."""
-        if number not in self._passes:
+            return offset
+        if number not in self._passes:  # the last two are kept, because a batch may straddle two passes
             self._passes = {n: order for n, order in self._passes.items() if n == number - 1}
             self._passes[number] = self._rng(_SHUFFLE, number).permutation(len(self.reader))
-        return self._passes[number]
+        return int(self._passes[number][offset])
 
     def _rng(self, *key: int) -> np.random.Generator:
         return np.random.default_rng([*self._entropy, *key])
 
 
-def _by_class(name: str, reader: Reader) -> list[np.ndarray]:
-    """The sample indices of every class that has samples."""
-    of_sample = reader.class_indices()
-    if of_sample is None:
-        raise ValueError(
-            f"source '{name}': sampler 'class_balanced' needs one class per image, which {type(reader).__name__} "
-            "has not; use sampler: shuffle"
-        )
-    return [np.flatnonzero(of_sample == index) for index in np.unique(of_sample)]
-
-
+@dataclass(frozen=True)
 class _Steps:
-    """The steps of a stream as a map-style data set: item i is everything of step ``start + i``.
+    """The steps of a stream as a map-style data set of whole batches.
 
     Whole batches, because what a batch holds depends on its step: Paddle's batch sampler would have to carry (step,
     position) pairs, and its collate function would run without the tasks.
     """
 
-    def __init__(self, source: Source, start: int, count: int) -> None:
-        self.source, self.start, self.count = source, start, count
+    source: Source
+    steps: range
 
     def __len__(self) -> int:
-        return self.count
+        return len(self.steps)
 
     def __getitem__(self, index: int) -> dict[str, Any]:
         """{"views": {view: {"images", "targets"}}}, or {"error": UTF-8 bytes}.
@@ -220,48 +212,46 @@ class _Steps:
         before the one it belongs to; so what a user can cause travels as a value, in order.
         """
         try:
-            batches = self.source.batches(self.start + index)
+            batches = self.source.batches(self.steps[index])
         except (ValueError, OSError) as error:
             return {"error": np.frombuffer(f"{error}".encode() or b"unknown", np.uint8)}
         return {"views": {view: {"images": b.images, "targets": b.targets} for view, b in batches.items()}}
 
 
-def _in_this_process(steps: _Steps) -> Generator[dict[str, Batch], None, None]:
+def _in_this_process(source: Source, steps: range) -> Generator[dict[str, Batch], None, None]:
     import paddle  # data is read by tools that run without Paddle
 
-    for step in range(steps.start, steps.start + steps.count):
+    for step in steps:
         batches = {}
-        for view, batch in steps.source.batches(step).items():
+        for view, batch in source.batches(step).items():
             targets = {t: {k: paddle.to_tensor(a) for k, a in arrays.items()} for t, arrays in batch.targets.items()}
             batches[view] = Batch(paddle.to_tensor(batch.images), targets)
         yield batches
 
 
-def _from_workers(steps: _Steps, num_workers: int) -> Generator[dict[str, Batch], None, None]:
+def _from_workers(source: Source, steps: range, num_workers: int) -> Generator[dict[str, Batch], None, None]:
     from paddle.io import DataLoader  # data is read by tools that run without Paddle
 
-    name = steps.source.name
-    items = iter(
-        DataLoader(
-            steps,
-            batch_size=None,
-            num_workers=min(num_workers, max(1, len(steps))),
-            use_shared_memory=_shared_memory_is_large(),
-            worker_init_fn=_start_worker,
-        )
+    loader = DataLoader(
+        _Steps(source, steps),
+        batch_size=None,
+        num_workers=min(num_workers, max(1, len(steps))),
+        use_shared_memory=_shared_memory_is_large(),
+        worker_init_fn=_start_worker,
     )
+    items = iter(loader)
     try:
-        for _ in range(len(steps)):
+        for _ in steps:
             try:
                 item = next(items)
             except SystemError as error:  # Paddle's "Blocking queue is killed"
                 raise RuntimeError(
-                    f"source '{name}': a data worker died; its own message is printed above (none: it was killed, "
+                    f"source '{source.name}': a data worker died; its own message is printed above (none: it was killed, "
                     "often for lack of memory). Set train.num_workers=0 to see the error in place, without workers"
                 ) from error
             if "error" in item:
                 raise ValueError(item["error"].numpy().tobytes().decode())
-            yield {view: Batch(**item["views"][view]) for view in steps.source.views}
+            yield {view: Batch(**item["views"][view]) for view in source.views}
     finally:
         # Its reader thread refers to the iterator, so dropping it would leave the workers running until the program
         # ends; Paddle has no public way to stop it.

@@ -9,6 +9,7 @@ Source: the recipes of reference/model.md section 8 (PaddleSeg, PaddleDetection 
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 from typing import Annotated
 
 import cv2
@@ -16,7 +17,7 @@ import numpy as np
 from annotated_types import Ge, Gt, Interval
 
 from ppmtl.data import _colour
-from ppmtl.data._windows import corner_around, draw_corner, require_order, stretch, whole_pixels
+from ppmtl.data._windows import corner_around, crop, draw_corner, draw_ratio, require_order, stretch, whole_pixels
 from ppmtl.data.canvas import Canvas
 from ppmtl.data.labels import visible_shares
 from ppmtl.ops import affine
@@ -28,20 +29,22 @@ Probability = Annotated[float, Interval(ge=0.0, le=1.0)]
 Positive = Annotated[float, Gt(0.0)]
 NotNegative = Annotated[float, Ge(0.0)]
 Share = Annotated[float, Interval(gt=0.0, le=1.0)]
+Degrees = Annotated[float, Interval(ge=0.0, le=180.0)]
 
 
+@dataclass(kw_only=True)
 class RandomScale:
     """Scales by a factor drawn from [min, max], the aspect kept.
 
-    Args:
-        min: smallest factor.
-        max: largest factor.
-        step: 0 = any factor in between; otherwise min, min + step, ... up to max.
+    With a ``step`` other than 0 only min, min + step, ... up to max are drawn.
     """
 
-    def __init__(self, *, min: Positive = 0.5, max: Positive = 2.0, step: NotNegative = 0.0) -> None:
-        require_order("random_scale", "min", min, "max", max)
-        self.min, self.max, self.step = min, max, step
+    min: Positive = 0.5
+    max: Positive = 2.0
+    step: NotNegative = 0.0
+
+    def __post_init__(self) -> None:
+        require_order("random_scale: min, max", self.min, self.max)
 
     def __call__(self, canvas: Canvas, rng: np.random.Generator) -> None:
         if self.step:
@@ -53,129 +56,114 @@ class RandomScale:
         stretch(canvas, (whole_pixels(height * factor), whole_pixels(width * factor)))
 
 
+@dataclass(kw_only=True)
 class RandomRotate:
     """Rotates about the centre by an angle drawn from [-degrees, degrees]; the window grows to hold all corners."""
 
-    def __init__(self, *, degrees: Annotated[float, Interval(ge=0.0, le=180.0)] = 15.0) -> None:
-        self.degrees = degrees
+    degrees: Degrees = 15.0
 
     def __call__(self, canvas: Canvas, rng: np.random.Generator) -> None:
         angle = float(rng.uniform(-self.degrees, self.degrees))
         (height, width), sin, cos = canvas.size, abs(math.sin(math.radians(angle))), abs(math.cos(math.radians(angle)))
-        # Rounded up: all of the picture stays inside, so a later pad needs no early rendering (Canvas.move).
+        # Rounded up: all of the image stays inside, so a later pad needs no early rendering (Canvas.move).
         size = math.ceil(height * cos + width * sin - 1e-6), math.ceil(height * sin + width * cos - 1e-6)
         to_centre = affine.translation((size[1] - width) / 2, (size[0] - height) / 2)
         canvas.move(affine.compose(affine.rotation(angle, (width / 2, height / 2)), to_centre), size)
 
 
+@dataclass(kw_only=True)
 class PadCrop:
     """Pads right and bottom up to ``size`` (height, width), then takes a random window of exactly ``size``."""
 
-    def __init__(self, *, size: tuple[Pixels, Pixels]) -> None:
-        self.size: Size = size
+    size: tuple[Pixels, Pixels]
 
     def __call__(self, canvas: Canvas, rng: np.random.Generator) -> None:
-        top, left = (
-            int(rng.integers(max(have - want, 0) + 1)) for have, want in zip(canvas.size, self.size, strict=True)
-        )
-        canvas.move(affine.translation(-left, -top), self.size)
+        crop(canvas, draw_corner(canvas.size, self.size, rng), self.size)
 
 
+@dataclass(kw_only=True)
 class HorizontalFlip:
     """Mirrors left and right with probability ``p``."""
 
-    def __init__(self, *, p: Probability = 0.5) -> None:
-        self.p = p
+    p: Probability = 0.5
 
     def __call__(self, canvas: Canvas, rng: np.random.Generator) -> None:
         if rng.random() < self.p:
             canvas.move(affine.horizontal_flip(canvas.size[1]), canvas.size)
 
 
+@dataclass(kw_only=True)
 class Resize:
     """Stretches to ``size`` (height, width); the aspect is not kept."""
 
-    def __init__(self, *, size: tuple[Pixels, Pixels], interpolation: Interpolation = "linear") -> None:
-        self.size, self.interpolation = size, interpolation
+    size: tuple[Pixels, Pixels]
+    interpolation: Interpolation = "linear"
 
     def __call__(self, canvas: Canvas, rng: np.random.Generator) -> None:  # noqa: ARG002
         canvas.interpolation = self.interpolation
         stretch(canvas, self.size)
 
 
+@dataclass(kw_only=True)
 class RandomResizedCrop:
     """Takes a window of random area and shape and stretches it to ``size`` (height, width).
 
-    Args:
-        size: of the result.
-        area: smallest and largest share of the picture's area.
+    Attributes:
+        area: smallest and largest share of the image's area.
         aspect: smallest and largest width / height of the window, drawn evenly on a log scale.
-        interpolation: how the picture is resampled.
     """
 
-    def __init__(
-        self,
-        *,
-        size: tuple[Pixels, Pixels],
-        area: tuple[Share, Share] = (0.6, 1.0),
-        aspect: tuple[Positive, Positive] = (3 / 4, 4 / 3),
-        interpolation: Interpolation = "linear",
-    ) -> None:
-        require_order("random_resized_crop", "area[0]", area[0], "area[1]", area[1])
-        require_order("random_resized_crop", "aspect[0]", aspect[0], "aspect[1]", aspect[1])
-        self.size, self.area, self.aspect, self.interpolation = size, area, aspect, interpolation
+    size: tuple[Pixels, Pixels]
+    area: tuple[Share, Share] = (0.6, 1.0)
+    aspect: tuple[Positive, Positive] = (3 / 4, 4 / 3)
+    interpolation: Interpolation = "linear"
+
+    def __post_init__(self) -> None:
+        require_order("random_resized_crop: area", *self.area)
+        require_order("random_resized_crop: aspect", *self.aspect)
 
     def __call__(self, canvas: Canvas, rng: np.random.Generator) -> None:
         height, width = canvas.size
-        window: Size = (height, width)  # when ten draws do not fit (a very long picture), all of it
+        window: Size = (height, width)  # when ten draws do not fit (a very long image), all of it
         for _ in range(10):
-            area = height * width * rng.uniform(*self.area)
-            aspect = math.exp(rng.uniform(math.log(self.aspect[0]), math.log(self.aspect[1])))
+            area, aspect = height * width * rng.uniform(*self.area), draw_ratio(self.aspect, rng)
             drawn = whole_pixels(math.sqrt(area / aspect)), whole_pixels(math.sqrt(area * aspect))
             if drawn[0] <= height and drawn[1] <= width:
                 window = drawn
                 break
-        top, left = int(rng.integers(height - window[0] + 1)), int(rng.integers(width - window[1] + 1))
-        canvas.move(affine.translation(-left, -top), window)
+        crop(canvas, draw_corner(canvas.size, window, rng), window)
         canvas.interpolation = self.interpolation
         stretch(canvas, self.size)
 
 
+@dataclass(kw_only=True)
 class RandomBoxCrop:
-    """Takes a random window whose sides are a random part of the picture's, with at least one object in it.
+    """Takes a random window whose sides are a random part of the image's, with at least one object in it.
 
     Height and width are drawn independently. A box stays when its centre lies in the window and enough of it is
-    visible; it is clipped. Pictures without boxes are cropped anyhow. When ``tries`` windows hold no object (a sign in
+    visible; it is clipped. Images without boxes are cropped anyhow. When ``tries`` windows hold no object (a sign in
     a corner), the last one is moved over a randomly chosen box.
 
-    Args:
-        min_side: smallest side of the window, as part of the picture's side.
-        max_side: largest.
+    Attributes:
+        min_side, max_side: smallest and largest side of the window, as part of the image's side.
         aspect: smallest and largest height / width of the window in pixels.
-        tries: how often a window is drawn.
         min_visible: boxes of which a smaller share of the area is in the window are dropped.
         min_box_side: boxes whose clipped side is shorter are dropped; pixels before any later resize.
     """
 
-    def __init__(
-        self,
-        *,
-        min_side: Share = 0.3,
-        max_side: Share = 0.6,
-        aspect: tuple[Positive, Positive] = (0.5, 2.0),
-        tries: Annotated[int, Ge(1)] = 50,
-        min_visible: Probability = 0.15,
-        min_box_side: NotNegative = 2.0,
-    ) -> None:
-        require_order("random_box_crop", "min_side", min_side, "max_side", max_side)
-        require_order("random_box_crop", "aspect[0]", aspect[0], "aspect[1]", aspect[1])
-        self.min_side, self.max_side, self.aspect, self.tries = min_side, max_side, aspect, tries
-        self.min_visible, self.min_box_side = min_visible, min_box_side
+    min_side: Share = 0.3
+    max_side: Share = 0.6
+    aspect: tuple[Positive, Positive] = (0.5, 2.0)
+    tries: Annotated[int, Ge(1)] = 50
+    min_visible: Probability = 0.15
+    min_box_side: NotNegative = 2.0
+
+    def __post_init__(self) -> None:
+        require_order("random_box_crop: min_side, max_side", self.min_side, self.max_side)
+        require_order("random_box_crop: aspect", *self.aspect)
 
     def __call__(self, canvas: Canvas, rng: np.random.Generator) -> None:
         boxes = canvas.boxes
-        size, corner = canvas.size, (0, 0)
-        kept = np.zeros(len(boxes), bool)
         for _ in range(self.tries):
             size = self._draw_size(canvas.size, rng)
             corner = draw_corner(canvas.size, size, rng)
@@ -187,18 +175,16 @@ class RandomBoxCrop:
             kept = self._kept(boxes, corner, size)
         canvas.keep_boxes(kept)
         canvas.min_visible = min(canvas.min_visible, self.min_visible)
-        canvas.move(affine.translation(-corner[1], -corner[0]), size)
+        crop(canvas, corner, size)
 
     def _draw_size(self, whole: Size, rng: np.random.Generator) -> Size:
-        """Returns a window (height, width); the last of 50 draws is taken whatever its aspect (very long pictures)."""
-        for _ in range(50):
+        for _ in range(50):  # the last draw is taken whatever its aspect (very long images)
             height, width = (whole_pixels(side * rng.uniform(self.min_side, self.max_side)) for side in whole)
             if self.aspect[0] <= height / width <= self.aspect[1]:
                 break
         return height, width
 
     def _kept(self, boxes: np.ndarray, corner: tuple[int, int], size: Size) -> np.ndarray:
-        """Returns which boxes stay, (N,) bool."""
         (top, left), (height, width) = corner, size
         window = np.array([left, top, left + width, top + height], np.float32)
         centres = (boxes[:, :2] + boxes[:, 2:]) / 2
@@ -209,41 +195,37 @@ class RandomBoxCrop:
         return kept
 
 
+@dataclass(kw_only=True)
 class CropAroundBox:
-    """Takes a window of a fixed size around a randomly chosen box: for few pictures with small objects.
+    """Takes a window of a fixed size around a randomly chosen box: for few images with small objects.
 
-    Whole pictures show a small network almost only background; windows of about a quarter of the picture around the
+    Entire images show a small network almost only background; windows of about a quarter of the image around the
     signs are what made detection learn from some hundred street scenes. Follow it with ``resize`` to enlarge.
 
-    Args:
+    Attributes:
         size: (height, width) of the result.
-        p_background: probability of a window anywhere; pictures without boxes always get one. More than about a
+        p_background: probability of a window anywhere; images without boxes always get one. More than about a
             quarter cost accuracy in short trainings.
         scale: smallest and largest magnification, drawn evenly on a log scale: the window covers size / magnification.
         partial: a window that shows between these shares of any box is drawn again (``tries`` times); boxes of which
             less than ``partial[1]`` is visible are dropped.
-        tries: how often a window is drawn.
     """
 
-    def __init__(
-        self,
-        *,
-        size: tuple[Pixels, Pixels],
-        p_background: Probability = 0.1,
-        scale: tuple[Positive, Positive] = (0.8, 1.25),
-        partial: tuple[Probability, Probability] = (0.1, 0.5),
-        tries: Annotated[int, Ge(1)] = 20,
-    ) -> None:
-        require_order("crop_around_box", "scale[0]", scale[0], "scale[1]", scale[1])
-        require_order("crop_around_box", "partial[0]", partial[0], "partial[1]", partial[1])
-        self.size, self.p_background, self.scale = size, p_background, scale
-        self.partial, self.tries = partial, tries
+    size: tuple[Pixels, Pixels]
+    p_background: Probability = 0.1
+    scale: tuple[Positive, Positive] = (0.8, 1.25)
+    partial: tuple[Probability, Probability] = (0.1, 0.5)
+    tries: Annotated[int, Ge(1)] = 20
+
+    def __post_init__(self) -> None:
+        require_order("crop_around_box: scale", *self.scale)
+        require_order("crop_around_box: partial", *self.partial)
 
     def __call__(self, canvas: Canvas, rng: np.random.Generator) -> None:
         boxes = canvas.boxes
         anywhere = bool(rng.random() < self.p_background) or not len(boxes)
         for _ in range(self.tries):
-            magnification = math.exp(rng.uniform(math.log(self.scale[0]), math.log(self.scale[1])))
+            magnification = draw_ratio(self.scale, rng)
             window = whole_pixels(self.size[0] / magnification), whole_pixels(self.size[1] / magnification)
             if anywhere:
                 corner = draw_corner(canvas.size, window, rng)
@@ -254,38 +236,33 @@ class CropAroundBox:
             if not ((shares > self.partial[0]) & (shares < self.partial[1])).any():
                 break
         canvas.keep_boxes(shares >= self.partial[1])
-        canvas.move(affine.translation(-left, -top), window)
+        crop(canvas, corner, window)
         stretch(canvas, self.size)
 
 
+@dataclass(kw_only=True)
 class ColorJitter:
     """Changes brightness, contrast, saturation and hue, each with probability ``p``, in random order.
 
     The changes are composed into one matrix: one pass over uint8 pixels, clipped once at the end (libraries that work
     step by step clip after each).
 
-    Args:
+    Attributes:
         brightness: factors are drawn from [1 - brightness, 1 + brightness]; 0 = off.
         contrast: likewise, about the mean grey.
         saturation: likewise, about each pixel's grey.
         hue: degrees of the colour circle, drawn from [-hue, hue].
-        p: probability of each of the four.
     """
 
-    def __init__(
-        self,
-        *,
-        brightness: Probability = 0.4,
-        contrast: Probability = 0.4,
-        saturation: Probability = 0.4,
-        hue: Annotated[float, Interval(ge=0.0, le=180.0)] = 0.0,
-        p: Probability = 0.5,
-    ) -> None:
-        self.brightness, self.contrast, self.saturation, self.hue, self.p = brightness, contrast, saturation, hue, p
+    brightness: Probability = 0.4
+    contrast: Probability = 0.4
+    saturation: Probability = 0.4
+    hue: Degrees = 0.0
+    p: Probability = 0.5
 
     def __call__(self, canvas: Canvas, rng: np.random.Generator) -> None:
         image = canvas.image
-        mean, matrix = _colour.mean_colour(image), np.eye(4)
+        mean, matrix = np.array([*cv2.mean(image)[:3], 1.0]), np.eye(4)
         for number in rng.permutation(4):
             chosen, at = rng.random() < self.p, rng.uniform(-1.0, 1.0)
             if not chosen:
@@ -303,29 +280,33 @@ class ColorJitter:
             canvas.image = _colour.apply(matrix, image)
 
 
+@dataclass(kw_only=True)
 class SaturationJitter:
-    """Blends the picture with its grey version, with probability ``p``; factor 1 leaves it as it is.
+    """Blends the image with its grey version, with probability ``p``; factor 1 leaves it as it is.
 
     Source: Pillow's ``ImageEnhance.Color`` with a factor from [min, max].
     """
 
-    def __init__(self, *, p: Probability = 0.5, min: NotNegative = 0.6, max: NotNegative = 1.4) -> None:
-        require_order("saturation_jitter", "min", min, "max", max)
-        self.p, self.min, self.max = p, min, max
+    p: Probability = 0.5
+    min: NotNegative = 0.6
+    max: NotNegative = 1.4
+
+    def __post_init__(self) -> None:
+        require_order("saturation_jitter: min, max", self.min, self.max)
 
     def __call__(self, canvas: Canvas, rng: np.random.Generator) -> None:
         if rng.random() < self.p:
             canvas.image = _colour.apply(_colour.saturation(float(rng.uniform(self.min, self.max))), canvas.image)
 
 
+@dataclass(kw_only=True)
 class RandomBlur:
     """Blurs with a Gaussian of odd kernel 3, 5, 7 or 9 (OpenCV's sigma for it), with probability ``p``.
 
     1/3 is what PaddleSeg's ``RandomBlur(prob=0.3)`` really does: it draws from int(1 / 0.3) = 3 numbers.
     """
 
-    def __init__(self, *, p: Probability = 1 / 3) -> None:
-        self.p = p
+    p: Probability = 1 / 3
 
     def __call__(self, canvas: Canvas, rng: np.random.Generator) -> None:
         if rng.random() < self.p:
@@ -333,47 +314,42 @@ class RandomBlur:
             canvas.image = cv2.GaussianBlur(canvas.image, (kernel, kernel), 0)
 
 
+@dataclass(kw_only=True)
 class RandomErasing:
     """Covers a random rectangle with noise that is standard normal after normalisation, with probability ``p``.
 
     The model normalises, so the noise is written as (noise * std + mean) * 255, float32 and not clipped.
 
-    Args:
-        p: probability.
-        area: smallest and largest share of the picture.
+    Attributes:
+        area: smallest and largest share of the image.
         aspect: smallest and largest height / width, drawn evenly on a log scale.
-        mean: the model's, RGB in 0..1.
-        std: the model's, RGB in 0..1.
+        mean, std: the model's, RGB in 0..1. Said again here, because data are read without a model.
 
     Source: timm's ``RandomErasing(mode="pixel", count=1)``: ten draws, none when no rectangle fits.
     """
 
-    def __init__(
-        self,
-        *,
-        p: Probability = 0.5,
-        area: tuple[Share, Share] = (0.02, 1 / 3),
-        aspect: tuple[Positive, Positive] = (0.3, 3.3),
-        mean: tuple[float, float, float] = (0.485, 0.456, 0.406),
-        std: tuple[Positive, Positive, Positive] = (0.229, 0.224, 0.225),
-    ) -> None:
-        require_order("random_erasing", "area[0]", area[0], "area[1]", area[1])
-        require_order("random_erasing", "aspect[0]", aspect[0], "aspect[1]", aspect[1])
-        self.p, self.area, self.aspect = p, area, aspect
-        self.mean, self.std = np.array(mean, np.float32), np.array(std, np.float32)
+    p: Probability = 0.5
+    area: tuple[Share, Share] = (0.02, 1 / 3)
+    aspect: tuple[Positive, Positive] = (0.3, 3.3)
+    mean: tuple[float, float, float] = (0.485, 0.456, 0.406)
+    std: tuple[Positive, Positive, Positive] = (0.229, 0.224, 0.225)
+
+    def __post_init__(self) -> None:
+        require_order("random_erasing: area", *self.area)
+        require_order("random_erasing: aspect", *self.aspect)
 
     def __call__(self, canvas: Canvas, rng: np.random.Generator) -> None:
         if rng.random() >= self.p:
             return
         height, width = canvas.size
         for _ in range(10):
-            area = height * width * rng.uniform(*self.area)
-            aspect = math.exp(rng.uniform(math.log(self.aspect[0]), math.log(self.aspect[1])))
+            area, aspect = height * width * rng.uniform(*self.area), draw_ratio(self.aspect, rng)
             h, w = round(math.sqrt(area * aspect)), round(math.sqrt(area / aspect))
             if 0 < h < height and 0 < w < width:
-                top, left = int(rng.integers(height - h + 1)), int(rng.integers(width - w + 1))
+                top, left = draw_corner(canvas.size, (h, w), rng)
                 noise = rng.standard_normal((h, w, 3), np.float32)
+                noise = (noise * np.array(self.std, np.float32) + np.array(self.mean, np.float32)) * 255
                 image = canvas.image.astype(np.float32)
-                image[top : top + h, left : left + w] = (noise * self.std + self.mean) * 255
+                image[top : top + h, left : left + w] = noise
                 canvas.image = image
                 return

@@ -1,4 +1,4 @@
-"""Augmentation: what each transform draws, and that picture, label map and boxes move together."""
+"""Augmentation: what each transform draws, and that image, label map and boxes move together."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def smooth(height: int = 48, width: int = 64) -> np.ndarray:
 
 
 def boxed(height: int, width: int, boxes: list[list[float]]) -> Sample:
-    """Returns a black picture with its boxes painted white; the label map has class 1 there."""
+    """A black image with its boxes painted white; the label map has class 1 there."""
     label_map = np.zeros((height, width), np.uint8)
     for x1, y1, x2, y2 in np.array(boxes, int).reshape(-1, 4):
         label_map[y1:y2, x1:x2] = 1
@@ -63,7 +63,7 @@ def test_a_geometric_chain_moves_the_pixels_once(monkeypatch: pytest.MonkeyPatch
 
 
 @pytest.mark.parametrize("seed", range(20))
-def test_picture_label_map_and_boxes_move_together(seed: int) -> None:
+def test_image_label_map_and_boxes_move_together(seed: int) -> None:
     out = run(boxed(60, 90, [[30, 20, 70, 45]]), T.RandomScale(min=0.6, max=1.6), T.PadCrop(size=(150, 150)),
               T.HorizontalFlip(), seed=seed)  # fmt: skip
     inside = map_of(out) == 1
@@ -242,7 +242,7 @@ def test_random_box_crop_finds_a_sign_in_the_corner() -> None:
         assert labels_of(out) == [0]
 
 
-def test_random_box_crop_also_crops_pictures_without_boxes() -> None:
+def test_random_box_crop_also_crops_images_without_boxes() -> None:
     out = run(boxed(100, 100, []), T.RandomBoxCrop())
     assert max(out.size) <= 60
     assert boxes_of(out).boxes.shape == (0, 4)
@@ -258,7 +258,7 @@ def test_random_box_crop_keeps_centred_visible_boxes_only() -> None:
 
 @pytest.mark.parametrize("seed", range(20))
 def test_random_box_crop_forgets_boxes_whose_centre_is_outside(seed: int) -> None:
-    # Boxes of 40 % of the picture all over it: every window cuts some of them well above the visibility limit.
+    # Boxes of 40 % of the image all over it: every window cuts some of them well above the visibility limit.
     grid = [[x, y, x + 160, y + 160] for x in range(0, 241, 60) for y in range(0, 241, 60)]
     out = run(boxed(400, 400, grid), T.RandomBoxCrop(), seed=seed)
     assert len(boxes_of(out).boxes) > 0
@@ -302,7 +302,7 @@ def test_crop_around_box_redraws_half_visible_signs() -> None:
         assert painted - boxes_area <= 0.1 * 900 + 1
 
 
-def test_crop_around_box_handles_pictures_smaller_than_the_window() -> None:
+def test_crop_around_box_handles_images_smaller_than_the_window() -> None:
     out = run(boxed(30, 40, [[5, 5, 20, 20]]), T.CropAroundBox(size=(64, 64), p_background=0.0, scale=(1.0, 1.0)))
     np.testing.assert_array_equal(boxes_of(out).boxes, [[5, 5, 20, 20]])
 
@@ -341,7 +341,7 @@ def test_hue_turns_colours_and_leaves_grey_alone() -> None:
     assert 1 <= abs((int(hues[1]) - int(hues[0]) + 180) % 360 - 180) <= 22
 
 
-def test_colour_jitter_leaves_labels_and_some_pictures_alone() -> None:
+def test_colour_jitter_leaves_labels_and_some_images_alone() -> None:
     sample = boxed(48, 64, [[5, 5, 20, 20]])
     assert run(sample, T.ColorJitter(p=0.0)).image is sample.image
     out = run(sample, T.ColorJitter(p=1.0), seed=1)

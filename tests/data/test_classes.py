@@ -37,7 +37,12 @@ def test_names_that_are_bare_numbers_stay_names(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     "content, complaint",
-    [("", "lists no classes"), ("a\nb\na\n", "class name.*\n.*a"), ("1 a\n1 b\n", "class id.*\n.*1")],
+    [
+        ("", "lists no classes"),
+        ("255 ignore", "lists no classes"),
+        ("a\nb\na\n", "class name.*\n.*a"),
+        ("1 a\n1 b\n", "class id.*\n.*1"),
+    ],
 )
 def test_unusable_class_files_are_refused(tmp_path: Path, content: str, complaint: str) -> None:
     with pytest.raises(ValueError, match=rf"classes\.txt: .*{complaint}"):

@@ -1,4 +1,4 @@
-"""Reading pictures and label maps: every unusual file is read right or refused with its name."""
+"""Reading images and label maps: every unusual file is read right or refused with its name."""
 
 from __future__ import annotations
 
@@ -107,7 +107,7 @@ def test_bytes_after_the_jpeg_are_tolerated(tmp_path: Path, tail: bytes, progres
 
 
 @pytest.mark.parametrize("suffix", ["png", "webp"])
-def test_other_cut_off_pictures_are_refused(tmp_path: Path, suffix: str) -> None:
+def test_other_cut_off_images_are_refused(tmp_path: Path, suffix: str) -> None:
     path = saved(tmp_path / f"a.{suffix}", smooth())
     path.write_bytes(path.read_bytes()[:-50])
     with pytest.raises(ValueError, match=rf"a\.{suffix}.*(damaged|cut off)"):
@@ -128,9 +128,9 @@ def test_missing_empty_and_foreign_files_are_refused(tmp_path: Path, reader, con
 @pytest.mark.parametrize("bits", [2, 4, 8])
 def test_palette_labels_give_indices_not_colours(tmp_path: Path, bits: int) -> None:
     ids = np.arange(12, dtype=np.uint8).reshape(3, 4) % min(2**bits, 11)
-    picture = Image.fromarray(ids).convert("L")
-    picture.putpalette([value for i in range(256) for value in (255 - i, i // 2, 7)])
-    picture.save(tmp_path / "p.png", bits=bits)
+    image = Image.fromarray(ids).convert("L")
+    image.putpalette([value for i in range(256) for value in (255 - i, i // 2, 7)])
+    image.save(tmp_path / "p.png", bits=bits)
     np.testing.assert_array_equal(read_label_map(tmp_path / "p.png"), ids)
 
 
@@ -158,10 +158,10 @@ def test_colour_label_maps_are_refused(tmp_path: Path, channels: int, kind: str)
 
 @pytest.mark.parametrize("palette", [False, True])
 def test_no_cut_of_a_label_map_gets_through(tmp_path: Path, palette: bool) -> None:
-    picture = Image.fromarray(smooth(20, 30)[..., 0])
+    image = Image.fromarray(smooth(20, 30)[..., 0])
     if palette:
-        picture.putpalette(list(range(256)) * 3)
-    picture.save(tmp_path / "p.png")
+        image.putpalette(list(range(256)) * 3)
+    image.save(tmp_path / "p.png")
     data = (tmp_path / "p.png").read_bytes()
     for length in range(0, len(data) - 20, 13):  # the last bytes are the end chunk, which decoders do not need
         (tmp_path / "p.png").write_bytes(data[:length])

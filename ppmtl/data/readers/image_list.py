@@ -10,7 +10,7 @@ import numpy as np
 
 from ppmtl.data.findings import DataError, Finding
 from ppmtl.data.labels import ClassIndex
-from ppmtl.data.listing import missing_files, read_text, under
+from ppmtl.data.listing import read_text, require_files
 from ppmtl.data.reader import Reader
 from ppmtl.structures import ClassList, Label
 
@@ -31,44 +31,33 @@ class ImageList(Reader):
     def __init__(self, root: str | Path, tasks: Mapping[str, ClassList], *, images: str, list_file: str) -> None:
         super().__init__(root, tasks)
         self._task, classes = self.only_task()
-        self._list_file = under(root, list_file)
+        self._list_file = self.root / list_file
         entries = _parse(self._list_file, classes)
-        folder = under(root, images)
-        self._paths = [folder / name for name in entries]
+        self._paths = [self.root / images / name for name in entries]
         self._class_indices = np.array(list(entries.values()), np.int64)
-        if missing := missing_files(self._paths):
-            raise DataError(
-                f"{self._list_file}: {len(missing)} files are listed but missing; restore them, or remove their lines",
-                missing,
-            )
+        require_files(self._list_file, self._paths)
 
     @staticmethod
     def required_paths(root: str | Path, tasks: Sequence[str], **settings: Any) -> list[Path]:  # noqa: ARG004
-        """The folder and the list."""
-        return [under(root, settings["images"]), under(root, settings["list_file"])]
+        return [Path(root) / settings["images"], Path(root) / settings["list_file"]]
 
     def __len__(self) -> int:
         return len(self._paths)
 
     def path(self, index: int) -> str:
-        """The image file of sample ``index``."""
         return str(self._paths[index])
 
     def labels(self, index: int, image: np.ndarray) -> dict[str, Label]:  # noqa: ARG002
-        """The image's class."""
         return {self._task: ClassIndex(int(self._class_indices[index]))}
 
     def class_indices(self) -> np.ndarray:
-        """The class index of every sample, for balanced sampling."""
         return self._class_indices
 
     def describe(self) -> str:
-        """One line: how many images, and how they spread over the classes."""
-        classes = self.tasks[self._task]
-        counts = np.bincount(self._class_indices, minlength=len(classes))
+        counts = np.bincount(self._class_indices, minlength=len(self.tasks[self._task]))
         absent = int((counts == 0).sum())
         return (
-            f"{self._list_file.name}: {len(self)} images of {len(classes)} classes, "
+            f"{self._list_file.name}: {len(self)} images of {len(counts)} classes, "
             f"{counts.min()} to {counts.max()} per class" + (f", {absent} classes without an image" if absent else "")
         )
 
@@ -79,24 +68,20 @@ def _parse(list_file: Path, classes: ClassList) -> dict[str, int]:
     entries: dict[str, int] = {}
     line_of: dict[str, int] = {}
     bad: list[Finding] = []
-
-    def note(number: int, problem: str) -> None:
-        bad.append(Finding(f"line {number}", problem))
-
     for number, line in enumerate(read_text(list_file).splitlines(), start=1):
         if not line.strip():
             continue
-        parts = line.strip().rsplit(maxsplit=1)
-        if len(parts) != 2 or not parts[1].isdecimal():
-            note(number, f"expected '<image name> <class id>', got {line!r}")
-            continue
-        name, class_id = parts
-        if int(class_id) not in index_of:
-            note(number, f"class id {class_id} of {name!r} is not in the class list")
+        name, class_id = ["", *line.strip().rsplit(maxsplit=1)][-2:]
+        if not name or not class_id.isdecimal():
+            problem = f"expected '<image name> <class id>', got {line!r}"
+        elif int(class_id) not in index_of:
+            problem = f"class id {class_id} of {name!r} is not in the class list"
         elif name in entries:
-            note(number, f"{name!r} is already on line {line_of[name]}")
+            problem = f"{name!r} is already on line {line_of[name]}"
         else:
             entries[name], line_of[name] = index_of[int(class_id)], number
+            continue
+        bad.append(Finding(f"line {number}", problem))
     if bad:
         raise DataError(
             f"{list_file}: {len(bad)} bad lines; ids go from {min(classes.ids)} to {max(classes.ids)} "

@@ -51,7 +51,6 @@ class Joined(Reader):
 
     @staticmethod
     def required_paths(root: str | Path, tasks: Sequence[str], **settings: Any) -> list[Path]:
-        """The paths of the tasks' readers."""
         parts = [(task, part) for task, part in settings["readers"].items() if task in tasks]
         return [path for task, part in parts for path in part.func.required_paths(root, [task], **part.keywords)]
 
@@ -59,19 +58,16 @@ class Joined(Reader):
         return len(self._indices)
 
     def path(self, index: int) -> str:
-        """The image file of sample ``index``."""
         task, position = next(iter(self._indices[index].items()))
         return self._readers[task].path(position)
 
     def labels(self, index: int, image: np.ndarray) -> dict[str, Label]:
-        """The labels of all readers."""
         found: dict[str, Label] = {}
         for task, position in self._indices[index].items():
             found |= self._readers[task].labels(position, image)
         return found
 
     def describe(self) -> str:
-        """One line: how many images all have, and what each of them has."""
         parts = "; ".join(reader.describe() for reader in self._readers.values())
         return f"{len(self)} images with labels for {', '.join(self.tasks)} ({parts})"
 

@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 
 from ppmtl.data.findings import DataError, Finding
+from ppmtl.data.images import SUFFIXES
 from ppmtl.data.label_maps import read_label_map
 from ppmtl.data.labels import LabelMap
-from ppmtl.data.listing import under
 from ppmtl.data.reader import Reader
 from ppmtl.structures import IGNORE_LABEL, ClassList, Label
 
@@ -27,7 +27,6 @@ class LabelPNG(Reader):
         tasks: the one task and its classes; label maps hold their indices 0..n-1, and 255 for "not labelled".
         images: folder of images, searched with its sub-folders.
         labels: folder of label maps.
-        image_suffixes: which files of ``images`` are taken (any letter case).
         label_suffix: what a label's name has after the image's, e.g. "_train_id".
 
     Raises:
@@ -42,7 +41,6 @@ class LabelPNG(Reader):
         *,
         images: str,
         labels: str,
-        image_suffixes: tuple[str, ...] = (".jpg", ".jpeg", ".png"),
         label_suffix: str = "",
     ) -> None:
         super().__init__(root, tasks)
@@ -53,19 +51,16 @@ class LabelPNG(Reader):
                 "class file and the label maps"
             )
         self._name = labels
-        suffixes = tuple(suffix.lower() for suffix in image_suffixes)
-        self._pairs = _pair(under(root, images), under(root, labels), suffixes, label_suffix + ".png")
+        self._pairs = _pair(self.root / images, self.root / labels, label_suffix + ".png")
 
     @staticmethod
     def required_paths(root: str | Path, tasks: Sequence[str], **settings: Any) -> list[Path]:  # noqa: ARG004
-        """The two folders."""
-        return [under(root, settings["images"]), under(root, settings["labels"])]
+        return [Path(root) / settings["images"], Path(root) / settings["labels"]]
 
     def __len__(self) -> int:
         return len(self._pairs)
 
     def path(self, index: int) -> str:
-        """The image file of sample ``index``."""
         return str(self._pairs[index][0])
 
     def labels(self, index: int, image: np.ndarray) -> dict[str, Label]:
@@ -83,25 +78,24 @@ class LabelPNG(Reader):
                 "orientation"
             )
         count = len(self.tasks[self._task])
-        if ((label_map >= count) & (label_map != IGNORE_LABEL)).any():
-            wrong = [int(v) for v in np.unique(label_map) if v >= count and v != IGNORE_LABEL]
+        wrong = label_map[(label_map >= count) & (label_map != IGNORE_LABEL)]
+        if wrong.size:
             raise ValueError(
-                f"{label_path}: labels {wrong} are no classes, allowed are 0..{count - 1} and {IGNORE_LABEL} = not "
-                "labelled; convert the labels (BDD100K and Cityscapes ship 'train id' files), or "
+                f"{label_path}: labels {np.unique(wrong).tolist()} are no classes, allowed are 0..{count - 1} and "
+                f"{IGNORE_LABEL} = not labelled; convert the labels (BDD100K and Cityscapes ship 'train id' files), or "
                 "add the classes to the class list"
             )
         return {self._task: LabelMap(label_map)}
 
     def describe(self) -> str:
-        """One line: how many images and classes."""
         return f"{self._name}: {len(self)} images with label maps, {len(self.tasks[self._task])} classes"
 
 
-def _pair(images: Path, labels: Path, suffixes: tuple[str, ...], label_end: str) -> list[tuple[Path, Path]]:
-    image_of = _by_key(images, suffixes, "")
+def _pair(images: Path, labels: Path, label_end: str) -> list[tuple[Path, Path]]:
+    image_of = _by_key(images, SUFFIXES, "")
     label_of = _by_key(labels, (".png",), label_end)
     if not image_of:
-        raise ValueError(f"{images}: no images ({', '.join(suffixes)}) found; check the folder, or set image_suffixes")
+        raise ValueError(f"{images}: no images ({', '.join(SUFFIXES)}) found; check the folder")
     alone = [
         Finding(f"{image_of[key]}", f"no label {labels / key}{label_end}") for key in sorted(image_of.keys() - label_of)
     ]
@@ -119,12 +113,10 @@ def _by_key(folder: Path, suffixes: tuple[str, ...], ending: str) -> dict[str, P
     """{path below ``folder`` without its ending: file}."""
     found: dict[str, Path] = {}
     for file in sorted(folder.rglob("*")):
-        if file.suffix.lower() not in suffixes or file.name.startswith("."):  # "._a.jpg" are not images (macOS)
+        # "._a.jpg" are not images (macOS)
+        if file.suffix.lower() not in suffixes or file.name.startswith(".") or not file.name.endswith(ending):
             continue
-        name = file.relative_to(folder).as_posix()
-        if ending and not name.endswith(ending):
-            continue
-        key = name[: -len(ending or file.suffix)]
+        key = file.relative_to(folder).as_posix()[: -len(ending or file.suffix)]
         if key in found:
             raise ValueError(f"{file} and {found[key]}: two files of one name, one label cannot serve both; remove one")
         found[key] = file
