@@ -14,13 +14,9 @@ from ppmtl.tasks.base import Task
 def draw(
     image: np.ndarray, predictions: Mapping[str, Any], tasks: Mapping[str, Task[Any]], threshold: float
 ) -> np.ndarray:
-    """A copy of the image with everything drawn on it: masks, then objects, then text.
+    """A copy of the image (H, W, 3) uint8 RGB with everything drawn on it: masks, then objects, then text.
 
-    Args:
-        image: (H, W, 3) uint8 RGB.
-        predictions: {task: prediction} in this image's coordinates.
-        tasks: {name: task}.
-        threshold: parts that score below it are not drawn.
+    ``predictions`` are {task: prediction} in this image's coordinates; parts that score below ``threshold`` are left out.
     """
     canvas = image.copy()
     for name in sorted(predictions, key=lambda name: tasks[name].layer):

@@ -51,11 +51,7 @@ class Evaluation:
         return float(np.mean([m.values[m.primary] for m in self.metrics.values()])) if self.metrics else float("nan")
 
     def value(self, name: str) -> float:
-        """The value called "score" or "task.metric".
-
-        Raises:
-            ValueError: if there is no such metric; the message lists those that there are.
-        """
+        """The value called "score" or "task.metric"; ValueError listing those that there are if there is none."""
         if name == "score":
             return self.score
         task, _, metric = name.partition(".")
@@ -80,8 +76,6 @@ def evaluate(
     """The metrics of every task on its data set; the same on every process, and bit for bit those of one process.
 
     Args:
-        tasks: {name: task}.
-        sets: {name: data set with its tasks}.
         backend: what runs the network.
         augment: test-time augmentation, for all tasks or by task.
         slicing: show large images in tiles too, to the tasks that can put them together.

@@ -39,22 +39,14 @@ def text(result: Evaluation, *, classwise: bool = True) -> str:
 def write(result: Evaluation, folder: Path, extra: Mapping[str, Any]) -> list[Path]:
     """Writes metrics.json, per-class CSVs, confusion matrices and precision-recall curves; returns the paths.
 
-    Args:
-        result: the evaluation.
-        folder: created if need be.
-        extra: what else metrics.json records (weights, config, views).
+    ``extra`` is what else metrics.json records (weights, config, views).
     """
     folder.mkdir(parents=True, exist_ok=True)
     document = {
         **extra,
         "score": result.score,
         "tasks": {
-            task: {
-                "primary": m.primary,
-                **m.values,
-                "seconds_per_image": result.seconds[task],
-                "per_class": m.per_class,
-            }
+            task: dict(primary=m.primary, **m.values, seconds_per_image=result.seconds[task], per_class=m.per_class)
             for task, m in result.metrics.items()
         },
     }
@@ -91,14 +83,12 @@ def _number(value: float) -> str:
 
 
 def _table(per_class: Mapping[str, list[str] | list[float]]) -> list[str]:
+    counts = {"pixels", "boxes", "images"}
     cells = [
-        [c if isinstance(c, str) else (f"{c:.0f}" if head in _COUNTS else _number(c)) for c in column]
+        [c if isinstance(c, str) else (f"{c:.0f}" if head in counts else _number(c)) for c in column]
         for head, column in per_class.items()
     ]
     return columns(list(per_class), zip(*cells, strict=True)).splitlines()
-
-
-_COUNTS = {"pixels", "boxes", "images"}
 
 
 def new_figure(width: float, height: float) -> Any:
@@ -111,8 +101,7 @@ def new_figure(width: float, height: float) -> Any:
 def _plot_confusion(metrics: Metrics, path: Path) -> None:
     assert metrics.confusion is not None
     names = [str(name) for name in metrics.per_class["class"]]
-    totals = metrics.confusion.sum(axis=1, keepdims=True)
-    share = metrics.confusion / np.maximum(totals, 1)
+    share = metrics.confusion / np.maximum(metrics.confusion.sum(axis=1, keepdims=True), 1)
     side = min(24.0, 3 + 0.32 * len(names))
     figure = new_figure(side + 1, side)
     axes = figure.subplots()

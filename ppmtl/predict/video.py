@@ -13,6 +13,7 @@ import sys
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 
 import cv2
@@ -29,14 +30,7 @@ _TOLERATED_SHARE = 0.01  # containers without an index only estimate their numbe
 
 @dataclass(frozen=True)
 class VideoResult:
-    """What became of a video.
-
-    Attributes:
-        written: the annotated video.
-        frames: in it.
-        announced: frames that the input's header promises; 0 = it does not say.
-        seconds: all of it took.
-    """
+    """The annotated video, its frames, those that the input's header promised (0 = it does not say), and the time taken."""
 
     written: Path
     frames: int
@@ -45,12 +39,12 @@ class VideoResult:
 
     @property
     def complete(self) -> bool:
-        """Returns whether the input had about as many frames as its header promises."""
+        """Whether the input had about as many frames as its header promises."""
         return self.frames >= self.announced - max(2, _TOLERATED_SHARE * self.announced)
 
 
 def annotate(source: Path, folder: Path, pipeline: Pipeline, *, threshold: float) -> VideoResult:
-    """Returns what was written: <folder>/<stem>.mp4 of the input's size and frame rate, and <stem>.jsonl.
+    """Writes <folder>/<stem>.mp4 of the input's size and frame rate, and <stem>.jsonl with a line per frame.
 
     An interrupted run, or an input that breaks off, leaves a video that plays up to there.
 
@@ -78,9 +72,12 @@ def annotate(source: Path, folder: Path, pipeline: Pipeline, *, threshold: float
             for batch in _batches(reader, pipeline.batch_size):
                 # The first frame decides: the header gives the size before the turn that phones ask for.
                 writer = writer or _writer(target, fps, _even(batch[0]))
-                for drawn, line in _annotated(batch, pipeline, threshold, frames, fps):
-                    writer.write(_even(drawn[..., ::-1]))
-                    lines.write(line + "\n")
+                names = [f"frame {frames + i}" for i in range(len(batch))]
+                for image, found in zip(batch, pipeline.predict(batch, names), strict=True):
+                    answers = {name: pipeline.tasks[name].to_json(prediction) for name, prediction in found.items()}
+                    document = {"frame": frames, "second": round(frames / fps, 4), **answers}
+                    writer.write(_even(draw(image, found, pipeline.tasks, threshold)[..., ::-1]))
+                    lines.write(json.dumps(document, ensure_ascii=False) + "\n")
                     frames += 1
                     bar.update()
     finally:
@@ -122,24 +119,6 @@ def _even(frame: np.ndarray) -> np.ndarray:
 
 def _batches(reader: cv2.VideoCapture, size: int) -> Iterator[list[np.ndarray]]:
     """Yields lists of up to ``size`` frames, (H, W, 3) uint8 RGB."""
-    batch: list[np.ndarray] = []
-    while True:
-        more, frame = reader.read()
-        if more:
-            batch.append(np.ascontiguousarray(frame[..., ::-1]))
-        if batch and (len(batch) == size or not more):
-            yield batch
-            batch = []
-        if not more:
-            return
-
-
-def _annotated(
-    batch: list[np.ndarray], pipeline: Pipeline, threshold: float, first: int, fps: float
-) -> Iterator[tuple[np.ndarray, str]]:
-    """Yields (drawn frame, line of JSON) for the frames numbered from ``first`` on."""
-    found = pipeline.predict(batch, [f"frame {first + i}" for i in range(len(batch))])
-    for index, (image, predictions) in enumerate(zip(batch, found, strict=True)):
-        answers = {name: pipeline.tasks[name].to_json(p) for name, p in predictions.items()}
-        document = {"frame": first + index, "second": round((first + index) / fps, 4), **answers}
-        yield draw(image, predictions, pipeline.tasks, threshold), json.dumps(document, ensure_ascii=False)
+    read = (frame for _, frame in iter(reader.read, (False, None)))  # what read() answers at the end
+    while batch := [np.ascontiguousarray(frame[..., ::-1]) for frame in islice(read, size)]:
+        yield batch
