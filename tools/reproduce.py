@@ -44,7 +44,7 @@ def main(argv: Sequence[str]) -> int:
         print(reproduce.to_markdown(table, tables[table], source), end="\n\n")
     folder = Path(arguments.output_dir or Path(settings.save_dir) / "reproduce")
     reproduce.write(tables, source, folder)
-    print(f"wrote reproduce.md, reproduce.json and reproduce.png to {folder}")
+    print(f"wrote reproduce.md and reproduce.json to {folder}")
     return 0
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from PIL import Image
+from PIL import ExifTags, Image
 
 from ppmtl.data.classes import read_categories
 from ppmtl.data.images import find_images
@@ -17,19 +17,15 @@ SEG_CLASSES, CLS_CLASSES = 19, 196  # BDD100K and Stanford Cars, as the challeng
 SEG_SIZE = (720, 1280)  # hard-coded in the official scorer
 SECTIONS = {"seg": "seg", "cls": "cls", "det": "dec"}  # a task's section -> key in the file, in the baseline's order
 
-_EXIF_ORIENTATION = 0x0112
-
 
 @dataclass(frozen=True)
 class Expected:
-    """The entries that a complete submission has; what is None is unknown and not checked.
+    """The entries that a complete submission has; what is None is unknown and not checked: all lists or none.
 
     Attributes:
         seg_sizes: {"<image stem>.png": (height, width)}.
-        cls_names: the images to classify, with extension.
         det_sizes: (height, width) of each line of test.txt; line 1 is image_id 1.
-        category_ids: the detection classes' ids in the annotation files.
-        seg_classes, cls_classes: how many; labels are 0 up to that.
+        cls_names, category_ids: as in the folder (with extension) and in the annotation files.
     """
 
     seg_sizes: dict[str, Size] | None = None
@@ -61,13 +57,12 @@ class Expected:
 
     def unchecked(self) -> list[str]:
         """What :func:`ppmtl.challenge.checking.check` cannot say for want of a list."""
-        without_lists = self.seg_sizes is None or self.cls_names is None or self.det_sizes is None
-        checks = {
-            "names and image_ids: are they in the test lists, and are all of them there?": without_lists,
-            "points and boxes: do they lie within their images?": without_lists,
-            "category_id: is it one of dec/val.json?": self.category_ids is None,
-        }
-        return [check for check, left_out in checks.items() if left_out]
+        of_lists = [
+            "names and image_ids: are they in the test lists, and are all of them there?",
+            "points and boxes: do they lie within their images?",
+        ]
+        of_categories = ["category_id: is it one of dec/val.json?"]
+        return of_lists * (self.seg_sizes is None) + of_categories * (self.category_ids is None)
 
 
 def test_images(test: Path, section: str) -> dict[str | int, Path]:
@@ -80,15 +75,11 @@ def test_images(test: Path, section: str) -> dict[str | int, Path]:
 
 
 def image_size(path: Path) -> Size:
-    """The (height, width) as shown, that is after the EXIF turn.
-
-    Raises:
-        ValueError: if it cannot be read as an image, naming the path.
-    """
+    """The (height, width) as shown, that is after the EXIF turn; ValueError names a file that is no image."""
     try:
         with Image.open(path) as image:
             width, height = image.size
-            turned = image.getexif().get(_EXIF_ORIENTATION, 1) >= 5
+            turned = image.getexif().get(ExifTags.Base.Orientation, 1) >= 5
     except OSError as error:
         raise ValueError(f"{path}: cannot be read as an image ({error}); copy or download it again") from error
     return (width, height) if turned else (height, width)

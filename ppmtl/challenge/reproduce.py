@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -21,8 +20,6 @@ class Row:
     """One line of a table, and what was measured for it.
 
     Attributes:
-        label: what is done.
-        task_type: which task it is about.
         tta: the views; None = one plain view.
         settings: other attributes of the task, e.g. {"merge": "nms"}.
         paper: the paper's number as a fraction, or None.
@@ -91,11 +88,8 @@ def run_row(
     name = next((n for n, t in tasks.items() if t.task_type == row.task_type and n in reader_of), None)
     if name is None:
         return replace(row, reason=f"not run: the config has no {row.task_type} task with a validation set")
-    task, augment = copy.copy(tasks[name]), row.tta is not None
-    task.tta = row.tta or task.tta
-    for attribute, value in row.settings.items():
-        assert hasattr(task, attribute)
-        setattr(task, attribute, value)
+    augment = row.tta is not None
+    task = replace(tasks[name], tta=row.tta or tasks[name].tta, **row.settings)
     result = evaluate({name: task}, {name: EvalSet(reader_of[name], (name,))}, backend, augment=augment, limit=limit)
     metrics, views = result.metrics[name], task.views(reader_of[name][0].size, augment=augment)
     return replace(row, ours=metrics.values[metrics.primary], seconds=result.seconds[name], views=len(views))
@@ -106,38 +100,27 @@ def to_markdown(table: str, rows: Sequence[Row], source: str) -> str:
     first = next((row.ours for row in rows if row.ours is not None), None)
     lines = []
     for row in rows:
-        line = [row.label, "unknown" if row.paper is None else f"{row.paper:.4f}"]
-        if row.ours is None:
-            lines.append([*line, row.reason, "", "", "", ""])
-            continue
-        gap = "" if row.paper is None else f"{row.ours - row.paper:+.4f}"
-        gain = "" if table == "2" or first is None else f"{row.ours - first:+.4f}"
-        lines.append([*line, f"{row.ours:.4f}", gap, gain, str(row.views), f"{row.seconds:.3f}"])
+        measured: list[object] = [row.reason, "", "", "", ""]
+        if row.ours is not None:
+            gap = "" if row.paper is None else f"{row.ours - row.paper:+.4f}"
+            gain = "" if table == "2" or first is None else f"{row.ours - first:+.4f}"
+            measured = [f"{row.ours:.4f}", gap, gain, row.views, f"{row.seconds:.3f}"]
+        lines.append([row.label, "unknown" if row.paper is None else f"{row.paper:.4f}", *measured])
     heads = ["row", "paper", "ours", "ours - paper", "gain over the first row", "views", "s per image"]
     notes = sorted({row.note if row.paper is None else f"{row.label}: {row.note}" for row in rows})
     return "\n".join([f"### Table {table}\n\n{source}\n\n{markdown(heads, lines)}\n", *(f"* {note}" for note in notes)])
 
 
 def write(tables: Mapping[str, Sequence[Row]], source: str, folder: Path) -> None:
-    """Writes reproduce.md, reproduce.json and reproduce.png (metric against cost, one panel per table)."""
-    from matplotlib.figure import Figure  # slow to import
-
+    """Writes reproduce.md and reproduce.json."""
     folder.mkdir(parents=True, exist_ok=True)
     texts = [to_markdown(name, rows, source) for name, rows in tables.items()]
     (folder / "reproduce.md").write_text("\n\n".join(texts) + "\n", encoding="utf-8")
-    plain = [{"table": name, "rows": [_plain(row) for row in rows]} for name, rows in tables.items()]
+    plain = [
+        {"table": name, "rows": [
+            {"label": row.label, "task": row.task_type, "paper": row.paper, "ours": row.ours,
+             "seconds_per_picture": row.seconds, "views": row.views, "reason": row.reason} for row in rows
+        ]}
+        for name, rows in tables.items()
+    ]  # fmt: skip
     (folder / "reproduce.json").write_text(json.dumps({"source": source, "tables": plain}, indent=1), encoding="utf-8")
-    figure = Figure(figsize=(5 * len(tables), 5), layout="constrained")
-    for axes, (name, rows) in zip(figure.subplots(1, len(tables), squeeze=False)[0], tables.items(), strict=True):
-        for row in rows:
-            if row.ours is not None:
-                axes.plot(row.seconds, row.ours, "o", label=row.label)
-        axes.set(xlabel="seconds per image", ylabel="primary metric", title=f"Table {name}")
-        if axes.lines:
-            axes.legend(fontsize=7, loc="upper center", bbox_to_anchor=(0.5, -0.15))
-    figure.savefig(folder / "reproduce.png", dpi=110)
-
-
-def _plain(row: Row) -> dict[str, Any]:
-    return {"label": row.label, "task": row.task_type, "paper": row.paper, "ours": row.ours,
-            "seconds_per_picture": row.seconds, "views": row.views, "reason": row.reason}  # fmt: skip

@@ -21,20 +21,14 @@ from ppmtl.data.listing import read_json, read_text
 from ppmtl.ops.average_precision import average_precision_of_rows
 from ppmtl.ops.confusion import class_iou, confusion_matrix, mean_iou
 from ppmtl.ops.polygons import decode
-from ppmtl.structures import IGNORE_LABEL
-
-OFFICIAL, STRICT = "official-2.7.0", "strict"
 
 
 def score(file: str | Path, gt: str | Path, *, seg_classes: int = SEG_CLASSES) -> dict[str, Any]:
     """{"official-2.7.0": figures, "strict": figures, "notes": where the official tool would crash or mislead}.
 
-    Figures are fractions 0..1: miou, top1, ap50 and score, their mean rounded to 4 digits (the A list).
-
-    official-2.7.0: a class absent from labels and predictions counts 0; Top-1 divides by the rows submitted; label maps
-    and predictions are paired by sorted position. strict: absent classes are left out; Top-1 divides by the images;
-    pairs go by name; a missing image is all wrong; of two entries for one image the first counts. AP at IoU 0.5 is
-    COCO's in both. Where the official tool would crash, its figure is what it would count without the cause.
+    Figures are fractions 0..1: miou, top1, ap50 and score, their mean rounded to 4 digits (the A list). How the two
+    conventions count: docs/submission.md. Where the official tool would crash, its figure is what it would count
+    without the cause.
 
     Args:
         file: the submission, in either form.
@@ -60,21 +54,16 @@ def score(file: str | Path, gt: str | Path, *, seg_classes: int = SEG_CLASSES) -
         _score_det(submitted, folder / "dec.json"),
     )
     result: dict[str, Any] = {"notes": submitted.notes}
-    for convention, (miou, top1, ap50) in zip((OFFICIAL, STRICT), zip(*figures, strict=True), strict=True):
+    for convention, (miou, top1, ap50) in zip(("official-2.7.0", "strict"), zip(*figures, strict=True), strict=True):
         result[convention] = {"miou": miou, "top1": top1, "ap50": ap50, "score": round((top1 + ap50 + miou) / 3, 4)}
     return result
 
 
 @dataclass
 class _Submitted:
-    """A submission file's content; label maps as PNG bytes (1000 maps as arrays would be 900 MB).
+    """A submission file's content; ``seg`` as PNG bytes of every entry (1000 maps as arrays would be 900 MB)."""
 
-    Of several entries for one image ``seg`` keeps the last, as the official tool does by writing files, and
-    ``seg_first`` the first.
-    """
-
-    seg: dict[str, bytes] = field(default_factory=dict)
-    seg_first: dict[str, bytes] = field(default_factory=dict)
+    seg: dict[str, list[bytes]] = field(default_factory=dict)
     cls: list[tuple[str, Any]] = field(default_factory=list)
     dec: list[Mapping[str, Any]] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
@@ -91,11 +80,8 @@ class _Submitted:
         elif section == "seg":
             for name, polygons in entry.items():
                 height, width = sizes.get(name) or next(iter(sizes.values()))
-                encoded = cv2.imencode(".png", decode(polygons, (height, width)))[1].tobytes()
-                if name in self.seg:
-                    self.notes.append(f"seg: {name} is there more than once; the official tool keeps the last entry")
-                self.seg[name] = encoded
-                self.seg_first.setdefault(name, encoded)
+                label_map = decode(polygons, (height, width))
+                self.seg.setdefault(name, []).append(cv2.imencode(".png", label_map)[1].tobytes())
 
 
 def _read(file: Path, sizes: Mapping[str, Sequence[int]]) -> _Submitted:
@@ -105,6 +91,9 @@ def _read(file: Path, sizes: Mapping[str, Sequence[int]]) -> _Submitted:
             result.add(section.name, entry, sizes)
         except (ValueError, TypeError, AttributeError, cv2.error) as error:
             raise ValueError(f"{file}: {place} cannot be scored ({error}); tools/submit.py check says more") from error
+    for name, entries in result.seg.items():
+        if len(entries) > 1:
+            result.notes.append(f"seg: {name} is there more than once; the official tool keeps the last entry")
     for section in submission.sections:
         if section.form == "dict":
             result.notes.append(
@@ -122,32 +111,24 @@ def _score_seg(submitted: _Submitted, maps: Sequence[Path], classes: int) -> tup
             "sorted position all the same, so they are compared with the wrong images"
         )
     official = np.zeros((classes, classes), np.int64)
-    strict = np.zeros((classes + 1, classes + 1), np.int64)  # the last column: not predicted at all
+    strict = np.zeros((classes + 1, classes + 1), np.int64)  # one more class: not predicted at all
     for index, path in enumerate(maps):
         label = read_label_map(path)
-        by_position = submitted.seg[names[index]] if index < len(names) else None
-        by_name = submitted.seg_first.get(path.name)
-        matrix = _matrix(by_position, label, classes)
-        if matrix is not None:
-            official += matrix
-        if by_name is not by_position:
-            matrix = _matrix(by_name, label, classes)
-        if matrix is None:
-            strict[:classes, classes] += np.bincount(label[label != IGNORE_LABEL], minlength=classes)[:classes]
-        else:
-            strict[:classes, :classes] += matrix
+        by_position = _label_map(submitted.seg[names[index]][-1]) if index < len(names) else None
+        if by_position is not None and by_position.shape == label.shape:
+            official += confusion_matrix(by_position, label, classes)
+        by_name = (
+            _label_map(submitted.seg[path.name][0]) if path.name in submitted.seg else np.full_like(label, classes)
+        )
+        strict += confusion_matrix(by_name, label, classes + 1)
     iou = class_iou(strict)[:classes]
-    present = iou[~np.isnan(iou)]
-    return mean_iou(official, "zero"), float(present.mean()) if len(present) else float("nan")
+    return mean_iou(official, "zero"), float(iou[~np.isnan(iou)].mean())
 
 
-def _matrix(encoded: bytes | None, label: np.ndarray, classes: int) -> np.ndarray | None:
-    """The confusion matrix of a stored prediction; None if there is none, or it is of another size."""
-    if encoded is None:
-        return None
+def _label_map(encoded: bytes) -> np.ndarray:
     label_map = cv2.imdecode(np.frombuffer(encoded, np.uint8), cv2.IMREAD_UNCHANGED)
     assert label_map is not None
-    return confusion_matrix(label_map, label, classes) if label_map.shape == label.shape else None
+    return label_map
 
 
 def _score_cls(submitted: _Submitted, truth_file: Path) -> tuple[float, float]:
@@ -168,14 +149,12 @@ def _score_cls(submitted: _Submitted, truth_file: Path) -> tuple[float, float]:
 
 def _score_det(submitted: _Submitted, truth_file: Path) -> tuple[float, float]:
     """AP50 twice: COCO counts missing images as wrong anyway."""
-    truth, classes = read_json(truth_file), read_categories(truth_file)
+    truth, classes, rows = read_json(truth_file), read_categories(truth_file), submitted.dec
     image_ids = [image["id"] for image in truth["images"]]
-    _note_unknown(
-        submitted.notes, "dec: image_ids", sorted({row["image_id"] for row in submitted.dec} - set(image_ids))
-    )
-    if not submitted.dec:
+    _note_unknown(submitted.notes, "dec: image_ids", sorted({row["image_id"] for row in rows} - set(image_ids)))
+    if not rows:
         submitted.notes.append("dec: no rows; the official tool crashes")
-    ap50 = average_precision_of_rows(image_ids, truth["annotations"], submitted.dec, classes).ap50
+    ap50 = average_precision_of_rows(image_ids, truth["annotations"], rows, classes).ap50
     return ap50, ap50
 
 
