@@ -35,7 +35,7 @@ def write_submission(
     Args:
         path: the JSON file to be; with several machines in a folder that all of them share.
         data_root: the test lists are under ``data_root``/track1_test_data.
-        tasks: {name: task}; those without a section in the submission are left out.
+        tasks: those without a section in the submission are left out.
         backend: what runs the network.
         weights: tells the weights apart, as a JSON value: a run does not go on from what other weights left.
         augment: test-time augmentation.
@@ -89,10 +89,8 @@ def _predict(
     writer.expect(task.section, list(images))
     done = writer.done(task.section)
     todo = [(key, path) for key, path in images.items() if key not in done]
-    hidden = processes.rank != 0 or not sys.stderr.isatty()
-    with tqdm(
-        total=len(images), initial=len(images) - len(todo), desc=f"submit {task.name}", unit="img", disable=hidden
-    ) as bar:
+    with tqdm(total=len(images), initial=len(done), desc=f"submit {task.name}", unit="img",
+              disable=processes.rank != 0 or not sys.stderr.isatty()) as bar:  # fmt: skip
         for key, path in todo[processes.rank :: processes.count]:
             prediction = pipeline.predict([read_image(path)], [str(path)])[0][task.name]
             try:

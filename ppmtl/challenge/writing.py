@@ -34,7 +34,7 @@ class SubmissionWriter:
         part: number of this writer, if several processes write.
 
     Raises:
-        ValueError: the parts belong to another run; the message says what differs.
+        ValueError: the parts belong to another run (the message says what differs), or are damaged.
     """
 
     def __init__(
@@ -52,37 +52,29 @@ class SubmissionWriter:
             shutil.rmtree(self.parts, ignore_errors=True)
         self.parts.mkdir(parents=True, exist_ok=True)
         _claim(self.parts, fingerprint)
-        self._done: dict[str, set[Key]] = {}
+        for left in self.parts.glob("*.part") if part == 0 else ():
+            with left.open("rb+") as file:  # the last line may be one that an interruption left unfinished
+                file.truncate(sum(len(line) for line in file if line.endswith(b"\n")))
+        self._done = {section: set(self._index(section)) for section in SECTIONS}
         self._order: dict[str, Sequence[Key]] = {}
-        self._files: dict[str, IO[bytes]] = {}
-        for section in SECTIONS:
-            if part == 0:
-                for left in self._part_files(section):
-                    _cut_off_half_a_line(left)
-            self._done[section] = set(self._index(section))
-            self._files[section] = (self.parts / (f"{section}.{part}.part" if part else f"{section}.part")).open("ab")
+        self._files = {section: (self.parts / f"{section}.{part}.part").open("ab") for section in SECTIONS}
 
-    def done(self, section: str) -> frozenset[Key]:
+    def done(self, section: str) -> set[Key]:
         """The images that need no prediction any more."""
-        return frozenset(self._done[section])
+        return self._done[section]
 
     def expect(self, section: str, keys: Sequence[Key]) -> None:
         """States the images that the section has and their order in it; else it has those added, as they came."""
         self._order[section] = keys
 
     def add(self, section: str, key: Key, entry: Any) -> None:
-        """Adds one image.
+        """Adds one image that is not in :meth:`done`.
 
         Args:
             section: "seg", "cls" or "det".
             key: the image's file name; for "det" its line in test.txt, counted from 1.
             entry: what :meth:`ppmtl.tasks.base.Task.submission_entry` returned.
-
-        Raises:
-            ValueError: the image was added already.
         """
-        if key in self._done[section]:
-            raise ValueError(f"{section}: {key} was added already; skip the images in done({section!r})")
         if section == "det":
             text = ",".join(_json({"image_id": key, **row}) for row in entry)
         else:
@@ -90,7 +82,6 @@ class SubmissionWriter:
             text = f"{_json(name)}:{_json(entry)}"
         self._files[section].write(f"{_json(key)}\t{text}\n".encode())
         self._files[section].flush()
-        self._done[section].add(key)
 
     def finish(self) -> None:
         """Joins all parts into the file in one atomic step and removes them.
@@ -120,12 +111,12 @@ class SubmissionWriter:
     def _write_section(self, file: IO[bytes], section: str) -> None:
         """Copies the lines in order: one image in memory at a time."""
         as_dict = self.form == "dict" and section != "det"
-        wrapped = not as_dict and section != "det"
+        before, after = (b"", b"") if as_dict or section == "det" else (b"{", b"}")
         file.write(b"{" if as_dict else b"[")
         separator = b""
         for text in self._texts(section):
             if text:  # an image without boxes has no row
-                file.write(separator + (b"{" + text + b"}" if wrapped else text))
+                file.write(separator + before + text + after)
                 separator = b",\n"
         file.write(b"}" if as_dict else b"]")
 
@@ -137,7 +128,7 @@ class SubmissionWriter:
         if missing:
             raise ValueError(f"{self.parts}: {section} lacks {len(missing)} images, e.g. {missing[0]}; run again")
         with contextlib.ExitStack() as stack:
-            files = {part: stack.enter_context(part.open("rb")) for part in self._part_files(section)}
+            files = {part: stack.enter_context(part.open("rb")) for part in {part for part, _ in places.values()}}
             for part, place in (places[key] for key in order):
                 files[part].seek(place)
                 yield files[part].readline().partition(b"\t")[2].rstrip(b"\n")
@@ -145,7 +136,7 @@ class SubmissionWriter:
     def _index(self, section: str) -> dict[Key, tuple[Path, int]]:
         """{image: (part, where its line begins)}."""
         index: dict[Key, tuple[Path, int]] = {}
-        for part in self._part_files(section):
+        for part in sorted(self.parts.glob(f"{section}.*.part")):
             place = 0
             with part.open("rb") as file:
                 for line in file:
@@ -155,9 +146,6 @@ class SubmissionWriter:
                         raise ValueError(f"{part}: is damaged ({error}); delete {self.parts} and start anew") from error
                     place += len(line)
         return index
-
-    def _part_files(self, section: str) -> list[Path]:
-        return sorted([*self.parts.glob(f"{section}.part"), *self.parts.glob(f"{section}.*.part")])
 
 
 def _json(value: object) -> str:
@@ -178,9 +166,3 @@ def _claim(parts: Path, ours: Mapping[str, object]) -> None:
             f"{parts}: left by another run, with different {', '.join(other)}; to go on, use the same weights, config "
             "and data; to start anew, delete the folder"
         )
-
-
-def _cut_off_half_a_line(part: Path) -> None:
-    """Cuts off a last line that an interruption left unfinished."""
-    with part.open("rb+") as file:
-        file.truncate(sum(len(line) for line in file if line.endswith(b"\n")))

@@ -73,7 +73,7 @@ def test_a_resumed_run_writes_the_same_bytes_and_knows_what_is_done(root):
     with _writer(root.out) as writer:
         assert writer.done("cls") == {"0.jpg"}
         assert writer.done("det") == {2}
-        assert writer.done("seg") == frozenset()
+        assert writer.done("seg") == set()
         writer.add("cls", "1.jpg", 7)
         writer.finish()
     assert json.loads(root.out.read_text())["cls"] == [{"0.jpg": 0}, {"1.jpg": 7}]
@@ -92,16 +92,12 @@ def test_a_file_that_lacks_images_is_not_written(tmp_path):
 
 def test_a_damaged_part_is_named(tmp_path):
     _writer(tmp_path / "p.json").close()
-    (tmp_path / "p.json.parts" / "cls.part").write_bytes(b"\0\0\0\n")
-    with pytest.raises(ValueError, match=r"cls\.part: is damaged .* delete "):
+    (tmp_path / "p.json.parts" / "cls.0.part").write_bytes(b"\0\0\0\n")
+    with pytest.raises(ValueError, match=r"cls\.0\.part: is damaged .* delete "):
         _writer(tmp_path / "p.json")
 
 
-def test_what_is_no_answer_is_refused_at_once(tmp_path):
-    with _writer(tmp_path / "p.json") as writer:
-        writer.add("cls", "a.jpg", 1)
-        with pytest.raises(ValueError, match="added already"):
-            writer.add("cls", "a.jpg", 1)
+def test_what_is_no_answer_is_refused_at_once():
     with pytest.raises(ValueError, match="class probabilities must be finite"):
         entry("cls", ClassProbs(np.array([np.nan, 1])))
     with pytest.raises(ValueError, match="boxes and scores must be finite"):
