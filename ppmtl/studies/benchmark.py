@@ -6,8 +6,7 @@ import contextlib
 import io
 import statistics
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
 from importlib.metadata import version
 from typing import Any, NamedTuple
 
@@ -31,16 +30,8 @@ class Pair(NamedTuple):
     agree: Callable[[Any, Any], bool]
 
 
-@dataclass(frozen=True)
-class Case:
-    """What a row of the table is made of.
-
-    Attributes:
-        make: builds the pair; ImportError if the reference is not installed.
-        reference: its distribution, for the version.
-        target: how many times faster we want to be.
-        rounds: at most so many, for slow references.
-    """
+class Case(NamedTuple):
+    """A row of the table: ``make`` raises ImportError without the distribution ``reference``; slow ones have few rounds."""
 
     name: str
     make: Callable[[], Pair]
@@ -49,29 +40,16 @@ class Case:
     rounds: int = 99
 
 
-@dataclass(frozen=True)
-class Row:
-    """A measured case; times in milliseconds of CPU, None where it was not run."""
-
-    name: str
-    reference: str
-    target: float
-    status: str
-    rounds: int = 0
-    ours_ms: float | None = None
-    reference_ms: float | None = None
-    ratio: float | None = None
-
-
-def measure(case: Case, rounds: int) -> Row:
-    """Times one case; a missing reference or a different result is its status, never an exception."""
+def measure(case: Case, rounds: int) -> dict[str, Any]:
+    """Times one case in milliseconds of CPU; a missing reference or another result is its status, never an exception."""
+    row: dict[str, Any] = {"name": case.name, "reference": case.reference, "target": case.target}
     try:
         pair = case.make()
     except ImportError as error:
-        return Row(case.name, case.reference, case.target, f"not run: {error.name} is not installed")
-    reference = f"{case.reference} {version(case.reference)}"
+        return row | {"status": f"not run: {error.name} is not installed"}
+    row["reference"] += f" {version(case.reference)}"
     if not pair.agree(pair.ours(), pair.reference()):
-        return Row(case.name, reference, case.target, "not run: the results differ")
+        return row | {"status": "not run: the results differ"}
     times: tuple[list[float], list[float]] = ([], [])
     rounds = min(rounds, case.rounds)
     for _ in range(rounds):
@@ -81,21 +59,16 @@ def measure(case: Case, rounds: int) -> Row:
             spent.append((time.process_time() - start) * 1e3)
     ours, theirs = (statistics.median(spent) for spent in times)
     status = "reached" if theirs / ours >= case.target else "below target"
-    return Row(case.name, reference, case.target, status, rounds, ours, theirs, theirs / ours)
+    measured = {"rounds": rounds, "ours_ms": ours, "reference_ms": theirs, "ratio": theirs / ours}
+    return row | {"status": status} | measured
 
 
-def markdown(rows: Sequence[Row]) -> str:
+def markdown(rows: Sequence[Mapping[str, Any]]) -> str:
     """The rows as a table."""
-
-    def figure(value: float | None) -> str:
-        return "" if value is None else f"{value:.2f}" if value < 100 else f"{value:.0f}"
-
     heads = ["operation", "reference", "ours, ms", "reference, ms", "times faster", "target", ""]
-    figures = [[figure(value) for value in (row.ours_ms, row.reference_ms, row.ratio)] for row in rows]
-    return tables.markdown(
-        heads,
-        [[r.name, r.reference, *f, f"{r.target:g}", r.status] for r, f in zip(rows, figures, strict=True)],
-    )
+    keys = ["name", "reference", "ours_ms", "reference_ms", "ratio", "target", "status"]
+    cells = [[row.get(key, "") for key in keys] for row in rows]
+    return tables.markdown(heads, [[f"{c:,.2f}" if isinstance(c, float) else c for c in line] for line in cells])
 
 
 def fusion(count: int, same_objects: bool) -> Pair:
