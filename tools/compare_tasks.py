@@ -39,21 +39,11 @@ def main(argv: Sequence[str]) -> int:
         raise ConfigError([f"eval.datasets.{name}: missing, and needed to compare '{name}'" for name in missing])
 
     from ppmtl.build import require_data
-    from ppmtl.studies.compare import Command, compare
+    from ppmtl.studies.compare import compare
 
     require_data(settings, training=True, evaluation=True)
-
     out = arguments.out or Path(settings.save_dir) / "compare_tasks"
-    command = Command(
-        tools=Path(__file__).resolve().parent,
-        config=arguments.config,
-        overrides=arguments.overrides,
-        steps=arguments.steps or settings.train.total_steps,
-        nprocs=arguments.nprocs,
-        device=arguments.device,
-        limit=arguments.limit,
-    )
-    text = compare(run, command, arguments.seeds or [settings.seed], out)
+    text = compare(run, arguments, out)
     (out / "comparison.md").write_text(text + "\n", encoding="utf-8")
     print(f"\n{text}\n\nwritten to {out / 'comparison.md'}")
     return 0

@@ -40,8 +40,3 @@ def test_several_seeds_show_mean_and_range():
     text = comparison(RUNS + again, PRIMARIES)
     assert "0.5000 (0.4000 to 0.6000)" in text
     assert "seeds 0, 1" in text
-
-
-def test_a_missing_run_is_named():
-    with pytest.raises(ValueError, match="det"):
-        comparison([RUNS[0], RUNS[2]], PRIMARIES)
