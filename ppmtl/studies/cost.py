@@ -1,12 +1,14 @@
-"""What a run costs, before it is run: parameters, multiply-adds, memory.
+"""What a run costs, before it is run: parameters, multiply-adds, memory; and how fast this machine computes it.
 
 Multiply-adds are counted by hooks while an EMPTY batch goes through the real model at the real input size: every layer
 sees its true shapes and computes nothing. Memory is what Paddle keeps for the backward pass of a small input, scaled by area.
+Every function changes the mode of the model that it gets.
 """
 
 from __future__ import annotations
 
 import math
+import time
 from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -22,8 +24,9 @@ from ppmtl.tasks.base import Task
 
 FLOP_PER_MAC = 2
 FORWARD_AND_BACKWARD = 3  # the backward pass computes two products (by input, by weight) for each of the forward's
-SMALL_BATCH = 2  # batch norm of a 1 x 1 map cannot train on one image
+_SMALL_BATCH = 2  # batch norm of a 1 x 1 map cannot train on one image
 _SHRINK = 8  # activations are measured on inputs of an eighth of the sides
+_ENOUGH_FLOP = 3e11  # per timed source: some ten seconds on one core
 _COUNTED = (nn.Conv2D, nn.Linear)
 
 
@@ -76,28 +79,35 @@ class Cost:
     uncounted: tuple[str, ...]
 
 
+@dataclass(frozen=True)
+class Measured:
+    """One source's forward and backward pass on small inputs: counted operations and measured seconds."""
+
+    source: str
+    size: Size
+    batch_size: int
+    flop: int
+    seconds: float
+
+
 def estimate(
     model: nn.Layer, settings: Settings, tasks: Mapping[str, Task[Any]], sizes: Mapping[str, Size], original: Size
 ) -> Cost:
-    """Estimates the run of ``settings``.
+    """Estimates the run of ``settings``; the model's running statistics change.
 
-    Args:
-        model: the MultiTaskModel; its mode and running statistics change.
-        settings: the run.
-        tasks: {name: task}.
-        sizes: {"source" or "source.view": (height, width)} of its network inputs.
-        original: (height, width) of an original image, for tasks that show it at its own size.
+    ``sizes`` are the (height, width) of the network inputs, {"source" or "source.view": size}, ``original`` those of an
+    original image, for tasks that show it at its own size.
     """
     parameters, sources = count_parameters(model), []
     for name, (source, view) in named_views(settings.sources).items():
         chosen = {task: tasks[task] for task in view.tasks}
-        macs = count_macs(model, sizes[name], chosen, training=True)
-        heads = {task: _under(macs, f"heads.{model.head_of[task]}") for task in chosen}
+        counted = count_macs(model, sizes[name], chosen, training=True)
+        heads = {task: _under(counted, f"heads.{model.head_of[task]}") for task in chosen}
         kept = measure_activations(model, sizes[name], chosen)
-        sources.append(SourceCost(name, source.batch_size, sizes[name], _under(macs, "backbone"), heads, kept))
+        sources.append(SourceCost(name, source.batch_size, sizes[name], _under(counted, "backbone"), heads, kept))
     count = sum(sum(parts.values()) for parts in parameters.values())
     per_parameter = 16 + (4 if settings.train.ema_decay else 0)  # weight, gradient, AdamW's two moments, average
-    macs_of_step = sum(s.batch_size * (s.backbone + sum(s.heads.values())) for s in sources)
+    macs = sum(s.batch_size * (s.backbone + sum(s.heads.values())) for s in sources)
     return Cost(
         parameters=parameters,
         parameter_count=count,
@@ -106,7 +116,7 @@ def estimate(
         state_bytes_per_parameter=per_parameter,
         state_bytes=count * per_parameter,
         activation_bytes=max((s.batch_size * s.activation_bytes for s in sources), default=0),
-        step_flop=FLOP_PER_MAC * FORWARD_AND_BACKWARD * macs_of_step,
+        step_flop=FLOP_PER_MAC * FORWARD_AND_BACKWARD * macs,
         total_steps=settings.train.total_steps,
         uncounted=uncounted_parameters(model),
     )
@@ -116,24 +126,18 @@ def _evaluation(model: nn.Layer, name: str, task: Task[Any], original: Size) -> 
     sides = [task.plain_size(original), *(view.size for view in task.views(original, augment=True))]
     plain, *views = (count_macs(model, side, {name: task}, training=False) for side in sides)
     total = sum(sum(macs.values()) for macs in views)
-    return EvalCost(
-        name, sides[0], _under(plain, "backbone"), _under(plain, f"heads.{model.head_of[name]}"), len(views), total
-    )
+    head = _under(plain, f"heads.{model.head_of[name]}")
+    return EvalCost(name, sides[0], _under(plain, "backbone"), head, len(views), total)
 
 
 def train_sizes(settings: Settings, given: Mapping[str, Size]) -> dict[str, Size]:
-    """Input size of every view of every source: the ``size`` of its last transform that has one, unless given.
-
-    Raises:
-        ValueError: if neither says it.
-    """
+    """Input size of every view of every source: the ``size`` of its last transform that has one, unless given."""
     sizes = {}
     for name, (_, view) in named_views(settings.sources).items():
-        found = [size for t in view.transforms if (size := getattr(t, "keywords", {}).get("size")) is not None]
+        found = [size for t in view.transforms if (size := getattr(t, "keywords", {}).get("size"))]
         if name not in given and not found:
-            raise ValueError(
-                f"sources.{name}: no transform fixes the input's size; give it: --size {name}=HEIGHTxWIDTH"
-            )
+            problem = "no transform fixes the input's size"
+            raise ValueError(f"sources.{name}: {problem}; give it: --size {name}=HEIGHTxWIDTH")
         height, width = given.get(name) or found[-1]
         sizes[name] = (int(height), int(width))
     return sizes
@@ -161,13 +165,9 @@ def uncounted_parameters(model: nn.Layer) -> tuple[str, ...]:
 
 @paddle.no_grad()
 def count_macs(model: nn.Layer, size: Size, tasks: Mapping[str, Task[Any]], *, training: bool) -> dict[str, int]:
-    """{layer: multiply-adds} of one image's forward pass; the model is left in evaluation mode.
+    """{layer: multiply-adds} of one image's forward pass at ``size``, with the heads of ``tasks``.
 
-    Args:
-        model: the MultiTaskModel.
-        size: (height, width) of the network input.
-        tasks: those whose heads run.
-        training: count what only training runs, such as auxiliary heads.
+    ``training`` counts what only training runs too, such as auxiliary heads.
     """
     macs: dict[str, int] = defaultdict(int)
 
@@ -190,10 +190,10 @@ def count_macs(model: nn.Layer, size: Size, tasks: Mapping[str, Task[Any]], *, t
 
 
 def measure_activations(model: nn.Layer, size: Size, tasks: Mapping[str, Task[Any]]) -> int:
-    """Bytes that one image's training forward pass keeps for the backward pass; the model is left in training mode.
+    """Bytes that one image's training forward pass keeps for the backward pass.
 
-    Measured on a smaller input and scaled by area. Paddle itself reports what its operators save; each memory is counted
-    once. Work space of kernels is not included.
+    Measured on a smaller input and scaled by area, as Paddle's operators report it; the work space of kernels is not
+    included.
     """
     small = small_size(size, _SHRINK)
     own = {p.data_ptr() for p in model.parameters()}
@@ -205,9 +205,9 @@ def measure_activations(model: nn.Layer, size: Size, tasks: Mapping[str, Task[An
 
     model.train()
     with paddle.autograd.saved_tensors_hooks(keep, lambda x: x):
-        _forward(model, SMALL_BATCH, small, tasks, training=True)
+        _forward(model, _SMALL_BATCH, small, tasks, training=True)
     total = sum(int(x.size) * x.element_size() for address, x in kept.items() if address not in own)
-    return round(total / SMALL_BATCH * math.prod(size) / math.prod(small))
+    return round(total / _SMALL_BATCH * math.prod(size) / math.prod(small))
 
 
 def small_size(size: Size, shrink: int) -> Size:
@@ -216,20 +216,38 @@ def small_size(size: Size, shrink: int) -> Size:
     return (height, width) if shrink > 1 else size
 
 
-def example_targets(tasks: Mapping[str, Task[Any]], batch: int, size: Size) -> dict[str, dict[str, paddle.Tensor]]:
-    """Targets of the right form for each task, as tensors."""
-    return {
-        name: {key: paddle.to_tensor(value) for key, value in task.example_targets(batch, size).items()}
-        for name, task in tasks.items()
-    }
+def measure_step(
+    model: nn.Layer, settings: Settings, tasks: Mapping[str, Task[Any]], sizes: Mapping[str, Size]
+) -> list[Measured]:
+    """Times each source's forward and backward pass on this machine; large inputs are halved until it takes seconds."""
+    measured = []
+    for name, (_, view) in named_views(settings.sources).items():
+        chosen = {task: tasks[task] for task in view.tasks}
+        for shrink in (1, 2, 4, 8):
+            size = small_size(sizes[name], shrink)
+            macs = sum(count_macs(model, size, chosen, training=True).values())
+            flop = _SMALL_BATCH * macs * FLOP_PER_MAC * FORWARD_AND_BACKWARD
+            if flop <= _ENOUGH_FLOP:
+                break
+        model.train()
+        for _ in range(2):  # the first run also pays for memory and kernel selection
+            started = time.perf_counter()
+            terms = _forward(model, _SMALL_BATCH, size, chosen, training=True)
+            loss = paddle.add_n([value for of_task in terms.values() for value in of_task.values()])
+            loss.backward()
+            float(loss)  # waits for a GPU
+            seconds = time.perf_counter() - started
+        measured.append(Measured(name, size, _SMALL_BATCH, flop, seconds))
+    return measured
 
 
-def _forward(model: nn.Layer, batch: int, size: Size, tasks: Mapping[str, Task[Any]], *, training: bool) -> None:
+def _forward(model: nn.Layer, batch: int, size: Size, tasks: Mapping[str, Task[Any]], *, training: bool) -> Any:
     images = paddle.zeros([batch, *size, 3], "uint8")
-    if training:
-        model(images, targets=example_targets(tasks, batch, size))
-    else:
-        model(images, tasks=tuple(tasks))
+    if not training:
+        return model(images, tasks=tuple(tasks))
+    arrays = {name: task.example_targets(batch, size) for name, task in tasks.items()}
+    targets = {name: {key: paddle.to_tensor(array) for key, array in of.items()} for name, of in arrays.items()}
+    return model(images, targets=targets)
 
 
 def _under(macs: Mapping[str, int], prefix: str) -> int:

@@ -9,8 +9,7 @@ from typing import Any
 from ppmtl import build, tables
 from ppmtl.config.settings import Settings
 from ppmtl.structures import Size
-from ppmtl.studies.cost import FLOP_PER_MAC, Cost, estimate, train_sizes
-from ppmtl.studies.measure import StepMeasurement, measure_step
+from ppmtl.studies.cost import FLOP_PER_MAC, Cost, Measured, estimate, measure_step, train_sizes
 from ppmtl.train import distributed
 
 GIB = 2**30
@@ -47,11 +46,7 @@ DEVICES = (
 
 
 def choose_devices(name: str | None, tflops: float | None) -> list[Device]:
-    """The device of that name, or all known ones; and one of your own that sustains ``tflops``.
-
-    Raises:
-        ValueError: for an unknown name or a throughput that is not above 0.
-    """
+    """The device of that name, or all known ones; and one of your own that sustains ``tflops``."""
     chosen = [device for device in DEVICES if name in (None, device.name)]
     if not chosen:
         known = ", ".join(device.name for device in DEVICES)
@@ -65,21 +60,22 @@ def choose_devices(name: str | None, tflops: float | None) -> list[Device]:
 
 def study(
     settings: Settings, devices: list[Device], given: Mapping[str, Size], original: Size, *, measure: bool
-) -> tuple[Cost, list[Device], StepMeasurement | None]:
+) -> tuple[Cost, list[Device], list[Measured]]:
     """Estimates the cost of a run; with ``measure``, times a small step and adds this machine to ``devices``."""
     # A count is enough here: the class files may be on another machine, with the data
     counted = {n: replace(t, classes=replace(t.classes, names=None, ids=())) if t.classes.count else t
                for n, t in settings.tasks.items()}  # fmt: skip
-    tasks, sizes, measured = build.build_tasks(replace(settings, tasks=counted)), train_sizes(settings, given), None
+    tasks, sizes, measured = build.build_tasks(replace(settings, tasks=counted)), train_sizes(settings, given), []
     if measure:
         distributed.start(settings.device)
-        measured = measure_step(lambda: build.build_model(settings, tasks), settings, tasks, sizes)
-        here = Device("this machine", measured.flop_per_second / 1e12, "measured now, on small inputs")
-        devices = [*devices, here]
-    return estimate(build.build_model(settings, tasks), settings, tasks, sizes, original), devices, measured
+    model = build.build_model(settings, tasks)
+    if measure:
+        measured = measure_step(model, settings, tasks, sizes)
+        devices = [*devices, Device("this machine", _throughput(measured) / 1e12, "measured now, on small inputs")]
+    return estimate(model, settings, tasks, sizes, original), devices, measured
 
 
-def markdown(cost: Cost, devices: Sequence[Device], measured: StepMeasurement | None = None) -> str:
+def markdown(cost: Cost, devices: Sequence[Device], measured: Sequence[Measured] = ()) -> str:
     """The tables, to be read in a terminal or pasted into a paper's source."""
     parts = [
         "### Parameters (trainable; running statistics are not counted)",
@@ -112,24 +108,27 @@ def markdown(cost: Cost, devices: Sequence[Device], measured: StepMeasurement | 
             "### One forward and backward pass measured on this machine, on small inputs",
             tables.markdown(["source", "input (H x W)", "batch", "GFLOP", "at the mean throughput", "measured"], [
                 [m.source, _size(m.size), m.batch_size, f"{m.flop / 1e9:.3g}",
-                 _duration(m.flop / measured.flop_per_second), _duration(m.seconds)]
-                for m in measured.sources
+                 _duration(m.flop / _throughput(measured)), _duration(m.seconds)]
+                for m in measured
             ]),
-            f"Memory for it: estimated {_gib(measured.estimated_bytes)} GiB, the peak of the process grew by "
-            f"{_gib(measured.measured_bytes)} GiB.",
         ]  # fmt: skip
     if cost.uncounted:
         parts.append(f"Not counted: the multiply-adds of {', '.join(cost.uncounted)} (no convolution or linear layer).")
     return "\n\n".join(parts)
 
 
-def as_json(cost: Cost, devices: Sequence[Device], measured: StepMeasurement | None = None) -> dict[str, Any]:
+def as_json(cost: Cost, devices: Sequence[Device], measured: Sequence[Measured] = ()) -> dict[str, Any]:
     """The same numbers, in units of one (parameters, multiply-adds, bytes, seconds)."""
     return asdict(cost) | {
         "devices": [asdict(device) | _times(cost, device) for device in devices],
-        "measured": measured and asdict(measured),
+        "measured": [asdict(source) for source in measured],
         "flop_per_mac": FLOP_PER_MAC,
     }
+
+
+def _throughput(measured: Sequence[Measured]) -> float:
+    """FLOP/s over all sources."""
+    return sum(m.flop for m in measured) / sum(m.seconds for m in measured)
 
 
 def _times(cost: Cost, device: Device) -> dict[str, float]:
