@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from ppmtl import tables
+from ppmtl.data.findings import shorten
 from ppmtl.files import sha256
 from ppmtl.train.checkpoint import HIDDEN, ordinal
 from ppmtl.train.checkpoint_folder import STATE, problems
@@ -33,16 +34,13 @@ def describe_run(run: Path) -> dict[str, Any]:
         size = sum(path.stat().st_size for path in folder.iterdir())
         found[folder.name] = {"step": _node(manifest, "progress").get("step"), "saved_at": manifest.get("saved_at"),
                               "bytes": size, "problems": wrong}  # fmt: skip
-        if (hidden and (run / name).exists()) or wrong:
-            continue
-        if hidden:
+        usable = not wrong and not (hidden and (run / name).exists())
+        if usable and hidden:
             found[folder.name]["restored_as"] = name
-        if name.startswith("step_"):
+        if usable and name.startswith("step_"):
             resumable.append((ordinal(folder), name))
-    if not found:
-        return {}
     link = run / "latest"
-    return {
+    return found and {
         "path": str(run),
         "damaged": any(entry["problems"] for name, entry in found.items() if not name.startswith(".")),
         "checkpoints": found,
@@ -107,10 +105,13 @@ def text(document: Mapping[str, Any]) -> Iterator[str]:
     yield document["path"]
     compared = document.get("comparison", {})
     yield from (f"  DAMAGED: {problem}" for problem in document.get("problems", ()))
-    yield from _run_text(document) if "checkpoints" in document else ()
-    yield from _manifest_text(document["manifest"]) if not compared and "manifest" in document else ()
+    if "checkpoints" in document:
+        yield from _run_text(document)
+    elif not compared:
+        yield from _manifest_text(document["manifest"])
     for name, entry in document.get("files", {}).items():
-        yield from _file_text(name, entry) if not compared or entry["problems"] else ()
+        if entry["problems"] or not (compared or entry.get("table") == {}):  # {}: nothing that --filter lets through
+            yield from _file_text(name, entry)
     for pair, found in compared.items():
         yield from _difference_text(pair, found)
 
@@ -121,10 +122,8 @@ def _run_text(document: Mapping[str, Any]) -> Iterator[str]:
         rows.append((name, entry["step"] or "?", entry["saved_at"] or "?", f"{entry['bytes'] / MIB:.1f}"))
         states.append("DAMAGED: " + "; ".join(entry["problems"]) if entry["problems"] else "OK")
         if name.startswith("."):
-            fate = (
-                f"read and restored as {entry['restored_as']}" if "restored_as" in entry else "removed by the next one"
-            )
-            states[-1] += f" (left by a killed save; {fate})"
+            restored = f"read and restored as {entry['restored_as']}" if "restored_as" in entry else None
+            states[-1] += f" (left by a killed save; {restored or 'removed by the next one'})"
     lines = tables.columns(("checkpoint", "step", "saved", "MiB"), rows).splitlines()
     yield from (f"  {line}  {state}" for line, state in zip(lines, states, strict=True))
     yield f"  latest -> {document['latest']}" if document["latest"] else "  no link 'latest'"
@@ -144,22 +143,20 @@ def _manifest_text(manifest: Mapping[str, Any]) -> Iterator[str]:
         if isinstance(entry, dict):
             numbers = ", ".join(f"{k} {v:.4f}" for k, v in entry.items() if isinstance(v, float) and v == v)
             yield f"    evaluated at step {entry.get('step')}: {numbers}"
-    for task, classes in _node(manifest, "classes").items():
-        listed = classes.get("names") if isinstance(classes, dict) else None
+    for task in _node(manifest, "classes"):
+        listed = _node(_node(manifest, "classes"), task).get("names")
         names = [str(name) for name in listed] if isinstance(listed, list) else []
         yield f"  classes of {task}: {len(names)} ({', '.join(names):.100})"
-    model, heads = _node(config, "model"), _node(_node(config, "model"), "heads")
-    nodes = {"backbone": _node(model, "backbone"), **{f"head {task}": _node(heads, task) for task in heads}}
-    nodes |= {title: _node(config, title) for title in ("optimizer", "train")}
-    for title, node in {**nodes, "written by": _node(manifest, "environment")}.items():
+    model = _node(config, "model")
+    heads = {f"head {task}": _node(_node(model, "heads"), task) for task in _node(model, "heads")}
+    environment = _node(manifest, "environment")
+    for title, node in {"backbone": _node(model, "backbone"), **heads, "written by": environment}.items():
         kept = {key: value.get("type") if isinstance(value, dict) else value for key, value in node.items()}
-        words = [v if k == "type" else f"{k}={v}" for k, v in kept.items() if v is not None]
-        yield from [f"  {title}: {' '.join(map(str, words))}"] if words else []
+        words = [str(v) if k == "type" else f"{k}={v}" for k, v in kept.items() if v is not None]
+        yield from [f"  {title}: {' '.join(words)}"] if words else []
 
 
 def _file_text(name: str, entry: Mapping[str, Any]) -> Iterator[str]:
-    if entry.get("table") == {} and not entry["problems"]:
-        return  # nothing that --filter lets through
     state = "OK" if entry["digest_recorded"] else "no digest recorded"
     state = "DAMAGED: " + "; ".join(entry["problems"]) if entry["problems"] else state
     groups = entry.get("parts", {})
@@ -168,10 +165,8 @@ def _file_text(name: str, entry: Mapping[str, Any]) -> Iterator[str]:
     yield f"{name}: {entry['bytes'] / MIB:.1f} MiB{counts}, sha256 {entry['sha256'][:16]}..., {state}"
     yield from (f"  {key}: {value:.100}" for key, value in list(entry.get("metadata", {}).items())[:20])
     if listed := entry.get("table"):
-        heads = ["tensor", "shape", "dtype", "bytes", "minimum", "maximum", "mean", "non_finite"]
-        heads = heads[: 4 if "mean" not in next(iter(listed.values())) else None]
-        rows = [[tensor, "x".join(map(str, facts["shape"])) or "scalar", facts["dtype"], f"{facts['bytes']:,}",
-                 *(f"{facts[head]:.4g}" for head in heads[4:])] for tensor, facts in listed.items()]  # fmt: skip
+        heads = ["tensor", *next(iter(listed.values()))]
+        rows = [[tensor, *map(_cell, facts.values())] for tensor, facts in listed.items()]
     else:
         heads = ["part", "tensors", "numbers", "MiB"]
         rows = [[part, f"{p['tensors']:,}", f"{p['numbers']:,}", f"{p['nbytes'] / MIB:.2f}"]
@@ -179,6 +174,12 @@ def _file_text(name: str, entry: Mapping[str, Any]) -> Iterator[str]:
         if len(rows) > 30:  # Paddle's generated names are a part each
             rows[30:] = [[f"... and {len(rows) - 30} more", "", "", ""]]
     yield from (f"  {line}" for line in tables.columns(heads, rows).splitlines() if rows)
+
+
+def _cell(fact: Any) -> str:
+    if isinstance(fact, list):  # a shape
+        return "x".join(map(str, fact)) or "scalar"
+    return f"{fact:.4g}" if isinstance(fact, float) else f"{fact:,}" if isinstance(fact, int) else fact
 
 
 def _difference_text(pair: str, found: Mapping[str, Any]) -> Iterator[str]:
@@ -191,8 +192,7 @@ def _difference_text(pair: str, found: Mapping[str, Any]) -> Iterator[str]:
     groups["differing"] = [f"{name}: at most {largest:.4g} apart" for name, largest in found["differing"].items()]
     for kind, lines in groups.items():
         if lines:
-            yield f"  {len(lines)} {kind.replace('_', ' ')}:"
-            yield from (f"    {line}" for line in [*lines[:20], *["..."] * (len(lines) > 20)])
+            yield f"  {len(lines)} {kind.replace('_', ' ')}:\n{shorten(lines, 20)}"
 
 
 def _manifest(folder: Path) -> dict[str, Any]:
