@@ -86,17 +86,15 @@ def _predict(
     """Adds this process's share of a test list; returns how many images were left, for all processes."""
     assert task.section is not None
     images = test_images(test, task.section)
-    writer.expect(task.section, list(images))
-    done = writer.done(task.section)
-    todo = [(key, path) for key, path in images.items() if key not in done]
-    with tqdm(total=len(images), initial=len(done), desc=f"submit {task.name}", unit="img",
+    todo = writer.left(task.section, list(images))
+    with tqdm(total=len(images), initial=len(images) - len(todo), desc=f"submit {task.name}", unit="img",
               disable=processes.rank != 0 or not sys.stderr.isatty()) as bar:  # fmt: skip
-        for key, path in todo[processes.rank :: processes.count]:
+        for key in todo[processes.rank :: processes.count]:
+            path = images[key]
             prediction = pipeline.predict([read_image(path)], [str(path)])[0][task.name]
             try:
-                entry = task.submission_entry(prediction, max_boxes=max_boxes)
+                writer.add(task.section, key, task.submission_entry(prediction, max_boxes=max_boxes))
             except ValueError as error:
                 raise ValueError(f"{path}: {error}") from error
-            writer.add(task.section, key, entry)
             bar.update(processes.count)
     return len(todo)

@@ -59,16 +59,13 @@ class SubmissionWriter:
         self._order: dict[str, Sequence[Key]] = {}
         self._files = {section: (self.parts / f"{section}.{part}.part").open("ab") for section in SECTIONS}
 
-    def done(self, section: str) -> set[Key]:
-        """The images that need no prediction any more."""
-        return self._done[section]
-
-    def expect(self, section: str, keys: Sequence[Key]) -> None:
-        """States the images that the section has and their order in it; else it has those added, as they came."""
+    def left(self, section: str, keys: Sequence[Key]) -> list[Key]:
+        """States the images that the section has and their order in it; returns those that no part had when this opened."""
         self._order[section] = keys
+        return [key for key in keys if key not in self._done[section]]
 
     def add(self, section: str, key: Key, entry: Any) -> None:
-        """Adds one image that is not in :meth:`done`.
+        """Adds one image that was :meth:`left`. Of a section that nobody asked about all are written, as they came.
 
         Args:
             section: "seg", "cls" or "det".
@@ -87,7 +84,7 @@ class SubmissionWriter:
         """Joins all parts into the file in one atomic step and removes them.
 
         Raises:
-            ValueError: an image that :meth:`expect` named was added by nobody.
+            ValueError: an image that :meth:`left` was told of was added by nobody.
         """
         self.close()
         with atomic_write(self.path) as temporary, temporary.open("wb") as file:

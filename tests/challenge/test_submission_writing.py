@@ -71,9 +71,8 @@ def test_a_resumed_run_writes_the_same_bytes_and_knows_what_is_done(root):
         writer.add("det", 2, [])
     assert root.out.read_bytes() == intact  # the old file stays until a new one is complete
     with _writer(root.out) as writer:
-        assert writer.done("cls") == {"0.jpg"}
-        assert writer.done("det") == {2}
-        assert writer.done("seg") == set()
+        assert writer.left("cls", ["0.jpg", "1.jpg"]) == ["1.jpg"]
+        assert writer.left("det", [2]) == []
         writer.add("cls", "1.jpg", 7)
         writer.finish()
     assert json.loads(root.out.read_text())["cls"] == [{"0.jpg": 0}, {"1.jpg": 7}]
@@ -83,7 +82,7 @@ def test_a_resumed_run_writes_the_same_bytes_and_knows_what_is_done(root):
 
 def test_a_file_that_lacks_images_is_not_written(tmp_path):
     with _writer(tmp_path / "p.json") as writer:
-        writer.expect("cls", ["0.png", "1.png"])
+        writer.left("cls", ["0.png", "1.png"])
         writer.add("cls", "1.png", 0)
         with pytest.raises(ValueError, match=r"cls lacks 1 images, e\.g\. 0\.png"):
             writer.finish()
@@ -110,6 +109,6 @@ def test_names_may_hold_quotes_tabs_and_any_script(tmp_path):
     with _writer(tmp_path / "p.json") as writer:
         writer.add("cls", 'ü "1"\t.jpg', 1)
     with _writer(tmp_path / "p.json") as writer:
-        assert writer.done("cls") == {'ü "1"\t.jpg'}
+        assert writer.left("cls", ['ü "1"\t.jpg']) == []
         writer.finish()
     assert json.loads((tmp_path / "p.json").read_text())["cls"] == [{'ü "1"\t.jpg': 1}]
