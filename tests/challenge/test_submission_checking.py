@@ -13,6 +13,7 @@ from PIL import Image
 from ppmtl.challenge.checking import check
 from ppmtl.challenge.expected import Expected, image_size
 from ppmtl.challenge.reading import SubmissionFile
+from tools import submit
 
 TOOL = Path(__file__).resolve().parents[2] / "tools" / "submit.py"
 
@@ -188,48 +189,60 @@ def test_sizes_follow_the_exif_turn(tmp_path):
         image_size(tmp_path / "bad.jpg")
 
 
-def _run(*arguments):
-    return subprocess.run([sys.executable, TOOL, *map(str, arguments)], capture_output=True, text=True, check=False)
+def _run(capsys, *arguments):
+    code = submit.main(["check", *map(str, arguments)])
+    return code, capsys.readouterr().out
 
 
-def test_the_command_scores_a_sound_file_and_exits_with_0(root, perfect):
-    done = _run("check", perfect, "--gt", root.path)
-    assert done.returncode == 0, done.stderr
-    assert "0 errors, 0 warnings" in done.stdout
-    assert "| official-2.7.0 | 1.0000 | 1.0000 | 1.0000 | 1.0000 |" in done.stdout
+def test_the_command_scores_a_sound_file_and_exits_with_0(root, perfect, capsys):
+    code, out = _run(capsys, perfect, "--gt", root.path)
+    assert code == 0
+    assert "0 errors, 0 warnings" in out
+    assert "not checked" not in out
+    assert "| official-2.7.0 | 1.0000 | 1.0000 | 1.0000 | 1.0000 |" in out
 
 
-def test_the_command_caps_what_it_prints_and_exits_with_1(root, edit):
-    done = _run("check", edit(lambda c: c.update(cls=[])), "--gt", root.path, "--show", 3)
-    assert done.returncode == 1
-    assert "... and 1 more (--show N)" in done.stdout
-    assert "4 errors" in done.stdout
-    assert "official" not in done.stdout
+def test_the_command_caps_what_it_prints_and_exits_with_1(root, edit, capsys):
+    code, out = _run(capsys, edit(lambda c: c.update(cls=[])), "--gt", root.path, "--show", 3)
+    assert code == 1
+    assert "... and 1 more (--show N)" in out
+    assert "4 errors" in out
+    assert "official" not in out
 
 
-def test_without_lists_the_command_checks_what_it_can_and_says_what_it_left_out(root, perfect):
-    done = _run("check", perfect)
-    assert done.returncode == 0, done.stderr
-    assert "0 errors, 0 warnings" in done.stdout
-    for left_out in ("names and image_ids", "points and boxes", "category_id", "not scored"):
-        assert left_out in done.stdout
+def test_without_lists_the_command_checks_what_it_can_and_says_what_it_left_out(perfect, capsys):
+    code, out = _run(capsys, perfect)
+    assert code == 0
+    for said in ("0 errors, 0 warnings", "names and image_ids", "points and boxes", "category_id", "not scored"):
+        assert said in out
     content = json.loads(perfect.read_text())
     content["seg"][0]["a.png"].pop("7")
     content["cls"] += [{"0.jpg": 1}, {"9.jpg": 500}]
     content["dec"][0]["bbox"][2] = 0
     perfect.write_text(json.dumps(content))
-    done = _run("check", perfect)
-    assert done.returncode == 1
+    code, out = _run(capsys, perfect)
+    assert code == 1
     for found in ('class "7" is missing', "there already", "got 500", "must be above 0", "4 errors, 0 warnings"):
-        assert found in done.stdout
-    assert "not checked" not in _run("check", perfect, "--gt", root.path).stdout
+        assert found in out
 
 
-@pytest.mark.parametrize("arguments", [(), ("check",), ("check", "none.json"), ("nonsense",)])
-def test_wrong_usage_exits_with_2(arguments):
-    assert _run(*arguments).returncode == 2
+def test_class_counts_come_from_the_config(root, perfect, capsys):
+    code, out = _run(
+        capsys, perfect, "-c", TOOL.parents[1] / "configs/allinone_demo.yml", "-o", f"data_root={root.path}"
+    )
+    assert code == 1
+    assert 'cls[2]["2.jpg"]: must be a whole number 0..9, got 14' in out
 
 
-def test_a_wrong_data_root_exits_with_2_and_says_what_it_is(perfect, tmp_path):
-    done = _run("check", perfect, "--gt", tmp_path)
-    assert (done.returncode, "--gt is the data root" in done.stderr) == (2, True)
+@pytest.mark.parametrize(
+    "arguments, said",
+    [
+        ((), "-c"),
+        (("check",), "file"),
+        (("check", "none.json"), "none.json: no such file"),
+        (("check", str(TOOL), "--gt", "nowhere"), "--gt is the data root"),
+    ],
+)
+def test_wrong_usage_exits_with_2_and_says_what_it_is(arguments, said):
+    done = subprocess.run([sys.executable, TOOL, *arguments], capture_output=True, text=True, check=False)
+    assert (done.returncode, said in done.stderr) == (2, True), done.stderr
