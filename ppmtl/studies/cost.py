@@ -79,17 +79,6 @@ class Cost:
     uncounted: tuple[str, ...]
 
 
-@dataclass(frozen=True)
-class Measured:
-    """One source's forward and backward pass on small inputs: counted operations and measured seconds."""
-
-    source: str
-    size: Size
-    batch_size: int
-    flop: int
-    seconds: float
-
-
 def estimate(
     model: nn.Layer, settings: Settings, tasks: Mapping[str, Task[Any]], sizes: Mapping[str, Size], original: Size
 ) -> Cost:
@@ -216,11 +205,11 @@ def small_size(size: Size, shrink: int) -> Size:
     return (height, width) if shrink > 1 else size
 
 
-def measure_step(
+def measure_throughput(
     model: nn.Layer, settings: Settings, tasks: Mapping[str, Task[Any]], sizes: Mapping[str, Size]
-) -> list[Measured]:
-    """Times each source's forward and backward pass on this machine; large inputs are halved until it takes seconds."""
-    measured = []
+) -> float:
+    """FLOP/s of this machine: all sources' forward and backward passes; large inputs are halved until one takes seconds."""
+    done, spent = 0, 0.0
     for name, (_, view) in named_views(settings.sources).items():
         chosen = {task: tasks[task] for task in view.tasks}
         for shrink in (1, 2, 4, 8):
@@ -237,8 +226,8 @@ def measure_step(
             loss.backward()
             float(loss)  # waits for a GPU
             seconds = time.perf_counter() - started
-        measured.append(Measured(name, size, _SMALL_BATCH, flop, seconds))
-    return measured
+        done, spent = done + flop, spent + seconds
+    return done / spent
 
 
 def _forward(model: nn.Layer, batch: int, size: Size, tasks: Mapping[str, Task[Any]], *, training: bool) -> Any:

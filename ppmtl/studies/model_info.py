@@ -9,7 +9,7 @@ from typing import Any
 from ppmtl import build, tables
 from ppmtl.config.settings import Settings
 from ppmtl.structures import Size
-from ppmtl.studies.cost import FLOP_PER_MAC, Cost, Measured, estimate, measure_step, train_sizes
+from ppmtl.studies.cost import FLOP_PER_MAC, Cost, estimate, measure_throughput, train_sizes
 from ppmtl.train import distributed
 
 GIB = 2**30
@@ -60,22 +60,22 @@ def choose_devices(name: str | None, tflops: float | None) -> list[Device]:
 
 def study(
     settings: Settings, devices: list[Device], given: Mapping[str, Size], original: Size, *, measure: bool
-) -> tuple[Cost, list[Device], list[Measured]]:
+) -> tuple[Cost, list[Device]]:
     """Estimates the cost of a run; with ``measure``, times a small step and adds this machine to ``devices``."""
     # A count is enough here: the class files may be on another machine, with the data
     counted = {n: replace(t, classes=replace(t.classes, names=None, ids=())) if t.classes.count else t
                for n, t in settings.tasks.items()}  # fmt: skip
-    tasks, sizes, measured = build.build_tasks(replace(settings, tasks=counted)), train_sizes(settings, given), []
+    tasks, sizes = build.build_tasks(replace(settings, tasks=counted)), train_sizes(settings, given)
     if measure:
         distributed.start(settings.device)
     model = build.build_model(settings, tasks)
     if measure:
-        measured = measure_step(model, settings, tasks, sizes)
-        devices = [*devices, Device("this machine", _throughput(measured) / 1e12, "measured now, on small inputs")]
-    return estimate(model, settings, tasks, sizes, original), devices, measured
+        tflops = measure_throughput(model, settings, tasks, sizes) / 1e12
+        devices = [*devices, Device("this machine", tflops, "measured now, on small inputs")]
+    return estimate(model, settings, tasks, sizes, original), devices
 
 
-def markdown(cost: Cost, devices: Sequence[Device], measured: Sequence[Measured] = ()) -> str:
+def markdown(cost: Cost, devices: Sequence[Device]) -> str:
     """The tables, to be read in a terminal or pasted into a paper's source."""
     parts = [
         "### Parameters (trainable; running statistics are not counted)",
@@ -103,32 +103,17 @@ def markdown(cost: Cost, devices: Sequence[Device], measured: Sequence[Measured]
             [d.name, f"{d.tflops:.3g}", *map(_duration, _times(cost, d).values()), d.origin] for d in devices
         ]),
     ]  # fmt: skip
-    if measured:
-        parts += [
-            "### One forward and backward pass measured on this machine, on small inputs",
-            tables.markdown(["source", "input (H x W)", "batch", "GFLOP", "at the mean throughput", "measured"], [
-                [m.source, _size(m.size), m.batch_size, f"{m.flop / 1e9:.3g}",
-                 _duration(m.flop / _throughput(measured)), _duration(m.seconds)]
-                for m in measured
-            ]),
-        ]  # fmt: skip
     if cost.uncounted:
         parts.append(f"Not counted: the multiply-adds of {', '.join(cost.uncounted)} (no convolution or linear layer).")
     return "\n\n".join(parts)
 
 
-def as_json(cost: Cost, devices: Sequence[Device], measured: Sequence[Measured] = ()) -> dict[str, Any]:
+def as_json(cost: Cost, devices: Sequence[Device]) -> dict[str, Any]:
     """The same numbers, in units of one (parameters, multiply-adds, bytes, seconds)."""
     return asdict(cost) | {
         "devices": [asdict(device) | _times(cost, device) for device in devices],
-        "measured": [asdict(source) for source in measured],
         "flop_per_mac": FLOP_PER_MAC,
     }
-
-
-def _throughput(measured: Sequence[Measured]) -> float:
-    """FLOP/s over all sources."""
-    return sum(m.flop for m in measured) / sum(m.seconds for m in measured)
 
 
 def _times(cost: Cost, device: Device) -> dict[str, float]:
