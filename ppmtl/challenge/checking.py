@@ -14,20 +14,16 @@ from ppmtl.challenge.reading import Section, SubmissionFile
 from ppmtl.data.findings import Finding
 from ppmtl.structures import Size
 
+_FORMS = {"seg": ("list", "dict"), "cls": ("list", "dict"), "dec": ("list",)}
 _SLACK = 0.01  # pixels: what float32 and rounding may add to a box that ends at the border
 
 
 def check(file: str | Path, expected: Expected) -> list[Finding]:
     """All findings: schema, coverage, names, ids, boxes, scores, polygons; [] for a sound file.
 
-    Both forms of seg and cls are read; the dict form is a warning.
-
-    Raises:
-        ValueError: there is no such file. (Broken JSON is a finding.)
+    Both forms of seg and cls are read; the dict form is a warning. Broken JSON is a finding.
     """
     submission = SubmissionFile(Path(file))
-    if not submission.path.is_file():
-        raise ValueError(f"{submission.path}: no such file")
     wanted: dict[str, Collection[Any] | None] = {  # None: not known
         "seg": expected.seg_sizes,
         "cls": expected.cls_names and dict.fromkeys(expected.cls_names),
@@ -37,7 +33,7 @@ def check(file: str | Path, expected: Expected) -> list[Finding]:
     findings: list[Finding] = []
     try:
         for section, place, entry in submission:
-            if not _readable(section):
+            if section.form not in _FORMS.get(section.name, ()):
                 continue
             if section.name == "dec":
                 findings += _check_row(expected, seen["dec"], place, entry)
@@ -56,19 +52,15 @@ def check(file: str | Path, expected: Expected) -> list[Finding]:
     return [*_check_sections(submission.sections), *findings]
 
 
-def _readable(section: Section) -> bool:
-    return section.form == "list" or (section.form == "dict" and section.name in ("seg", "cls"))
-
-
 def _check_sections(sections: list[Section]) -> Iterator[Finding]:
     names = [section.name for section in sections]
     for index, section in enumerate(sections):
-        if section.name not in ("seg", "cls", "dec"):
+        if section.name not in _FORMS:
             yield Finding(section.name, "unknown section; the scorer reads seg, cls and dec", "warning")
             continue
         if section.name in names[:index]:
             yield Finding(section.name, "stands in the file twice; readers keep only the last one")
-        if not _readable(section):
+        if section.form not in _FORMS[section.name]:
             yield Finding(section.name, "must be a list")
         elif section.form == "dict":
             yield Finding(section.name, "is one dict; the official scorer wants a list of one-key dicts", "warning")

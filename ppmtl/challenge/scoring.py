@@ -68,27 +68,23 @@ class _Submitted:
     dec: list[Mapping[str, Any]] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
 
-    def add(self, section: str, entry: Any, sizes: Mapping[str, Sequence[int]]) -> None:
-        """Takes one entry; what is malformed raises one of several errors."""
-        if section == "cls":
-            self.cls.extend(entry.items())
-        elif section == "dec":
-            complete = {"image_id", "category_id", "bbox", "score"} <= entry.keys()
-            if not complete or not isinstance(entry["image_id"], int) or len(entry["bbox"]) != 4:
-                raise ValueError("a row needs image_id, category_id, bbox and score")
-            self.dec.append(entry)
-        elif section == "seg":
-            for name, polygons in entry.items():
-                height, width = sizes.get(name) or next(iter(sizes.values()))
-                label_map = decode(polygons, (height, width))
-                self.seg.setdefault(name, []).append(cv2.imencode(".png", label_map)[1].tobytes())
-
 
 def _read(file: Path, sizes: Mapping[str, Sequence[int]]) -> _Submitted:
     result, submission = _Submitted(), SubmissionFile(file)
     for section, place, entry in submission:
-        try:
-            result.add(section.name, entry, sizes)
+        try:  # what is malformed raises one of several errors
+            if section.name == "cls":
+                result.cls.extend(entry.items())
+            elif section.name == "dec":
+                complete = {"image_id", "category_id", "bbox", "score"} <= entry.keys()
+                if not complete or not isinstance(entry["image_id"], int) or len(entry["bbox"]) != 4:
+                    raise ValueError("a row needs image_id, category_id, bbox and score")
+                result.dec.append(entry)
+            elif section.name == "seg":
+                for name, polygons in entry.items():
+                    height, width = sizes.get(name) or next(iter(sizes.values()))
+                    label_map = decode(polygons, (height, width))
+                    result.seg.setdefault(name, []).append(cv2.imencode(".png", label_map)[1].tobytes())
         except (ValueError, TypeError, AttributeError, cv2.error) as error:
             raise ValueError(f"{file}: {place} cannot be scored ({error}); tools/submit.py check says more") from error
     for name, entries in result.seg.items():

@@ -94,6 +94,7 @@ def test_each_planted_error_is_found_at_its_place(root, edit, change, place, pro
     "change, place, problem",
     [
         (_set("extra", value=1), "extra", "unknown section"),
+        (_set("extra", value=[{"a.png": 1}]), "extra", "unknown section"),
         (_set("seg", 0, "a.png", "3", value=[[5, 6]]), 'seg[0]["a.png"]["3"][0]', "skips contours below 3"),
         (_set("dec", 0, "bbox", value=[-3, 2, 10, 4]), 'dec[0]["bbox"]', "reaches beyond"),
         (_set("dec", 0, "area", value=3), 'dec[0]["area"]', "does not read it"),
