@@ -6,7 +6,7 @@
     python tools/convert_weights.py output/allinone_demo/best_model backbone.pdparams --backbone
 
 IN is a .pth (facebook, timm), .pdparams (PaddleClas) or .safetensors (timm, Hugging Face) file, a checkpoint folder of
-this project, or a URL. Tensors go through one by one; neither torch nor Paddle is needed, and nothing in IN is executed.
+this project, or a URL. Neither torch nor Paddle is needed, and nothing in IN is executed.
 
 OUT.safetensors and --backbone take the ConvNeXt alone, under the names of facebook, PaddleClas and PaddleDetection;
 heads are dropped. Training reads all of IN's formats directly (model.backbone.pretrained); a converted file is smaller and

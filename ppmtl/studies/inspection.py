@@ -6,16 +6,17 @@ import contextlib
 import json
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from ppmtl import tables
 from ppmtl.data.findings import shorten
 from ppmtl.files import sha256
 from ppmtl.train.checkpoint import HIDDEN, ordinal
 from ppmtl.train.checkpoint_folder import STATE, problems
-from ppmtl.weights.files import StoredTensor, WeightFile, open_weights
+from ppmtl.weights.files import WeightFile, dtype_name, read_weights
 from ppmtl.weights.table import compare, parts, statistics
 
 MIB = 2**20
@@ -59,15 +60,14 @@ def describe(path: Path, pattern: re.Pattern[str], *, tensors: bool, stats: bool
         if recorded not in (None, entry["sha256"]):
             entry["problems"].append(f"its SHA-256 is not the one recorded in {STATE}")
         try:
-            with open_weights(file) as opened:
-                entry |= {"metadata": dict(opened.metadata), "tensors": len(opened.tensors)}
-                entry["parts"] = {part: asdict(totals) for part, totals in parts(opened.tensors).items()}
-                if tensors:
-                    entry["table"] = {
-                        tensor_name: {"shape": list(tensor.shape), "dtype": tensor.dtype, "bytes": tensor.nbytes}
-                        | (asdict(statistics(tensor)) if stats else {})
-                        for tensor_name, tensor in _chosen(opened, pattern).items()
-                    }
+            opened = read_weights(file)
+            entry |= {"metadata": dict(opened.metadata), "tensors": len(opened.tensors), "parts": parts(opened.tensors)}
+            if tensors:
+                entry["table"] = {
+                    tensor_name: {"shape": list(tensor.shape), "dtype": dtype_name(tensor), "bytes": tensor.nbytes}
+                    | (statistics(tensor) if stats else {})
+                    for tensor_name, tensor in _chosen(opened, pattern).items()
+                }
         except ValueError as error:
             entry["problems"].append(str(error))
         files[name] = entry
@@ -94,9 +94,8 @@ def differences(first: Path, second: Path, pattern: re.Pattern[str] = re.compile
         if name not in ours or name not in theirs:
             result[name] = {"same": False, "only_in": str(first if name in ours else second)}
             continue
-        with open_weights(ours[name]) as a, open_weights(theirs[name]) as b:
-            found = compare(_chosen(a, pattern), _chosen(b, pattern))
-        result[f"{ours[name]} against {theirs[name]}"] = {"same": found.same, **asdict(found)}
+        a, b = read_weights(ours[name]), read_weights(theirs[name])
+        result[f"{ours[name]} against {theirs[name]}"] = compare(_chosen(a, pattern), _chosen(b, pattern))
     return result
 
 
@@ -208,7 +207,7 @@ def _node(node: Mapping[str, Any], key: str) -> Mapping[str, Any]:
     return value if isinstance(value, dict) else {}
 
 
-def _chosen(file: WeightFile, pattern: re.Pattern[str]) -> dict[str, StoredTensor]:
+def _chosen(file: WeightFile, pattern: re.Pattern[str]) -> dict[str, np.ndarray]:
     return {n: t for n, t in file.tensors.items() if pattern.search(f"{file.path.name}: {n}")}
 
 

@@ -27,7 +27,7 @@ import numpy as np
 
 from ppmtl.files import remove_folder, replace_folder, sha256
 from ppmtl.train.checkpoint_folder import DAMAGED, STATE, problems, read_manifest, write
-from ppmtl.weights.files import open_weights
+from ppmtl.weights.files import read_weights
 
 if TYPE_CHECKING:
     from paddle import nn
@@ -190,8 +190,7 @@ def read_tensors(path: str | Path, stem: str = "model") -> dict[str, np.ndarray]
     expected = read_state(file).get("digests", {}).get(file.name)
     if expected is not None and sha256(file) != expected:
         raise ValueError(f"{file}: {DAMAGED}")
-    with open_weights(file) as opened:
-        return {name: tensor.raw().copy() for name, tensor in opened.tensors.items()}  # raw() is read-only
+    return {name: array.copy() for name, array in read_weights(file).tensors.items()}  # they are read-only
 
 
 def load_weights(model: nn.Layer, arrays: Mapping[str, np.ndarray], where: str) -> None:

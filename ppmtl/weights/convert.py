@@ -1,17 +1,17 @@
-"""Writes a pretrained backbone, or a whole checkpoint of this project, for other programs, tensor by tensor."""
+"""Writes a pretrained backbone, or a whole checkpoint of this project, for other programs."""
 
 from __future__ import annotations
 
-import json
 import pickle
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from safetensors.numpy import save
 
 from ppmtl.files import atomic_write
-from ppmtl.weights.files import StoredTensor, open_weights
+from ppmtl.weights.files import read_weights
 from ppmtl.weights.names import WeightNames
 from ppmtl.weights.pretrained import Report, local_file, match
 
@@ -24,14 +24,15 @@ def convert(path_or_url: str, target: Path, names: WeightNames) -> Report:
             complete backbone of the kind that ``names`` describe.
     """
     source = _source(path_or_url, target, ".safetensors", ".pdparams")
-    with open_weights(source) as file:
-        report, tensors = match(file, names, None, path_or_url)
-        report.require_complete()
-        if target.suffix == ".pdparams":
-            _write_pdparams(target, tensors)
-        else:
-            origin = {"source": source.name, "source_sha256": report.sha256, "source_names": report.naming}
-            _write_safetensors(target, tensors, {"format": "pd", **origin})
+    report, found = match(read_weights(source), names, None, path_or_url)
+    report.require_complete()
+    tensors = {name: np.ascontiguousarray(array) for name, array in found.items()}
+    if target.suffix == ".pdparams":
+        _write_pdparams(target, tensors)
+    else:
+        about = {"format": "pd", "source": source.name, "source_sha256": report.sha256, "source_names": report.naming}
+        with atomic_write(target) as fresh:
+            fresh.write_bytes(save(tensors, about))
     return report
 
 
@@ -42,16 +43,16 @@ def export_all(path_or_url: str, target: Path) -> int:
         ValueError: if ``target`` is no .pdparams name, or the source has no tensor, or linear weights as in torch.
     """
     source = _source(path_or_url, target, ".pdparams")
-    with open_weights(source) as file:
-        if not file.tensors:
-            raise ValueError(f"{source}: holds no tensor, so there is nothing to write; give another file")
-        if file.layout == "torch":
-            raise ValueError(
-                f"{source}: its linear weights lie as in torch, (out, in), and its names are another toolkit's; "
-                "--backbone translates a ConvNeXt"
-            )
-        _write_pdparams(target, file.tensors)
-        return len(file.tensors)
+    file = read_weights(source)
+    if not file.tensors:
+        raise ValueError(f"{source}: holds no tensor, so there is nothing to write; give another file")
+    if file.layout == "torch":
+        raise ValueError(
+            f"{source}: its linear weights lie as in torch, (out, in), and its names are another toolkit's; "
+            "--backbone translates a ConvNeXt"
+        )
+    _write_pdparams(target, file.tensors)
+    return len(file.tensors)
 
 
 def _source(path_or_url: str, target: Path, *endings: str) -> Path:
@@ -63,38 +64,15 @@ def _source(path_or_url: str, target: Path, *endings: str) -> Path:
     return source
 
 
-def _write_safetensors(target: Path, tensors: Mapping[str, StoredTensor], metadata: Mapping[str, str]) -> None:
-    """Writes float32 tensors: header length (u64), JSON header padded to 8 bytes, numbers without gaps.
-
-    Not with safetensors' own writer: it needs all tensors in memory, and only its user may read the file that it makes.
-    """
-    header: dict[str, object] = {"__metadata__": metadata}
-    end = 0
-    for name, tensor in tensors.items():
-        start, end = end, end + tensor.nbytes
-        header[name] = {"dtype": "F32", "shape": tensor.shape, "data_offsets": [start, end]}
-    text = json.dumps(header).encode()
-    text += b" " * (-len(text) % 8)
+def _write_pdparams(target: Path, tensors: Mapping[str, np.ndarray]) -> None:
     with atomic_write(target) as fresh, fresh.open("wb") as out:
-        out.write(len(text).to_bytes(8, "little") + text)
-        for tensor in tensors.values():
-            out.write(tensor.raw().astype("<f4", copy=False).data)
-
-
-def _write_pdparams(target: Path, tensors: Mapping[str, StoredTensor]) -> None:
-    """Writes what ``paddle.load`` reads: a pickle of {name: array}."""
-    with atomic_write(target) as fresh, fresh.open("wb") as out:
-        pickler = _Pickler(out, protocol=4)
-        pickler.fast = True  # without the memo, which would keep every array in memory to the end
-        pickler.dump(dict(tensors))
+        _Pickler(out, protocol=4).dump(dict(tensors))
 
 
 class _Pickler(pickle.Pickler):
     def reducer_override(self, value: Any) -> Any:
-        """Pickles a tensor of a file as a numpy array, which is read only now."""
-        if not isinstance(value, StoredTensor):
+        """Arrays by their constructor: numpy 2's own way names a module that numpy before 1.26 does not know."""
+        if not isinstance(value, np.ndarray):
             return NotImplemented
-        array = value.raw()
-        dtype = array.dtype.newbyteorder("<")
-        # By the constructor: numpy 2's own way names a module that numpy before 1.26 does not know
-        return np.ndarray, (array.shape, dtype, array.astype(dtype, copy=False).tobytes())
+        dtype = value.dtype.newbyteorder("<")
+        return np.ndarray, (value.shape, dtype, value.astype(dtype, copy=False).tobytes())

@@ -7,6 +7,7 @@ import hashlib
 import http.client
 import os
 import re
+import shutil
 import time
 import urllib.error
 import urllib.request
@@ -29,19 +30,15 @@ def is_url(text: str) -> bool:
 
 
 def fetch(url: str) -> Path:
-    """The file of a URL, from the cache if it is there.
-
-    Args:
-        url: http(s); ``#sha256=<64 hex digits>`` at its end is what the file must have, cached or not.
+    """The file of a URL, from the cache if it is there; ``#sha256=<64 hex digits>`` at its end is checked either way.
 
     Raises:
         ValueError: if it cannot be had (the message says where to put it by hand), or its digest is another.
     """
     address, _, fragment = url.partition("#")
-    digest = re.fullmatch(r"sha256=([0-9a-fA-F]{64})", fragment)
-    if fragment and digest is None:
+    if fragment and not re.fullmatch(r"sha256=[0-9a-fA-F]{64}", fragment):
         raise ValueError(f"{url}: what follows '#' must be sha256=<64 hex digits>, got {fragment!r}")
-    wanted = digest[1].lower() if digest else None
+    wanted = fragment.removeprefix("sha256=").lower()
     target = _cached_path(address)
     target.parent.mkdir(parents=True, exist_ok=True)
     with target.with_name(f"{target.name}.lock").open("w") as lock:
@@ -56,7 +53,7 @@ def fetch(url: str) -> Path:
 
 
 def _cached_path(address: str) -> Path:
-    """<cache>/<host>/<path>, which a person can also fill by hand; two hosts' model.safetensors stay apart."""
+    """<cache>/<host>/<path>, which a person can also fill by hand."""
     cache = Path(os.environ.get("PPMTL_CACHE") or Path.home() / ".cache" / "ppmtl")
     parts = urlsplit(address)
     names = [name for name in unquote(parts.path).split("/") if name not in ("", ".", "..")]
@@ -87,15 +84,13 @@ def _transfer(address: str, part: Path, name: str) -> None:
     headers = {"User-Agent": f"ppmtl/{ppmtl.__version__}", "Accept-Encoding": "identity"}
     request = urllib.request.Request(address, headers=headers)
     with urllib.request.urlopen(request, timeout=_TIMEOUT_SECONDS) as response, part.open("wb") as file:
-        length = response.headers.get("Content-Length")
-        total = None if length is None else int(length)
-        with tqdm(total=total, unit="B", unit_scale=True, desc=name, disable=None) as bar:
-            while block := response.read(1 << 20):
-                bar.update(file.write(block))
-        if total is not None and file.tell() != total:
+        total = int(response.headers.get("Content-Length", 0))
+        with tqdm.wrapattr(file, "write", total=total or None, desc=name, disable=None) as shown:
+            shutil.copyfileobj(response, shown, 1 << 20)
+        if total and file.tell() != total:
             raise ConnectionError(f"the transfer ended after {file.tell()} of {total} bytes")
 
 
-def _check_digest(path: Path, wanted: str | None, url: str, fix: str) -> None:
-    if wanted is not None and (digest := sha256(path)) != wanted:
+def _check_digest(path: Path, wanted: str, url: str, fix: str) -> None:
+    if wanted and (digest := sha256(path)) != wanted:
         raise ValueError(f"{url}: the file's SHA-256 is {digest}, not the one asked for; {fix}")

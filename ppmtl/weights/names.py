@@ -11,19 +11,12 @@ Shape = tuple[int, ...]
 
 @dataclass(frozen=True)
 class Naming:
-    """One project's names, as regular expressions over names without the prefix that a whole model gives them.
+    """One project's names, as regular expressions over names without the prefix that a whole model gives them."""
 
-    Attributes:
-        title: in reports, e.g. "timm".
-        stem: a name by which the naming is recognised; whatever stands in front of it in a file is the prefix.
-        inside: how names of the backbone begin. Such a tensor must find its place; any other is dropped.
-        rules: (pattern, replacement), applied in order: they turn a name into ours.
-    """
-
-    title: str
-    stem: str
-    inside: str
-    rules: tuple[tuple[str, str], ...] = ()
+    title: str  # in reports, e.g. "timm"
+    stem: str  # a name by which the naming is recognised; whatever stands in front of it in a file is the prefix
+    inside: str  # how names of the backbone begin: such a tensor must find its place, any other is dropped
+    rules: tuple[tuple[str, str], ...] = ()  # (pattern, replacement), applied in order: they turn a name into ours
 
     def translate(self, name: str) -> str:
         """Our name of a tensor; a name that no rule knows stays as it is and fits no parameter."""
@@ -38,7 +31,6 @@ class WeightNames:
 
     Attributes:
         backbone: its name in messages, e.g. "ConvNeXt".
-        namings: the projects known.
         linear: pattern of our names of linear weights: (in, out) in Paddle, (out, in) in torch.
         shapes: ({our name: shape} of a file's tensors, the file's name for errors) -> {name: shape} of the complete
             backbone that they belong to, for converting without a model. Raises ValueError if it cannot be seen.

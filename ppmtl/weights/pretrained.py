@@ -16,7 +16,7 @@ import numpy as np
 
 from ppmtl.files import sha256
 from ppmtl.weights.download import fetch, is_url
-from ppmtl.weights.files import Layout, StoredTensor, WeightFile, open_weights
+from ppmtl.weights.files import Layout, WeightFile, as_float32, read_weights
 from ppmtl.weights.names import Naming, Shape, WeightNames
 
 if TYPE_CHECKING:
@@ -42,40 +42,33 @@ class Report:
     def require_complete(self) -> None:
         """Raises ValueError with counts and first names unless every tensor of the backbone found its place."""
         groups = {"missing": self.missing, "unexpected": self.unexpected, "of another shape": self.mismatched}
-        wrong = [f"  {len(names)} {title}: {_first(names)}" for title, names in groups.items() if names]
+        wrong = [f"\n  {len(names)} {title}: {_first(names)}" for title, names in groups.items() if names]
         if wrong:
             raise ValueError(
-                f"pretrained: {self.source} does not fit this backbone ({len(self.matched)} tensors do):\n"
-                + "\n".join(wrong)
-                + f"\nIt was read as {self.naming} names. Set model.backbone.arch (or depths and dims) to what the file "
+                f"pretrained: {self.source} does not fit this backbone ({len(self.matched)} tensors do):{''.join(wrong)}\n"
+                f"It was read as {self.naming} names. Set model.backbone.arch (or depths and dims) to what the file "
                 "was trained with, or choose another file; nothing was loaded"
             )
 
     def text(self) -> str:
         """The report in a few lines."""
-        prefix = f" under '{self.prefix}'" if self.prefix else ""
-        lines = [
-            f"{self.source} (sha256 {self.sha256[:16]}...)",
-            f"{self.naming} names{prefix}, linear weights as in {self.layout}",
+        under = f" under '{self.prefix}'" if self.prefix else ""
+        text = (
+            f"{self.source} (sha256 {self.sha256[:16]}...)\n"
+            f"{self.naming} names{under}, linear weights as in {self.layout}\n"
             f"matched {len(self.matched)}, missing {len(self.missing)}, unexpected {len(self.unexpected)}, "
-            f"of another shape {len(self.mismatched)}",
-        ]
-        if self.dropped:
-            lines.append(f"dropped {len(self.dropped)} outside the backbone: {_first(self.dropped)}")
-        if self.fresh:
-            lines.append(f"not in the file, at their initial values: {_first(self.fresh)}")
-        return "\n".join(lines)
+            f"of another shape {len(self.mismatched)}"
+        )
+        text += f"\ndropped {len(self.dropped)} outside the backbone: {_first(self.dropped)}" if self.dropped else ""
+        return text + (f"\nnot in the file, at their initial values: {_first(self.fresh)}" if self.fresh else "")
 
 
 def load_pretrained(backbone: nn.Layer, path_or_url: str) -> Report:
-    """Fills a backbone from a checkpoint, one tensor at a time, and returns the report.
-
-    Args:
-        backbone: nothing of it is changed when the file does not fit.
-        path_or_url: a file or checkpoint folder, or a URL, optionally ``url#sha256=<digest>``.
+    """Fills a backbone from a file, a checkpoint folder or a URL (``url#sha256=<digest>`` checks it).
 
     Raises:
-        ValueError: if the file is damaged, of an unknown naming, or does not fill the backbone exactly.
+        ValueError: if the file is damaged, of an unknown naming, or does not fill the backbone exactly; nothing of the
+            backbone is changed then.
     """
     names: WeightNames | None = getattr(backbone, "weight_names", None)
     if names is None:
@@ -84,11 +77,11 @@ def load_pretrained(backbone: nn.Layer, path_or_url: str) -> Report:
             "checkpoint of this project, set weights= instead"
         )
     state = backbone.state_dict()
-    with open_weights(local_file(path_or_url)) as file:
-        report, tensors = match(file, names, {n: tuple(value.shape) for n, value in state.items()}, path_or_url)
-        report.require_complete()
-        for name, tensor in tensors.items():
-            state[name].set_value(tensor.raw())
+    shapes = {name: tuple(value.shape) for name, value in state.items()}
+    report, tensors = match(read_weights(local_file(path_or_url)), names, shapes, path_or_url)
+    report.require_complete()
+    for name, array in tensors.items():
+        state[name].set_value(np.ascontiguousarray(array))
     return report
 
 
@@ -109,30 +102,35 @@ def local_file(path_or_url: str) -> Path:
 
 def match(
     file: WeightFile, names: WeightNames, expected: Mapping[str, Shape] | None, source: str
-) -> tuple[Report, dict[str, StoredTensor]]:
+) -> tuple[Report, dict[str, np.ndarray]]:
     """Finds a tensor for each parameter.
 
     Args:
-        file: the open file.
+        file: what was read.
         names: how other projects name this kind of backbone.
         expected: {our name: shape}; None = of the backbone that the file itself describes.
         source: named in messages.
 
     Returns:
-        The report, and {our name: tensor in our layout, float32} in the order of ``expected``.
+        The report, and {our name: float32 in our layout, perhaps a view} in the order of ``expected``.
 
     Raises:
         ValueError: if no known naming fits, several backbones are in the file, or linears are stored in both ways.
     """
     naming, prefix = _recognise(file.tensors, names, source)
     report = Report(source, sha256(file.path), naming.title, prefix)
-    named = _translated(file.tensors, naming, report)
+    named: dict[str, str] = {}  # ours: the file's
+    for name in file.tensors:
+        inner = name.removeprefix(prefix)
+        if not name.startswith(prefix) or not re.match(naming.inside, inner):
+            report.dropped.append(name)
+        elif named.setdefault(naming.translate(inner), name) != name:
+            report.unexpected.append(name)  # two names for one parameter
     found = {ours: file.tensors[name] for ours, name in named.items()}
-    expected = expected or names.shapes({ours: tensor.shape for ours, tensor in found.items()}, source)
+    expected = expected or names.shapes({ours: array.shape for ours, array in found.items()}, source)
     for ours, name in named.items():
         if ours not in expected:
             (report.dropped if re.match(names.optional, ours) else report.unexpected).append(name)
-
     linear = {ours for ours in found.keys() & expected.keys() if re.match(names.linear, ours)}
     report.layout = _linear_layout([(found[ours].shape, expected[ours]) for ours in linear], file.layout, source)
     tensors = {}
@@ -140,24 +138,16 @@ def match(
         if ours not in found:
             (report.fresh if re.match(names.optional, ours) else report.missing).append(ours)
             continue
-        tensors[ours] = _in_our_layout(found[ours], report.layout, linear=ours in linear)
-        if tensors[ours].shape == wanted:
+        array = as_float32(found[ours])
+        pointwise = array.ndim == 4 and array.shape[2:] == (1, 1)  # timm's small ones: (out, in) everywhere
+        if ours in linear and (pointwise or (array.ndim == 2 and report.layout == "torch")):
+            array = array.reshape(array.shape[:2]).T
+        tensors[ours] = array
+        if array.shape == wanted:
             report.matched.append(ours)
         else:
             report.mismatched.append(f"{ours}: file {list(found[ours].shape)}, model {list(wanted)}")
     return report, tensors
-
-
-def _translated(tensors: Iterable[str], naming: Naming, report: Report) -> dict[str, str]:
-    """{our name: the file's} of what lies inside the backbone."""
-    found: dict[str, str] = {}
-    for name in tensors:
-        inner = name.removeprefix(report.prefix)
-        if not name.startswith(report.prefix) or not re.match(naming.inside, inner):
-            report.dropped.append(name)
-        elif found.setdefault(naming.translate(inner), name) != name:
-            report.unexpected.append(name)  # two names for one parameter
-    return found
 
 
 def _recognise(tensors: Iterable[str], names: WeightNames, source: str) -> tuple[Naming, str]:
@@ -186,12 +176,9 @@ def _recognise(tensors: Iterable[str], names: WeightNames, source: str) -> tuple
 
 
 def _linear_layout(pairs: Iterable[tuple[Shape, Shape]], stated: Layout | None, source: str) -> Layout:
-    """How a file stores linear weights, judged by all of them together: a square one says nothing.
+    """How a file stores linear weights, by all pairs of (shape in it, shape (in, out) wanted): a square one says nothing.
 
-    Args:
-        pairs: (shape in the file, shape (in, out) wanted).
-        stated: what the file's format implies; used only when the shapes say nothing.
-        source: named in messages.
+    ``stated`` is what the file's format implies; it counts only when no shape tells.
     """
     telling = [(stored, wanted) for stored, wanted in pairs if wanted != wanted[::-1]]
     paddle = sum(stored == wanted for stored, wanted in telling)
@@ -202,16 +189,6 @@ def _linear_layout(pairs: Iterable[tuple[Shape, Shape]], stated: Layout | None, 
             "went wrong half-way; use the original file"
         )
     return "paddle" if paddle else "torch" if torch else stated or "torch"
-
-
-def _in_our_layout(tensor: StoredTensor, layout: Layout, *, linear: bool) -> StoredTensor:
-    """The tensor as contiguous float32, transposed if it is linear and stored as (out, in)."""
-    shape = tensor.shape
-    pointwise = len(shape) == 4 and shape[2:] == (1, 1)  # timm's small ones: a 1x1 convolution is (out, in) everywhere
-    if linear and (pointwise or (len(shape) == 2 and layout == "torch")):
-        out_in = shape[:2]
-        return StoredTensor(out_in[::-1], "float32", lambda: np.ascontiguousarray(tensor.read().reshape(out_in).T))
-    return StoredTensor(shape, "float32", lambda: np.ascontiguousarray(tensor.read()).reshape(shape))
 
 
 def _first(names: Sequence[str]) -> str:

@@ -42,16 +42,10 @@ _GENERATED_NAMES = "StructuredToParameterName@@"  # Paddle's table of names that
 
 
 class Window(NamedTuple):
-    """A tensor on a storage that others may share.
+    """A tensor on a storage that others may share; offset and strides count elements."""
 
-    Attributes:
-        storage: the key of a member of torch's zip, or a numpy array's own little-endian bytes.
-        dtype: by name, e.g. "bfloat16".
-        offset, strides: count elements.
-    """
-
-    storage: str | bytes
-    dtype: str
+    storage: str | bytes  # the key of a member of torch's zip, or a numpy array's own little-endian bytes
+    dtype: str  # by name, e.g. "bfloat16"
     offset: int
     shape: tuple[int, ...]
     strides: tuple[int, ...]
@@ -157,7 +151,11 @@ def _window(call: _Call) -> Window | None:
     strides = [math.prod(shape[:axis] if fortran_order else shape[axis + 1 :]) for axis in range(len(shape))]
     if not isinstance(data, bytes):
         raise pickle.UnpicklingError("holds a numpy array of Python objects; only numbers are read")
-    return Window(data, _numpy_dtype(dtype), 0, shape, tuple(strides))
+    code, order = dtype.arguments[0], dtype.state[1]
+    if dtype.name != "numpy.dtype" or code not in _NUMPY_CODES or order not in ("<", "|"):
+        read = ", ".join(_NUMPY_CODES)
+        raise pickle.UnpicklingError(f"holds numpy data of type {order!r}{code!r}; read are {read}, little-endian")
+    return Window(data, _NUMPY_CODES[code], 0, shape, tuple(strides))
 
 
 def _torch_window(storage: Any, offset: Any, shape: Any, strides: Any) -> Window:
@@ -172,15 +170,6 @@ def _torch_window(storage: Any, offset: Any, shape: Any, strides: Any) -> Window
     if len(shape) != len(strides):
         raise pickle.UnpicklingError(f"has a tensor with shape {shape} and strides {strides}")
     return Window(key, _STORAGES[dtype.name], offset, shape, strides)
-
-
-def _numpy_dtype(dtype: _Call) -> str:
-    code, order = dtype.arguments[0], dtype.state[1]
-    if dtype.name != "numpy.dtype" or code not in _NUMPY_CODES:
-        raise pickle.UnpicklingError(f"holds numpy data of type {code!r}; read are {', '.join(_NUMPY_CODES)}")
-    if order not in ("<", "|"):
-        raise pickle.UnpicklingError(f"holds numpy data of byte order {order!r}; only little-endian is read")
-    return _NUMPY_CODES[code]
 
 
 def _sizes(values: Any) -> tuple[int, ...]:

@@ -1,8 +1,7 @@
-"""Converting to a file: the same numbers as loading, tensor by tensor, complete or not at all."""
+"""Converting to a file: the same numbers as loading, complete or not at all."""
 
 import subprocess
 import sys
-import tracemalloc
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +14,7 @@ from safetensors.numpy import load_file
 from ppmtl.models.backbones._convnext_weights import WEIGHT_NAMES
 from ppmtl.train import checkpoint
 from ppmtl.weights.convert import convert, export_all
-from ppmtl.weights.files import open_weights
+from ppmtl.weights.files import read_weights
 from ppmtl.weights.pretrained import load_pretrained
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -105,13 +104,12 @@ def test_a_block_that_is_missing_in_the_middle_is_noticed(tmp_path):
     assert not (tmp_path / "out.safetensors").exists()
 
 
-@pytest.mark.parametrize("ending", ["safetensors", "pdparams"])
-def test_a_conversion_that_fails_half_way_leaves_the_old_file_alone(tmp_path, ending):
+def test_a_damaged_source_leaves_the_old_file_alone(tmp_path):
     torch = TorchZip()
     data = torch.pickle(classifier_state(random_convnext()))
     torch.storages[-9] = torch.storages[-9][:-1]
     torch.write_pickle(tmp_path / "w.pth", data)
-    target = tmp_path / f"out.{ending}"
+    target = tmp_path / "out.safetensors"
     target.write_bytes(b"old")
     with pytest.raises(ValueError, match="its storage ends too early"):
         convert(str(tmp_path / "w.pth"), target, WEIGHT_NAMES)
@@ -135,22 +133,6 @@ def test_another_toolkits_file_is_not_exported_as_it_is(tmp_path):
     assert [p.name for p in tmp_path.iterdir()] == ["w.pth"]
 
 
-@pytest.mark.parametrize(("format_name", "target"), [("pth", "o.safetensors"), ("safetensors", "o.pdparams")])
-def test_a_conversion_holds_one_tensor_at_a_time(tmp_path, format_name, target):
-    state = classifier_state(random_convnext(depths=(1, 1, 12, 1), dims=(64, 128, 192, 64)))
-    path = tmp_path / f"w.{format_name}"
-    TorchZip().write(path, state) if format_name == "pth" else write_safetensors(path, state)
-    largest = max(array.nbytes for array in state.values())
-    del state
-    tracemalloc.start()
-    convert(str(path), tmp_path / target, WEIGHT_NAMES)
-    peak = tracemalloc.get_traced_memory()[1]
-    tracemalloc.stop()
-    # as read and transposed, plus 1 MiB blocks while the digest is taken, plus some for names
-    assert peak < 2 * largest + (3 << 20)
-    assert path.stat().st_size > 3 * peak
-
-
 def every_type(folder):
     """Writes a checkpoint with each type that Paddle's layers have, and returns it."""
     arrays = {
@@ -172,8 +154,7 @@ def test_paddle_and_we_load_the_same_bits_and_types_from_a_whole_checkpoint(tmp_
     assert result.returncode == 0, result.stderr
     assert "7 tensors, as they are" in result.stdout
     loaded = paddle.load(str(tmp_path / "out.pdparams"))
-    with open_weights(tmp_path / "out.pdparams") as file:
-        ours = {name: tensor.raw() for name, tensor in file.tensors.items()}
+    ours = read_weights(tmp_path / "out.pdparams").tensors
     assert loaded.keys() == ours.keys() == arrays.keys()
     for name, array in arrays.items():
         for got in (loaded[name].numpy(), ours[name]):

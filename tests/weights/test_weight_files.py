@@ -7,12 +7,11 @@ import paddle
 import pytest
 from foreign_weights import Hostile, TorchZip, Window, write_safetensors
 
-from ppmtl.weights.files import open_weights
+from ppmtl.weights.files import as_float32, read_weights
 
 
 def read(path):
-    with open_weights(path) as file:
-        return {name: tensor.read() for name, tensor in file.tensors.items()}
+    return {name: as_float32(array) for name, array in read_weights(path).tensors.items()}
 
 
 def test_torch_windows_share_a_storage_with_offsets_strides_and_expansion(tmp_path):
@@ -221,8 +220,7 @@ def test_what_paddle_saves_of_an_optimizer_is_read_with_its_scheduler(tmp_path):
     got = read(tmp_path / "w.pdopt")
     assert got.keys() == wanted.keys()
     assert all(np.array_equal(got[name], array) for name, array in wanted.items())
-    with open_weights(tmp_path / "w.pdopt") as file:
-        said = file.metadata
+    said = read_weights(tmp_path / "w.pdopt").metadata
     assert said["LR_Scheduler.last_lr"] == "0.0005"
     assert said["LR_Scheduler.LinearWarmup_LR.last_epoch"] == "0"
     assert not any("Structured" in name for name in said)
