@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import zipfile
 import zlib
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -90,45 +90,41 @@ def _read_torch(path: Path) -> WeightFile:
                     f"{path}: a zip archive, but not torch's: it has {len(pickles)} data.pkl instead of one"
                 )
             root = pickles[0].removesuffix("data.pkl")
-            big = f"{root}byteorder" in archive.namelist() and archive.read(f"{root}byteorder") == b"big"
+            is_big = f"{root}byteorder" in archive.namelist() and archive.read(f"{root}byteorder") == b"big"
             with archive.open(pickles[0]) as member:
                 windows, words = load_pickle(member, path)
-
-            def read(window: Window, start: int, size: int) -> bytes:
-                with archive.open(f"{root}data/{window.storage!s}") as storage:
-                    storage.seek(start)
-                    return storage.read(size)
-
-            tensors = {name: _array(w, read, f"{path}: {name}", ">" if big else "<") for name, w in windows.items()}
+            keys = {window.storage for window in windows.values() if isinstance(window.storage, str)}
+            storages = {key: archive.read(f"{root}data/{key}") for key in keys}
     except _ZIP_ERRORS as error:
         raise ValueError(f"{path}: a damaged zip archive ({error}); get the file again") from error
-    return WeightFile(path, tensors, "torch", words)
+    return WeightFile(path, _tensors(windows, storages, path, is_big=is_big), "torch", words)
 
 
 def _read_paddle(path: Path) -> WeightFile:
     with path.open("rb") as file:
         windows, words = load_pickle(file, path)
-
-    def read(window: Window, *_: int) -> bytes:
-        raise ValueError(f"{path}: a storage outside the file ({window.storage!s}); only torch's zip has them")
-
-    return WeightFile(path, {name: _array(w, read, f"{path}: {name}") for name, w in windows.items()}, "paddle", words)
+    return WeightFile(path, _tensors(windows, {}, path), "paddle", words)
 
 
-def _array(window: Window, read: Callable[[Window, int, int], bytes], where: str, order: str = "<") -> np.ndarray:
-    """The window's numbers; ``read(window, start, bytes)`` gets those of a storage outside the pickle, in ``order``."""
-    is_inside = isinstance(window.storage, bytes)
-    dtype = np.dtype("uint16" if window.dtype == "bfloat16" else window.dtype).newbyteorder("<" if is_inside else order)
-    if 0 in window.shape:
-        return np.zeros(window.shape, dtype)
-    span = 1 + sum((n - 1) * stride for n, stride in zip(window.shape, window.strides, strict=True))
-    start, size = window.offset * dtype.itemsize, span * dtype.itemsize
-    data = window.storage[start : start + size] if isinstance(window.storage, bytes) else read(window, start, size)
-    if len(data) != size:
-        raise ValueError(f"{where}: its storage ends too early; get the file again")
-    numbers = np.frombuffer(data, dtype).astype(dtype.newbyteorder("="), copy=False)
-    strides = [stride * dtype.itemsize for stride in window.strides]
-    return np.lib.stride_tricks.as_strided(numbers, window.shape, strides, writeable=False)
+def _tensors(
+    windows: Mapping[str, Window], storages: Mapping[str, bytes], path: Path, *, is_big: bool = False
+) -> dict[str, np.ndarray]:
+    """The tensors of a pickle, some of them on storages outside it, whose bytes may be big-endian."""
+    tensors = {}
+    for name, (storage, kind, offset, shape, strides) in windows.items():
+        data = storage if isinstance(storage, bytes) else storages.get(storage, b"")
+        native = np.dtype("uint16" if kind == "bfloat16" else kind)
+        dtype = native.newbyteorder(">" if is_big and isinstance(storage, str) else "<")
+        if 0 in shape:
+            tensors[name] = np.zeros(shape, native)
+            continue
+        span = 1 + sum((n - 1) * stride for n, stride in zip(shape, strides, strict=True))
+        if (offset + span) * dtype.itemsize > len(data):
+            raise ValueError(f"{path}: {name}: its storage ends too early; get the file again")
+        numbers = np.frombuffer(data, dtype, span, offset * dtype.itemsize).astype(native, copy=False)
+        steps = [stride * dtype.itemsize for stride in strides]
+        tensors[name] = np.lib.stride_tricks.as_strided(numbers, shape, steps, writeable=False)
+    return tensors
 
 
 def _read_safetensors(path: Path) -> WeightFile:
