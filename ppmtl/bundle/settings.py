@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from ppmtl.config import ConfigTree, check, dump
+from ppmtl.config import ConfigTree, check
 from ppmtl.config.parts import Part
 from ppmtl.config.settings import InferSettings, Positive
 from ppmtl.structures import ClassList
@@ -147,5 +147,5 @@ def write_settings(folder: Path, document: Mapping[str, Any]) -> BundleSettings:
     """Writes a bundle's infer_cfg.yml and returns it as settings; raises ConfigError if it does not fit the schema."""
     tree = ConfigTree(dict(document), {}, str(folder / SETTINGS_FILE))
     settings = check(BundleSettings, tree)
-    (folder / SETTINGS_FILE).write_text(dump(tree), encoding="utf-8")
+    (folder / SETTINGS_FILE).write_text(tree.dump(), encoding="utf-8")
     return settings

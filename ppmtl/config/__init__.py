@@ -4,19 +4,16 @@ tree = load_config("configs/x.yml", ["train.epochs=3"])
 settings = check(Settings, tree)
 """
 
-from ppmtl.config.bind import bind, check
+from ppmtl.config.bind import check
 from ppmtl.config.errors import ConfigError, nearest, suggestion
 from ppmtl.config.parts import Part, resolve_part, target_of
-from ppmtl.config.tree import ConfigTree, diff, dump, load_config
+from ppmtl.config.tree import ConfigTree, load_config
 
 __all__ = [
     "ConfigError",
     "ConfigTree",
     "Part",
-    "bind",
     "check",
-    "diff",
-    "dump",
     "load_config",
     "nearest",
     "resolve_part",

@@ -34,21 +34,9 @@ def check(settings: type[T], tree: ConfigTree) -> T:
     walk = _Walk(tree.origins)
     result = walk.convert(settings, tree.data, "")
     if walk.problems:
-        raise ConfigError(walk.sentences(), tree.file)
+        problems = [f"{path or 'top level'}{walk.origin(path)}: {problem}" for path, problem in walk.problems]
+        raise ConfigError(problems, tree.file)
     return result  # type: ignore[no-any-return]
-
-
-def bind(
-    target: Callable[..., Any], node: Mapping[str, Any], *, path: str, problems: list[str]
-) -> functools.partial[Any] | None:
-    """``target`` with the keys of ``node`` as keyword arguments; None after adding all mistakes in them to ``problems``.
-
-    ``path`` is the dotted path of ``node``, for messages.
-    """
-    walk = _Walk({})
-    arguments = walk.arguments(target, node, path)
-    problems += walk.sentences()
-    return None if arguments is None else functools.partial(target, **arguments)
 
 
 class _Walk:
@@ -61,40 +49,10 @@ class _Walk:
     def note(self, path: str, problem: str) -> Any:
         self.problems.append((path, problem))
 
-    def sentences(self) -> list[str]:
-        """Every problem with its path and who set it."""
-        return [f"{path or 'top level'}{self.origin(path)}: {problem}" for path, problem in self.problems]
-
     def origin(self, path: str) -> str:
         while path and path not in self.origins:
             path = path.rpartition(".")[0]  # what is missing was left out by who set its parent
         return f" ({self.origins[path]})" if path in self.origins else ""
-
-    def arguments(
-        self, target: Callable[..., Any], node: Mapping[str, Any], path: str, elsewhere: Collection[str] = ()
-    ) -> dict[str, Any] | None:
-        """The keyword arguments of ``target``, or None; keys named in ``elsewhere`` are allowed and not its own."""
-        before = len(self.problems)
-        try:
-            types, parameters = _type_hints(target), inspect.signature(target).parameters
-        except (NameError, ValueError) as error:
-            name = getattr(target, "__qualname__", repr(target))
-            return self.note(path, f"cannot read the parameters of {name}: {error}")  # type: ignore[no-any-return]
-        settable = [name for name in _settable(target) if name not in elsewhere]
-        allowed, arguments = [*settable, *elsewhere], {}
-        for key, value in node.items():
-            if key in settable:
-                arguments[key] = self.convert(types.get(key, Any), value, join(path, key))
-            else:
-                is_parameter = key in parameters and parameters[key].kind not in _VARIADIC
-                what = (
-                    f"'{key}' is supplied by the program and cannot be set" if is_parameter else f"unknown key '{key}'"
-                )
-                self.note(join(path, key), what + suggestion(key, allowed))
-        for name in settable:
-            if name not in node and parameters[name].default is inspect.Parameter.empty:
-                self.note(join(path, name), f"missing; needs {h.describe(types.get(name, Any))}")
-        return arguments if len(self.problems) == before else None
 
     def convert(self, hint: Any, value: Any, path: str) -> Any:
         """``value`` as the hint wants it."""
@@ -108,7 +66,7 @@ class _Walk:
 
     def attempt(self, hint: Any, value: Any, path: str) -> Any:
         """``value`` as the hint wants it, or ``_MISFIT``; notes only problems inside of ``value``."""
-        bare, before = h.split(hint)[0], len(self.problems)
+        bare, before = h.bare(hint), len(self.problems)
         if bare in (Any, object) or (value is None and h.accepts_none(hint)):
             return value
         if part := h.part_of(hint):
@@ -136,12 +94,11 @@ class _Walk:
         """``attempt`` for a hint that is no union, without its limits."""
         origin, args = typing.get_origin(bare) or bare, typing.get_args(bare)
         if h.is_settings(bare) and isinstance(value, Mapping):
-            arguments = self.arguments(bare, value, path)
-            return None if arguments is None else self.construct(bare, arguments, path)
+            return self.construct(bare, self.arguments(bare, value, path), path)
         if origin in h.MAPPINGS and isinstance(value, Mapping):
-            keys, items = args or (str, Any)
+            items = args[1] if args else Any
             return {
-                self.convert(keys, key, join(path, key)): self.convert(items, item, join(path, key))
+                key: self.convert(items, item, join(path, key))
                 for key, item in value.items()
                 if item is not None or h.accepts_none(items)  # null removes an entry that a parent file defined
             }
@@ -158,12 +115,6 @@ class _Walk:
             return bare(value)
         return value if type(value) is bare else _MISFIT
 
-    def construct(self, settings: Any, arguments: Mapping[str, Any], path: str) -> Any:
-        try:
-            return settings(**arguments)
-        except ValueError as error:  # from __post_init__: rules between several fields
-            return self.note(path, str(error))
-
     def part(self, part: Part, place: Any, value: Any, path: str) -> Any:
         """A partial of the class that ``type`` names; in an instance of ``place`` if that is a dataclass (see Part)."""
         if not isinstance(value, Mapping) or "type" not in value:
@@ -174,27 +125,51 @@ class _Walk:
             target = resolve_part(part.package, value["type"])
         except ConfigError as error:
             return self.note(join(path, "type"), str(error))
-        has_settings = h.is_settings(place)
-        own_keys = [key for key in _settable(place) if key != "part"] if has_settings else []
+        own_keys = [key for key in _settable(place) if key != "part"] if h.is_settings(place) else []
         rest = {key: item for key, item in value.items() if key not in ("type", *own_keys)}
         arguments = self.arguments(target, rest, path, elsewhere=own_keys)
         chosen = None if arguments is None else functools.partial(target, **arguments)
-        if not has_settings:
+        if not h.is_settings(place):
             return chosen
         own = self.arguments(place, {key: value[key] for key in own_keys if key in value}, path, elsewhere=["part"])
-        return None if own is None or chosen is None else self.construct(place, {**own, "part": chosen}, path)
+        return self.construct(place, None if own is None or chosen is None else {**own, "part": chosen}, path)
+
+    def construct(self, settings: Any, arguments: Mapping[str, Any] | None, path: str) -> Any:
+        try:
+            return None if arguments is None else settings(**arguments)
+        except ValueError as error:  # from __post_init__: rules between several fields
+            return self.note(path, str(error))
+
+    def arguments(
+        self, target: Callable[..., Any], node: Mapping[str, Any], path: str, elsewhere: Collection[str] = ()
+    ) -> dict[str, Any] | None:
+        """The keyword arguments of ``target``, or None; keys named in ``elsewhere`` are allowed and not its own."""
+        before = len(self.problems)
+        is_plain_class = isinstance(target, type) and not h.is_settings(target)
+        try:  # hints are text in the source (from __future__ import annotations) until resolved
+            types = typing.get_type_hints(target.__init__ if is_plain_class else target, include_extras=True)
+            parameters = inspect.signature(target).parameters
+        except (NameError, ValueError) as error:
+            name = getattr(target, "__qualname__", repr(target))
+            return self.note(path, f"cannot read the parameters of {name}: {error}")  # type: ignore[no-any-return]
+        settable = [name for name in _settable(target) if name not in elsewhere]
+        allowed, arguments = [*settable, *elsewhere], {}
+        for key, value in node.items():
+            if key in settable:
+                arguments[key] = self.convert(types.get(key, Any), value, join(path, key))
+                continue
+            problem = f"unknown key '{key}'"
+            if key in parameters and parameters[key].kind not in _VARIADIC:
+                problem = f"'{key}' is supplied by the program and cannot be set"
+            self.note(join(path, key), problem + suggestion(key, allowed))
+        for name in settable:
+            if name not in node and parameters[name].default is inspect.Parameter.empty:
+                self.note(join(path, name), f"missing; needs {h.describe(types.get(name, Any))}")
+        return arguments if len(self.problems) == before else None
 
 
 def _settable(target: Callable[..., Any]) -> list[str]:
     """The parameters that a config may set: the keyword-only ones; of a dataclass without any, all."""
-    parameters = inspect.signature(target).parameters.items()
-    keyword_only = [name for name, parameter in parameters if parameter.kind is inspect.Parameter.KEYWORD_ONLY]
-    if keyword_only or not h.is_settings(target):
-        return keyword_only
-    return [name for name, parameter in parameters if parameter.kind not in _VARIADIC]
-
-
-def _type_hints(target: Callable[..., Any]) -> dict[str, Any]:
-    """{parameter: hint}; hints are text in the source (from __future__ import annotations) until resolved."""
-    is_plain_class = isinstance(target, type) and not h.is_settings(target)
-    return typing.get_type_hints(target.__init__ if is_plain_class else target, include_extras=True)
+    parameters = inspect.signature(target).parameters
+    keyword_only = [name for name, parameter in parameters.items() if parameter.kind is parameter.KEYWORD_ONLY]
+    return keyword_only or (list(parameters) if h.is_settings(target) else [])

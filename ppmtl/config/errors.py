@@ -8,11 +8,9 @@ from typing import Any
 
 
 class ConfigError(ValueError):
-    """All problems of a config in one error.
+    """All problems of a config in one error: sentences that say where, what was got, what is allowed.
 
-    Attributes:
-        problems: one complete sentence each: where, what was got, what is allowed.
-        file: the config they were found in; empty for a mistake on the command line.
+    ``file`` is the config they were found in; empty for a mistake on the command line.
     """
 
     def __init__(self, problems: Sequence[str], file: str = "") -> None:

@@ -15,40 +15,26 @@ from ppmtl.config.parts import Part
 
 MAPPINGS = (dict, collections.abc.Mapping)
 LISTS = (list, tuple, collections.abc.Sequence)
-_WORDS = {
-    int: "a whole number",
-    float: "a number",
-    str: "text",
-    bool: "true or false",
-    Path: "a path",
-    type(None): "null",
-}
-# Attributes of annotated_types.Ge, Interval, MinLen, ...: in words, and whether a value keeps the limit
-_LIMITS = {
-    "gt": ("> {}", operator.gt),
-    "ge": (">= {}", operator.ge),
-    "lt": ("< {}", operator.lt),
-    "le": ("<= {}", operator.le),
-    "min_length": ("of at least {} items", lambda value, limit: len(value) >= limit),
-    "max_length": ("of at most {} items", lambda value, limit: len(value) <= limit),
-}
+_WORDS = {int: "a whole number", float: "a number", str: "text", bool: "true or false", Path: "a path",
+          type(None): "null"}  # fmt: skip
+# Attributes of annotated_types.Ge, Interval, ...: in words, and whether a value keeps the limit
+_LIMITS = {"gt": (">", operator.gt), "ge": (">=", operator.ge), "lt": ("<", operator.lt), "le": ("<=", operator.le)}
 
 
-def split(hint: Any) -> tuple[Any, tuple[Any, ...]]:
-    """The bare hint and the metadata of ``Annotated``; () for a hint that is not annotated."""
-    is_annotated = typing.get_origin(hint) is typing.Annotated
-    return (hint.__origin__, hint.__metadata__) if is_annotated else (hint, ())
+def bare(hint: Any) -> Any:
+    """The hint without the metadata of ``Annotated``."""
+    return hint.__origin__ if typing.get_origin(hint) is typing.Annotated else hint
 
 
 def part_of(hint: Any) -> Part | None:
     """The ``Part`` that a hint is annotated with, or None."""
-    return next((item for item in split(hint)[1] if isinstance(item, Part)), None)
+    return next((item for item in getattr(hint, "__metadata__", ()) if isinstance(item, Part)), None)
 
 
 def members(hint: Any) -> tuple[Any, ...]:
     """The bare members of a union; the bare hint itself if it is none."""
-    bare = split(hint)[0]
-    return typing.get_args(bare) if typing.get_origin(bare) in (typing.Union, types.UnionType) else (bare,)
+    inner = bare(hint)
+    return typing.get_args(inner) if typing.get_origin(inner) in (typing.Union, types.UnionType) else (inner,)
 
 
 def is_settings(hint: Any) -> bool:
@@ -58,29 +44,29 @@ def is_settings(hint: Any) -> bool:
 
 def accepts_none(hint: Any) -> bool:
     """Whether null is a value of this hint."""
-    return split(hint)[0] in (Any, object) or type(None) in members(hint)
+    return bare(hint) in (Any, object) or type(None) in members(hint)
 
 
 def keeps_limits(value: Any, hint: Any) -> bool:
-    """Whether a value of the right type keeps the limits of ``hint``, such as its range or its length."""
+    """Whether a value of the right type keeps the limits of ``hint``, such as its range."""
     return all(_LIMITS[name][1](value, limit) for name, limit in _limits(hint))
 
 
 def describe(hint: Any) -> str:
     """What a hint allows, in words: "a whole number >= 1, or null"."""
-    limits = [_LIMITS[name][0].format(limit) for name, limit in _limits(hint)]
-    words = "a mapping with 'type'" if part_of(hint) else _describe_bare(split(hint)[0])
+    limits = [f"{_LIMITS[name][0]} {limit}" for name, limit in _limits(hint)]
+    words = "a mapping with 'type'" if part_of(hint) else _describe_bare(bare(hint))
     return f"{words} {' and '.join(limits)}" if limits else words
 
 
-def _describe_bare(bare: Any) -> str:
-    origin, args = typing.get_origin(bare) or bare, typing.get_args(bare)
-    if len(members(bare)) > 1:
+def _describe_bare(hint: Any) -> str:
+    origin, args = typing.get_origin(hint) or hint, typing.get_args(hint)
+    if len(members(hint)) > 1:
         return ", or ".join(map(describe, args))
     if origin is Literal:
         return " or ".join(map(repr, args))
-    if is_settings(bare):
-        return f"a mapping with {', '.join(field.name for field in dataclasses.fields(bare) if field.init)}"
+    if is_settings(hint):
+        return f"a mapping with {', '.join(field.name for field in dataclasses.fields(hint) if field.init)}"
     if origin in MAPPINGS:
         return f"a mapping, each value {describe(args[1])}" if args else "a mapping"
     if origin is tuple and args and args[-1] is not Ellipsis:
@@ -88,7 +74,7 @@ def _describe_bare(bare: Any) -> str:
         return f"a list of {len(args)}, {f'each {words[0]}' if len(set(words)) == 1 else ', '.join(words)}"
     if origin in LISTS:
         return f"a list, each {describe(args[0])}" if args else "a list"
-    return _WORDS.get(bare, getattr(bare, "__name__", str(bare)))
+    return _WORDS.get(hint, getattr(hint, "__name__", str(hint)))
 
 
 def _limits(hint: Any) -> Iterator[tuple[str, Any]]:
@@ -96,8 +82,7 @@ def _limits(hint: Any) -> Iterator[tuple[str, Any]]:
 
     Whole numbers come as int: typing caches Annotated[float, Gt(0)] and Gt(0.0) as one, so either may be there.
     """
-    for item in split(hint)[1]:
+    for item in getattr(hint, "__metadata__", ()):
         for name in _LIMITS:
-            limit = getattr(item, name, None)
-            if limit is not None:
+            if (limit := getattr(item, name, None)) is not None:
                 yield name, int(limit) if isinstance(limit, float) and limit.is_integer() else limit

@@ -22,9 +22,8 @@ class Part:
     checked keyword arguments. ``Annotated[S, Part(...)]`` with a dataclass S that has a field ``part`` receives an S: keys
     that are fields of S are settings of the place (a head's ``answers``), the others go to the part.
 
-    Attributes:
-        package: where short names live. A folder: ``type: upernet`` is the one public class of ``<package>/upernet.py``
-            (with several: the one named like the file). A module: ``type: random_crop`` is its class of that name.
+    Short names live in ``package``. A folder: ``type: upernet`` is the one public class of ``<package>/upernet.py`` (with
+    several: the one named like the file). A module: ``type: random_crop`` is its class of that name.
     """
 
     package: str
@@ -70,8 +69,7 @@ def _meanings(package: str) -> dict[str, tuple[str, list[str]]]:
     Read from the source and not imported: listing names then needs nothing but what is really used, such as Paddle.
     """
     spec = importlib.util.find_spec(package)
-    if spec is None:
-        raise ModuleNotFoundError(f"Part({package!r}) names no module", name=package)
+    assert spec is not None, f"Part({package!r}) names no module"
     if spec.submodule_search_locations is None:
         return {name: (package, [name]) for name in _class_names(Path(str(spec.origin)))}
     meant = {}

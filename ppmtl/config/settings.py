@@ -22,42 +22,30 @@ Balance = Annotated[partial[Any], Part("ppmtl.train.balance")]
 Positive = Annotated[int, Ge(1)]
 Triple = tuple[float, float, float]
 
-_DURATION = re.compile(r"\s*(\d+(?:\.\d+)?)\s*(epochs?|steps?)\s*\Z")
-
 
 def to_steps(duration: str | int, steps_per_epoch: int) -> int:
-    """A duration in optimizer steps.
-
-    Args:
-        duration: "5 epochs", "0.5 epochs", "200 steps", or a whole number of steps.
-        steps_per_epoch: what one epoch is.
+    """A duration ("5 epochs", "0.5 epochs", "200 steps", or a whole number of steps) in optimizer steps.
 
     Raises:
         ValueError: if it reads as none of these.
     """
     if isinstance(duration, int):
         return duration
-    match = _DURATION.match(duration)
+    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*(epoch|step)s?\s*", duration)
     if match is None:
         raise ValueError(f"a duration is a number of steps, '200 steps' or '5 epochs'; got {duration!r}")
-    number = float(match[1])
-    return round(number * steps_per_epoch) if match[2].startswith("epoch") else round(number)
+    return round(float(match[1]) * (steps_per_epoch if match[2] == "epoch" else 1))
 
 
 @dataclass(frozen=True)
 class ClassSettings:
-    """The classes of one task.
+    """The classes of one task."""
 
-    Attributes:
-        count: how many; may be left out when ``names`` is given, and is checked against it when both are.
-        names: a list of names, or a file under ``data_root``: one name (or "id name") per line, or a COCO json whose
-            categories are taken. None: the classes are called "0", "1", ...
-        ids: the numbers of the classes in the user's files, one per name of a list; () = 0, 1, ... or those of the file.
-    """
-
-    count: Positive | None = None
+    count: Positive | None = None  # how many; may be left out when names are given, and is checked against them
+    # A list, or a file under data_root: one name (or "id name") per line, or a COCO json whose categories are taken;
+    # null: the classes are called "0", "1", ...
     names: str | tuple[str, ...] | None = None
-    ids: tuple[int, ...] = ()
+    ids: tuple[int, ...] = ()  # the classes' numbers in your files, one per name of a list; (): 0, 1, ... or the file's
 
     def __post_init__(self) -> None:
         if self.count is None and self.names is None:
@@ -68,7 +56,7 @@ class ClassSettings:
 
 @dataclass(frozen=True)
 class TaskSettings:
-    """One task: its type with that type's own keys, and ``classes``."""
+    """One task: its type with that type's own keys, and its classes."""
 
     part: partial[Any]
     classes: ClassSettings
@@ -76,19 +64,19 @@ class TaskSettings:
 
 @dataclass(frozen=True)
 class HeadSettings:
-    """One head: its type with that type's own keys, and ``answers``: the task that it answers; None = that of its name."""
+    """One head: its type with that type's own keys."""
 
     part: partial[Any]
-    answers: str | None = None
+    answers: str | None = None  # the task that it answers; null: that of its own name
 
 
 @dataclass(frozen=True)
 class ModelSettings:
-    """The network: one backbone, one head per task. ``mean`` and ``std`` are of RGB in 0..1 and live in the model."""
+    """The network: one backbone, one head per task."""
 
     backbone: Backbone
     heads: dict[str, Annotated[HeadSettings, Part("ppmtl.models.heads")]]
-    mean: Triple = (0.485, 0.456, 0.406)
+    mean: Triple = (0.485, 0.456, 0.406)  # of RGB in 0..1; both live in the model
     std: Triple = (0.229, 0.224, 0.225)
 
     def answers(self) -> dict[str, str]:
@@ -98,35 +86,22 @@ class ModelSettings:
 
 @dataclass(frozen=True)
 class ViewSettings:
-    """One way in which a source shows its samples.
+    """One way in which a source shows its samples."""
 
-    Attributes:
-        transforms: applied in order, geometry first (it is moved once, at the end), colour after it.
-        tasks: which tasks the result supervises.
-    """
-
-    transforms: tuple[Transform, ...]
-    tasks: tuple[str, ...]
+    transforms: tuple[Transform, ...]  # in order, geometry first (it is moved once, at the end), colour after it
+    tasks: tuple[str, ...]  # which tasks the result supervises
 
 
 @dataclass(frozen=True)
 class SourceSettings:
-    """One endless stream of training batches, with one view (``transforms``, ``tasks``) or several (``views``).
-
-    Attributes:
-        dataset: the reader.
-        batch_size: per process.
-        transforms: of the only view.
-        tasks: which tasks the only view supervises; () = the task of the source's own name.
-        views: {name: view}: every drawn sample is read once and goes through each of them.
-        sampler: "shuffle" sees every image once per pass; "class_balanced" draws a class, then one of its images.
-    """
+    """One endless stream of training batches, with one view (``transforms``, ``tasks``) or several (``views``)."""
 
     dataset: Reader
-    batch_size: Positive
+    batch_size: Positive  # per process
     transforms: tuple[Transform, ...] = ()
-    tasks: tuple[str, ...] = ()
-    views: dict[str, ViewSettings] = field(default_factory=dict)
+    tasks: tuple[str, ...] = ()  # that the only view supervises; (): the task of the source's own name
+    views: dict[str, ViewSettings] = field(default_factory=dict)  # a drawn sample is read once and goes through each
+    # "shuffle" sees every image once per pass; "class_balanced" draws a class, then one of its images
     sampler: Literal["shuffle", "class_balanced", "sequential"] = "shuffle"
 
     def __post_init__(self) -> None:
@@ -145,7 +120,7 @@ class SourceSettings:
 
 
 def named_views(sources: dict[str, SourceSettings]) -> dict[str, tuple[SourceSettings, ViewSettings]]:
-    """{"source" or "source.view": (source, view)} of all views of all sources, in the order in which a step runs them."""
+    """{"source" or "source.view": (source, view)}, in the order in which a step runs them."""
     return {
         f"{name}.{view}" if view else name: (source, of_view)
         for name, source in sources.items()
@@ -155,115 +130,75 @@ def named_views(sources: dict[str, SourceSettings]) -> dict[str, tuple[SourceSet
 
 @dataclass(frozen=True)
 class EvalSetSettings:
-    """One labelled data set: its type with that type's own keys, and ``tasks``: () = the task of the set's own name."""
+    """One labelled data set: its type with that type's own keys."""
 
     part: partial[Any]
-    tasks: tuple[str, ...] = ()
+    tasks: tuple[str, ...] = ()  # (): the task of the set's own name
 
 
 @dataclass(frozen=True)
 class OptimizerSettings:
-    """AdamW with linear warm-up and cosine decay (the paper's; reference/model.md section 8).
+    """AdamW with linear warm-up and cosine decay (the paper's; reference/model.md section 8)."""
 
-    Attributes:
-        learning_rate: peak.
-        weight_decay: decoupled; not applied to one-dimensional parameters unless ``decay_1d``.
-        warmup_steps: linear from 0.
-        min_learning_rate: the cosine's floor.
-        clip_norm: global gradient norm; None = no clipping.
-        task_clip_norm: norm of each task's own gradient, clipped before the tasks are added up; None = no clipping.
-            Costs one copy of the gradients per task.
-        no_decay: parts of the model by name without weight decay, e.g. "backbone.norm0".
-        multipliers: {part of the model by name: factor on its learning rate}, e.g. {"heads.seg": 10, "backbone": 0.1};
-            the longest name that fits a parameter counts.
-        layer_decay: learning rate factor per backbone block, from its last block down to its stem; 1 = off. .8 to .95
-            is usual when a pretrained backbone is fine-tuned.
-        scale_lr: multiply the learning rate by the number of processes ("linear") or its root ("sqrt"). Never done
-            unasked: the paper's rate is stated for its own batch.
-    """
-
-    learning_rate: Annotated[float, Gt(0)] = 1e-4
-    weight_decay: Annotated[float, Ge(0)] = 1e-4
+    learning_rate: Annotated[float, Gt(0)] = 1e-4  # the peak
+    weight_decay: Annotated[float, Ge(0)] = 1e-4  # decoupled
     betas: tuple[float, float] = (0.9, 0.999)
     epsilon: Annotated[float, Gt(0)] = 1e-8
-    warmup_steps: Annotated[int, Ge(0)] = 200
-    min_learning_rate: Annotated[float, Ge(0)] = 1e-8
-    clip_norm: Annotated[float, Gt(0)] | None = 1.0
+    warmup_steps: Annotated[int, Ge(0)] = 200  # linear from 0
+    min_learning_rate: Annotated[float, Ge(0)] = 1e-8  # the cosine's floor
+    clip_norm: Annotated[float, Gt(0)] | None = 1.0  # of the whole gradient; null: no clipping
+    # Of each task's own gradient, before the tasks are added up; costs one copy of the gradients per task
     task_clip_norm: Annotated[float, Gt(0)] | None = None
-    decay_1d: bool = False
-    no_decay: tuple[str, ...] = ()
+    decay_1d: bool = False  # weight decay on one-dimensional parameters too
+    no_decay: tuple[str, ...] = ()  # parts of the model without weight decay, by name: "backbone.norm0"
+    # {part of the model: factor on its learning rate}: {"heads.seg": 10, "backbone": .1}; the longest fitting name counts
     multipliers: dict[str, Annotated[float, Gt(0)]] = field(default_factory=dict)
+    # Learning rate factor per backbone block, from the last down to the stem; .8 to .95 is usual in fine-tuning
     layer_decay: Annotated[float, Interval(gt=0, le=1)] = 1.0
+    # Multiply the learning rate by the number of processes or its root. Never unasked: the paper states its own batch
     scale_lr: Literal["none", "linear", "sqrt"] = "none"
 
 
 @dataclass(frozen=True)
 class AmpSettings:
-    """Mixed precision on GPU. Refused on CPU, where Paddle accepts the switches and computes in float32 all the same.
+    """Mixed precision on GPU. Refused on CPU, where Paddle accepts the switches and computes in float32 all the same."""
 
-    Attributes:
-        level: "O1" casts operation by operation; "O2" keeps the weights themselves in the low precision, with float32
-            master weights in the optimizer.
-        dtype: bfloat16 needs no loss scaling; float16 gets one scaler over all tasks' losses.
-        initial_scale: of that scaler.
-    """
-
+    # "O1" casts operation by operation; "O2" keeps the weights themselves low, with float32 copies in the optimizer
     level: Literal["O1", "O2"] = "O1"
-    dtype: Literal["float16", "bfloat16"] = "bfloat16"
-    initial_scale: Annotated[float, Gt(0)] = 65536.0
+    dtype: Literal["float16", "bfloat16"] = "bfloat16"  # float16 gets one loss scaler; bfloat16 needs none
+    initial_scale: Annotated[float, Gt(0)] = 65536.0  # of that scaler
 
 
 @dataclass(frozen=True)
 class EarlyStopSettings:
-    """Ends the run when the metric has not become better for a while.
+    """Ends the run when the metric has not become better for a while."""
 
-    Attributes:
-        patience: evaluations without a better value.
-        min_delta: how much better counts as better.
-        metric: "score" or "task.metric"; None = train.best_metric.
-    """
-
-    patience: Positive = 5
-    min_delta: Annotated[float, Ge(0)] = 0.0
-    metric: str | None = None
+    patience: Positive = 5  # evaluations without a better value
+    min_delta: Annotated[float, Ge(0)] = 0.0  # how much better counts as better
+    metric: str | None = None  # "score" or "task.metric"; null: train.best_metric
 
 
 @dataclass(frozen=True)
 class TrainSettings:
-    """The schedule. Durations: "5 epochs", "200 steps" or a number of steps; null switches the thing off.
-
-    Attributes:
-        epochs: of ``steps_per_epoch`` optimizer steps each; every step takes one batch from every source.
-        loss_weights: {task: factor}; tasks not named count 1.
-        balance: how the tasks are weighed against each other on top of that; None = equally, as in the paper.
-        accumulate: batches of every source per optimizer step; the gradient is their mean. batch_size is of one of them.
-        amp: mixed precision; None = float32.
-        freeze: parts of the model that stay as they are, by name, e.g. "backbone.stages.0": no gradient is computed,
-            no decay applied, no batch statistics updated.
-        early_stop: None = run the schedule to its end.
-        log_every, eval_every, save_every: durations.
-        keep_last: how many step checkpoints stay on disk; ``latest`` and ``best_model`` always do.
-        best_metric: "score" (mean of the tasks' primary metrics) or "task.metric", e.g. "det.ap50"; higher is better.
-        ema_decay: keep an exponential moving average of the weights; it is what is then evaluated and saved as the
-            model's weights. None = off, as in the paper.
-        num_workers: data worker processes per source. The sample stream does not depend on it.
-    """
+    """The schedule. Durations: "5 epochs", "200 steps" or a number of steps; null switches the thing off."""
 
     epochs: Positive = 100
-    steps_per_epoch: Positive = 388
-    loss_weights: dict[str, Annotated[float, Gt(0)]] = field(default_factory=dict)
-    balance: Balance | None = None
-    accumulate: Positive = 1
-    amp: AmpSettings | None = None
+    steps_per_epoch: Positive = 388  # optimizer steps; every step takes ``accumulate`` batches from every source
+    loss_weights: dict[str, Annotated[float, Gt(0)]] = field(default_factory=dict)  # {task: factor}; not named: 1
+    balance: Balance | None = None  # weighs the tasks against each other on top of that; null: equally, as in the paper
+    accumulate: Positive = 1  # batches (of batch_size) per optimizer step and source; the gradient is their mean
+    amp: AmpSettings | None = None  # null: float32
+    # Parts of the model that stay as they are, by name ("backbone.stages.0"): no gradient, decay or batch statistics
     freeze: tuple[str, ...] = ()
     early_stop: EarlyStopSettings | None = None
     log_every: str | int = "20 steps"
     eval_every: str | int | None = "5 epochs"
     save_every: str | int | None = "1 epoch"
-    keep_last: Positive = 3
-    best_metric: str = "score"
+    keep_last: Positive = 3  # step checkpoints on disk; ``latest`` and ``best_model`` stay anyway
+    best_metric: str = "score"  # the mean of the tasks' primary metrics, or "task.metric" ("det.ap50"); more is better
+    # Moving average of the weights, which is what is then evaluated and saved as the model; null: off, as in the paper
     ema_decay: Annotated[float, Interval(gt=0, lt=1)] | None = None
-    num_workers: Annotated[int, Ge(0)] = 2
+    num_workers: Annotated[int, Ge(0)] = 2  # data processes per source; the sample stream does not depend on it
 
     def __post_init__(self) -> None:
         for duration in (self.log_every, self.eval_every, self.save_every):
@@ -278,16 +213,10 @@ class TrainSettings:
 
 @dataclass(frozen=True)
 class EvalSettings:
-    """Validation.
-
-    Attributes:
-        datasets: {name: labelled data set}. One with several tasks is read once; tasks that show an image alike share one
-            run of the backbone.
-        batch_size: images whose inputs run together.
-    """
+    """Validation on labelled data sets. Tasks of one set that show an image alike share one run of the backbone."""
 
     datasets: dict[str, Annotated[EvalSetSettings, Part("ppmtl.data.readers")]] = field(default_factory=dict)
-    batch_size: Positive = 1
+    batch_size: Positive = 1  # images whose inputs run together
 
     def tasks(self) -> dict[str, tuple[str, ...]]:
         """{data set: the tasks that it measures}."""
@@ -296,29 +225,19 @@ class EvalSettings:
 
 @dataclass(frozen=True)
 class InferSettings:
-    """``tools/infer.py``: the (height, width) shown to all heads, so that the backbone runs once.
+    """``tools/infer.py``."""
 
-    ``size: null`` uses the first task's own view.
-    """
-
+    # (height, width) shown to all heads, so that the backbone runs once; null: the first task's own view
     size: tuple[Positive, Positive] | None = None
-    draw_threshold: Annotated[float, Interval(ge=0, le=1)] = 0.5
+    draw_threshold: Annotated[float, Interval(ge=0, le=1)] = 0.5  # no boxes with lower scores are drawn
 
 
 @dataclass(frozen=True)
 class Settings:
-    """A whole run.
+    """A whole run."""
 
-    Attributes:
-        data_root: every relative data path starts here.
-        save_dir: checkpoints, logs, the resolved config.
-        seed: of sampling, augmentation, initialisation, dropout.
-        device: "auto" takes the GPU where Paddle was built for one and finds it.
-        weights: checkpoint folder or file to start from (training) or to use (evaluation, inference).
-    """
-
-    data_root: str
-    save_dir: str
+    data_root: str  # every relative data path starts here
+    save_dir: str  # checkpoints, logs, the resolved config
     tasks: dict[str, Annotated[TaskSettings, Part("ppmtl.tasks")]]
     model: ModelSettings
     sources: dict[str, SourceSettings]
@@ -326,6 +245,6 @@ class Settings:
     train: TrainSettings = field(default_factory=TrainSettings)
     eval: EvalSettings = field(default_factory=EvalSettings)
     infer: InferSettings = field(default_factory=InferSettings)
-    seed: Annotated[int, Ge(0)] = 42
-    device: str = "auto"
-    weights: str | None = None
+    seed: Annotated[int, Ge(0)] = 42  # of sampling, augmentation, initialisation, dropout
+    device: str = "auto"  # takes the GPU where Paddle was built for one and finds it
+    weights: str | None = None  # checkpoint folder or file to start from (training) or to use (evaluation, inference)

@@ -29,28 +29,18 @@ BASE = "_base_"
 
 @dataclass(frozen=True)
 class ConfigTree:
-    """A resolved, not yet checked config.
+    """A resolved, not yet checked config."""
 
-    Attributes:
-        data: nested dicts, lists and scalars, as if written in one file.
-        origins: {dotted path: who set it}, for every mapping, list and scalar: "configs/x.yml:12" or "-o a.b=1".
-        file: the config that was asked for.
-    """
-
-    data: dict[str, Any]
-    origins: dict[str, str]
-    file: str
+    data: dict[str, Any]  # nested dicts, lists and scalars, as if written in one file
+    origins: dict[str, str]  # {dotted path of anything in it: who set it, "configs/x.yml:12" or "-o a.b=1"}
+    file: str  # the config that was asked for
 
     def dump(self) -> str:
         """The resolved config as YAML without parents; loading it again gives the same data."""
-        return dump(self)
+        return to_text(self.data)
 
     def with_values(self, values: Mapping[str, Any], origin: str) -> ConfigTree:
-        """This tree with values changed as overrides change them.
-
-        Args:
-            values: {dotted key: value}; None sets null, a mapping merges with the one that is there.
-            origin: who changes them, for messages, e.g. "--fast_dev_run".
+        """This tree with {dotted key: value} changed as overrides change them; ``origin`` ("--tta") is for messages.
 
         Raises:
             ConfigError: if a key leads through a scalar, or to an item that a list does not have.
@@ -59,11 +49,7 @@ class ConfigTree:
         return _apply(self, [(key, value, origin) for key, value in typed.items()], [])
 
     def without(self, keys: Collection[str]) -> ConfigTree:
-        """This tree without the mapping entries at these dotted keys.
-
-        Raises:
-            KeyError: if there is no such entry.
-        """
+        """This tree without the mapping entries at these dotted keys, which must exist."""
         data = copy.deepcopy(self.data)
         for key in keys:
             *parents, last = key.split(".")
@@ -72,11 +58,7 @@ class ConfigTree:
 
 
 def load_config(path: str | os.PathLike[str], overrides: Sequence[str] = ()) -> ConfigTree:
-    """The config at ``path`` merged with its parents and overridden.
-
-    Args:
-        path: a YAML file (UTF-8).
-        overrides: "a.b.c=value" each, the value typed like YAML; later ones win.
+    """The config at ``path`` merged with its parents and overridden: "a.b.c=value" each, typed like YAML, the last wins.
 
     Raises:
         ConfigError: with every unreadable file, syntax mistake and malformed override at once.
@@ -85,19 +67,6 @@ def load_config(path: str | os.PathLike[str], overrides: Sequence[str] = ()) -> 
     tree = _load_file(Path(path), (), "", problems) or ConfigTree({}, {}, str(path))
     changes = [change for override in overrides if (change := _change(override, problems))]
     return _apply(tree, changes, problems)
-
-
-def dump(tree: ConfigTree | Mapping[str, Any]) -> str:
-    """The resolved config as YAML without parents; loading it again gives the same data."""
-    return to_text(tree.data if isinstance(tree, ConfigTree) else dict(tree))
-
-
-def diff(a: ConfigTree | Mapping[str, Any], b: ConfigTree | Mapping[str, Any]) -> list[str]:
-    """The dotted keys whose values differ or exist on one side only, in the order of ``a``, then ``b``."""
-    nodes = (_nodes(tree.data if isinstance(tree, ConfigTree) else tree) for tree in (a, b))
-    # repr: True is not 1, 1 is not 1.0, nan is nan
-    left, right = ({p: repr(v) for p, v in n if not (v and isinstance(v, (Mapping, list)))} for n in nodes)
-    return [key for key in left | right if left.get(key) != right.get(key)]
 
 
 def _nodes(value: Any, path: str = "") -> Iterator[tuple[str, Any]]:

@@ -8,7 +8,8 @@ import numpy as np
 import paddle
 import pytest
 
-from ppmtl.config import bind
+from ppmtl.config import ConfigError, ConfigTree, check
+from ppmtl.config.settings import TrainSettings
 from ppmtl.train.balance._base import inner_products, weighted_sum
 from ppmtl.train.balance.dwa import Dwa
 from ppmtl.train.balance.pcgrad import Pcgrad, projected_factors
@@ -262,7 +263,9 @@ def test_tbgc_names_the_norms_that_it_knows():
 
 @pytest.mark.parametrize("value", [0, -1.0, [1]])
 def test_a_config_cannot_ask_for_a_norm_that_is_none(value):
-    problems: list[str] = []
-    assert bind(Tbgc, {"norm": value}, path="train.balance", problems=problems) is None
-    assert "train.balance.norm" in problems[0]
-    assert bind(Tbgc, {"norm": 2}, path="train.balance", problems=[])(("seg",)).norm == 2.0
+    def checked(norm):
+        return check(TrainSettings, ConfigTree({"balance": {"type": "tbgc", "norm": norm}}, {}, "")).balance
+
+    with pytest.raises(ConfigError, match=r"balance\.norm: got"):
+        checked(value)
+    assert checked(2)(("seg",)).norm == 2.0
