@@ -15,7 +15,7 @@ class PaddleBackend:
 
     @paddle.no_grad()
     def __call__(self, images: np.ndarray, tasks: tuple[str, ...]) -> dict[str, dict[str, np.ndarray]]:
-        """Returns {task: raw arrays} for (B, H, W, 3) uint8 RGB images."""
+        """{task: raw arrays} of (B, H, W, 3) uint8 RGB images."""
         was_training = self._model.training
         self._model.eval()
         raw = self._model(paddle.to_tensor(images), tasks=tasks)

@@ -17,19 +17,12 @@ Side: TypeAlias = int | paddle.Tensor  # of the network input in pixels; a tenso
 
 
 class Backbone(nn.Layer):
-    """Images -> named features.
+    """Images -> named features."""
 
-    Attributes:
-        out_specs: {name: channels and stride} of every feature that ``forward`` returns, finest first.
-        pretrained: file or URL that training fills the backbone from on a fresh start; None = initialised here.
-        weight_names: how other projects name its weights; None = only files with our names are read.
-        num_depths: 1 + the number of blocks, for layer-wise decay of the learning rate; None = depths are not known.
-    """
-
-    out_specs: dict[str, FeatureSpec]
-    pretrained: str | None = None
-    weight_names: WeightNames | None = None
-    num_depths: int | None = None
+    out_specs: dict[str, FeatureSpec]  # of every feature that ``forward`` returns, finest first
+    pretrained: str | None = None  # file or URL that training fills the backbone from on a fresh start
+    weight_names: WeightNames | None = None  # how other projects name its weights; needed for ``pretrained``
+    num_depths: int | None = None  # 1 + the number of blocks, for layer-wise decay of the learning rate
 
     @abstractmethod
     def forward(self, x: paddle.Tensor) -> dict[str, paddle.Tensor]:
@@ -45,26 +38,18 @@ class Backbone(nn.Layer):
         Raises:
             ConfigError: if this backbone has none.
         """
-        raise ConfigError(
-            [
-                f"--pointwise conv: {type(self).__name__} has no linears that can become 1x1 convolutions; leave the "
-                "flag out (the default is linear)"
-            ]
-        )
+        name = type(self).__name__
+        raise ConfigError([f"--pointwise conv: {name} has no linears that can become 1x1 convolutions; use linear"])
 
 
 class Head(nn.Layer):
     """Named features -> loss terms in training, raw arrays in evaluation. One head answers one task.
 
     A constructor takes ``in_specs`` and ``num_classes`` from the builder; its keyword-only arguments are its config keys.
-
-    Attributes:
-        task_type: of the tasks that it can answer; their class in ``ppmtl/tasks`` states the targets and raw arrays.
-        reads: names of the features that ``forward`` looks at; no others are computed in an exported bundle.
     """
 
-    task_type: ClassVar[str]
-    reads: tuple[str, ...]
+    task_type: ClassVar[str]  # of the tasks that it can answer; their class states the targets and raw arrays
+    reads: tuple[str, ...]  # names of the features that ``forward`` looks at; a bundle computes no others
 
     @abstractmethod
     def forward(
@@ -100,7 +85,6 @@ class Head(nn.Layer):
             return default
         for name in reads:
             if name not in in_specs:
-                raise ValueError(
-                    f"{type(self).__name__}: reads {name!r}, the backbone has no such feature{suggestion(name, in_specs)}"
-                )
+                what = f"{type(self).__name__}: reads {name!r}, the backbone has no such feature"
+                raise ValueError(what + suggestion(name, in_specs))
         return reads

@@ -19,10 +19,7 @@ class Foldable(Protocol):
 
 
 def fold_batch_norm(conv: nn.Conv2D, bn: nn.Layer) -> None:
-    """Moves a batch normalisation's statistics, scale and shift into the convolution before it, in place.
-
-    In float64, so that the only rounding is the last one to float32.
-    """
+    """Moves a batch normalisation into the convolution before it, in place; in float64, so that only the end is rounded."""
     scale = _float64(bn.weight) / np.sqrt(_float64(bn._variance) + bn._epsilon)
     bias = (0.0 if conv.bias is None else _float64(conv.bias)) - _float64(bn._mean)
     if conv.bias is None:
@@ -45,7 +42,7 @@ class ChannelLayerNorm(nn.Layer):
         self.channels = channels
 
     def forward(self, x: paddle.Tensor) -> paddle.Tensor:
-        """Returns the normalised tensor, same shape."""
+        """The normalised tensor, same shape."""
         x = F.layer_norm(x.transpose([0, 2, 3, 1]), self.channels, self.weight, self.bias, epsilon=1e-6)
         return x.transpose([0, 3, 1, 2])
 
@@ -58,7 +55,7 @@ class DropPath(nn.Layer):
         self.rate = rate
 
     def forward(self, x: paddle.Tensor) -> paddle.Tensor:
-        """Returns x, or zeros for the samples dropped."""
+        """x, or zeros for the samples dropped."""
         if not self.training or self.rate == 0.0:
             return x
         keep = 1.0 - self.rate
@@ -78,12 +75,11 @@ class ConvBNReLU(nn.Layer):
         self.bn = nn.BatchNorm2D(out_channels)
 
     def forward(self, x: paddle.Tensor) -> paddle.Tensor:
-        """Returns (B, out_channels, H, W).
+        """(B, out_channels, H, W).
 
         In training, one value per channel (one image and a 1x1 map: pyramid pooling's coarsest bin at batch size 1) has
-        no statistics. Paddle then silently skips the normalisation, scale and shift included, unlike in evaluation;
-        here the running statistics are used, as in evaluation, so the two agree and every parameter keeps its gradient.
-        SyncBatchNorm has the values of all cards and needs no help.
+        no statistics. Paddle then silently skips the normalisation, scale and shift included; here the running
+        statistics are used, as in evaluation. SyncBatchNorm has the values of all cards and needs no help.
         """
         x = self.conv(x)
         bn = self.bn
@@ -99,7 +95,7 @@ class ConvBNReLU(nn.Layer):
 
 
 def sigmoid(x: paddle.Tensor) -> paddle.Tensor:
-    """Returns 1 / (1 + exp(-x)), also while a graph of the old format (.pdmodel) is exported.
+    """1 / (1 + exp(-x)), also while a graph of the old format (.pdmodel) is exported.
 
     Paddle 3.2.2 binds ``F.sigmoid`` straight to the new format's operator, which refuses the old format's variables
     ("must be Value, but got Variable"). The formula's overflow below -88 is harmless there: 1 / inf = 0, no gradient.

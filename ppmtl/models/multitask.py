@@ -22,9 +22,6 @@ class MultiTaskModel(nn.Layer):
         answers: {head: task that it answers}; heads not named answer the task of their own name.
         mean, std: of RGB in 0..1. They live here and nowhere else, so training, export and serving cannot disagree.
 
-    Attributes:
-        head_of: {task: name of the head that answers it}, in the order of the heads.
-
     Raises:
         ValueError: if there is no head, two heads answer one task, or mean and std are not three numbers with std > 0.
     """
@@ -45,7 +42,7 @@ class MultiTaskModel(nn.Layer):
             raise ValueError(f"mean and std must be three numbers each (R, G, B), std > 0; got {mean} and {std}")
         self.backbone = backbone
         self.heads = nn.LayerDict(dict(heads))
-        self.head_of = {(answers or {}).get(name, name): name for name in heads}
+        self.head_of = {(answers or {}).get(name, name): name for name in heads}  # {task: the head that answers it}
         if len(self.head_of) != len(heads):
             raise ValueError(f"every head must answer a task of its own, got {answers}")
         self.frozen: frozenset[str] = frozenset()
@@ -55,18 +52,13 @@ class MultiTaskModel(nn.Layer):
         self.register_buffer("offset", paddle.to_tensor(-shift * 255 * scale), persistable=False)
 
     def head(self, task: str) -> Head:
-        """The head that answers ``task``.
-
-        Raises:
-            ValueError: if there is none.
-        """
+        """The head that answers ``task``; raises ValueError if there is none."""
         if task not in self.head_of:
             raise ValueError(f"the model has no head for '{task}'; its tasks are {', '.join(self.head_of)}")
         return self.heads[self.head_of[task]]
 
     def train(self) -> MultiTaskModel:
-        """Puts everything into training mode except the sublayers named in ``frozen`` (train/freeze.py): no batch
-        statistics, dropout or drop-path there.
+        """Training mode, except for the sublayers named in ``frozen`` (train/freeze.py).
 
         Call it on this model, not on what was wrapped around it for several processes: Paddle's ``train`` sets the mode
         of all layers below by itself and would thaw the frozen ones.

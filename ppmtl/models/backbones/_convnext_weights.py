@@ -41,11 +41,7 @@ _HUGGING_FACE = Naming(
 
 
 def _shapes(tensors: Mapping[str, Shape], source: str) -> dict[str, Shape]:
-    """{name: shape} of the complete ConvNeXt whose depths, dims and kernels the tensors show.
-
-    Raises:
-        ValueError: if a stage's width or blocks cannot be seen.
-    """
+    """{name: shape} of the complete ConvNeXt whose depths, dims and kernels the tensors show."""
     shapes = {name: shape for name, shape in tensors.items() if re.match(_OUTPUT_NORM, name)}
     kernel = tensors.get("stages.0.0.dwconv.weight", (1, 1, 7, 7))[2:]
     layer_scale = any(name.endswith(".gamma") for name in tensors)
@@ -69,10 +65,9 @@ def _shapes(tensors: Mapping[str, Shape], source: str) -> dict[str, Shape]:
 
 
 def _with_bias(prefix: str, layers: Mapping[str, Shape]) -> dict[str, Shape]:
-    """Names and shapes of layers' weights and biases. A bias is as long as the outputs, in a linear layer the last axis."""
     weights = {f"{prefix}.{name}.weight": shape for name, shape in layers.items()}
-    biases = {f"{prefix}.{name}.bias": (shape[-1 if len(shape) == 2 else 0],) for name, shape in layers.items()}
-    return weights | biases
+    # A bias is as long as the outputs, in a linear layer the last axis
+    return weights | {f"{prefix}.{n}.bias": (shape[-1 if len(shape) == 2 else 0],) for n, shape in layers.items()}
 
 
 WEIGHT_NAMES = WeightNames(

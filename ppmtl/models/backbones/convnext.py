@@ -6,7 +6,7 @@ those of facebook's and PaddleClas's checkpoints; outputs equal timm's on golden
 
 from __future__ import annotations
 
-import re
+from functools import partial
 from typing import Annotated, Literal
 
 import paddle
@@ -35,7 +35,6 @@ _ARCHS: dict[str, tuple[Four, Four]] = {  # depths, dims; atto to nano as in tim
     "xlarge": ((3, 3, 27, 3), (256, 512, 1024, 2048)),
 }
 _LEVELS, _STRIDES = ("c2", "c3", "c4", "c5"), (4, 8, 16, 32)
-_OUTPUT_NORM = re.compile(r"norm[0-3]\Z")
 
 
 class _Block(nn.Layer):
@@ -108,14 +107,13 @@ class ConvNeXt(Backbone):
             identity and a short training barely moves it. None = no layer scale.
         init: of convolutions and linears. "trunc_normal" (std .02) is facebook's, and right when weights are loaded anyway;
             "fan_in" (std 1 / sqrt(fan-in)) keeps small nets trained from scratch from starting as almost nothing: .02 is
-            far below it at widths of 32. On the demo data 150 steps of the classifier reached a loss of 2.57 with it
-            and 2.74 without, from 3.0.
+            far below it at widths of 32.
         output_norm: one LayerNorm per returned level; without it a pretrained net's levels differ widely in scale.
-        pretrained: a file or URL that training fills the backbone from on a fresh start (weights/pretrained.py).
-            Only kept here: evaluation, export and resuming have their weights from a checkpoint and must not need it.
+        pretrained: a file or URL that training fills the backbone from on a fresh start (weights/pretrained.py). Only
+            kept here: evaluation, export and resuming have their weights from a checkpoint.
         recompute: compute every block again in backward instead of keeping what is inside it. Same gradients to the last
             bit; in training only. Measured on CPU (tiny, 256 px, batch 4, one thread): 1061 instead of 1734 MB for 24 %
-            more time; whole stages at once would save less (1222 MB) in the same time.
+            more time.
     """
 
     weight_names = WEIGHT_NAMES
@@ -150,22 +148,18 @@ class ConvNeXt(Backbone):
                 nn.Sequential(*[_Block(channels, kernel_size, next(rates), layer_scale_init) for _ in range(depth)])
             )
         self.output_norm = output_norm
-        if output_norm:
-            for index, channels in enumerate(dims):
-                self.add_sublayer(f"norm{index}", ChannelLayerNorm(channels))
-        self.out_specs = {
-            name: FeatureSpec(channels, stride) for name, channels, stride in zip(_LEVELS, dims, _STRIDES, strict=True)
-        }
+        for index, channels in enumerate(dims if output_norm else ()):
+            self.add_sublayer(f"norm{index}", ChannelLayerNorm(channels))
+        self.out_specs = {name: FeatureSpec(*spec) for name, *spec in zip(_LEVELS, dims, _STRIDES, strict=True)}
         self.depths = depths
         self.num_depths = 1 + sum(depths)
-        self.apply(_trunc_normal if init == "trunc_normal" else _fan_in)
+        self.apply(partial(_initialise, init=init))
 
     def forward(self, x: paddle.Tensor) -> dict[str, paddle.Tensor]:
-        """Four maps (B, C_i, H_i, W_i), finest first.
+        """Four maps (B, C_i, H_i, W_i), finest first, of ``x``: (B, 3, H, W) normalised float32.
 
-        Args:
-            x: (B, 3, H, W) normalised float32. A size that is no multiple of 32 loses its last rows and columns level
-                by level (720 gives 180, 90, 45, 22), as everywhere ConvNeXt is used.
+        A size that is no multiple of 32 loses its last rows and columns level by level (720 gives 180, 90, 45, 22), as
+        everywhere ConvNeXt is used.
 
         Raises:
             ValueError: if a side is below 32 pixels (not checked while a graph is exported: sizes are unknown then).
@@ -193,20 +187,17 @@ class ConvNeXt(Backbone):
     def use_pointwise_convolutions(self) -> None:
         """Replaces the blocks' linears by 1x1 convolutions with the same numbers, in place; for export only.
 
-        Why: Paddle Inference with oneDNN gains from bfloat16 only in convolutions (measured on ConvNeXt-L at 224 px on one core
-        with AMX: 3.0 times faster than float32; with linears no gain at all), and eager Paddle runs them slowly.
+        Paddle Inference with oneDNN gains from bfloat16 only in convolutions (measured on ConvNeXt-L at 224 px on one core
+        with AMX: 3.0 times faster than float32; with linears no gain at all); eager Paddle runs them slowly.
         """
         for stage in self.stages:
             for index, block in enumerate(stage):
                 stage[index] = _ConvolutionBlock(block)
 
     def depth_of(self, name: str) -> int:
-        """How many blocks deep a parameter lies: 0 for the stem, 1 for the first block, num_depths - 1 for the last.
+        """How many blocks deep a parameter ("stages.0.1.gamma") lies: 0 for the stem, num_depths - 1 for the last block.
 
         A downsampling layer counts with the block after it, a level's output norm with the block before it.
-
-        Args:
-            name: of a parameter inside this backbone, e.g. "stages.0.1.gamma".
 
         Raises:
             ValueError: if it is none of this backbone's.
@@ -217,27 +208,22 @@ class ConvNeXt(Backbone):
         if kind == "downsample_layers":
             stage = int(numbers[0])
             return 0 if stage == 0 else sum(self.depths[:stage]) + 1
-        if _OUTPUT_NORM.match(kind):
+        if kind in ("norm0", "norm1", "norm2", "norm3"):
             return sum(self.depths[: int(kind[-1]) + 1])
         raise ValueError(f"ConvNeXt has no parameter {name!r}")
 
 
 def drop_path_rates(last: float, blocks: int) -> list[float]:
-    """Returns one rate per block, rising linearly from 0 to ``last``. Source: golden drop_path.json."""
+    """One rate per block, rising linearly from 0 to ``last``. Source: golden drop_path.json."""
     return [last * index / max(1, blocks - 1) for index in range(blocks)]
 
 
-def _trunc_normal(layer: nn.Layer) -> None:
-    """Convolutions and linears: truncated normal with std .02, bias 0, as facebook's code has it."""
-    if isinstance(layer, nn.Conv2D | nn.Linear):
-        nn.initializer.TruncatedNormal(std=0.02)(layer.weight)
-        nn.initializer.Constant(0.0)(layer.bias)
-
-
-def _fan_in(layer: nn.Layer) -> None:
-    """Convolutions and linears: normal with std 1 / sqrt(fan-in), bias 0."""
+def _initialise(layer: nn.Layer, *, init: str) -> None:
+    """Convolutions and linears as ``init`` says, their biases 0."""
     if isinstance(layer, nn.Conv2D | nn.Linear):
         shape = layer.weight.shape  # (out, in / groups, h, w), or (in, out)
         fan_in = shape[0] if len(shape) == 2 else shape[1] * shape[2] * shape[3]
-        nn.initializer.Normal(std=fan_in**-0.5)(layer.weight)
+        facebook = init == "trunc_normal"
+        draw = nn.initializer.TruncatedNormal(std=0.02) if facebook else nn.initializer.Normal(std=fan_in**-0.5)
+        draw(layer.weight)
         nn.initializer.Constant(0.0)(layer.bias)

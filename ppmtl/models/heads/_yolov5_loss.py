@@ -44,7 +44,7 @@ class YOLOv5LossSettings:
     label_smoothing: float
 
     def weights(self, image_size: Size) -> tuple[float, float, float]:
-        """Returns the weights of the box, objectness and class terms for inputs of ``image_size`` (H, W)."""
+        """Those of the box, objectness and class terms for inputs of ``image_size`` (H, W)."""
         if self.scaling == "paddleyolo":
             return self.box_weight, self.objectness_weight, self.class_weight
         per_level = SCALING_LEVELS / len(self.strides)
@@ -59,19 +59,14 @@ class YOLOv5LossSettings:
 
 @dataclass(frozen=True)
 class LevelTargets:
-    """The (cell, anchor) pairs of one level that must predict a box, one per row; one box may own several rows.
+    """The (cell, anchor) pairs of one level that must predict a box, one per row; one box may own several rows."""
 
-    Attributes:
-        image, anchor, row, column, label: (n,) int64.
-        boxes: (n, 4) float32 [cx - column, cy - row, w, h] in cells of this level.
-    """
-
-    image: np.ndarray
+    image: np.ndarray  # this and the next four: (n,) int64
     anchor: np.ndarray
     row: np.ndarray
     column: np.ndarray
     label: np.ndarray
-    boxes: np.ndarray
+    boxes: np.ndarray  # (n, 4) float32 [cx - column, cy - row, w, h] in cells of this level
 
     def __len__(self) -> int:
         return len(self.image)
@@ -80,7 +75,7 @@ class LevelTargets:
 def assign_targets(
     targets: np.ndarray, anchors: np.ndarray, *, scale: tuple[float, float], grid: Size, threshold: float
 ) -> LevelTargets:
-    """Returns the cells of one level that answer for the boxes, offset-major, then by anchor, then by target.
+    """The cells of one level that answer for the boxes, offset-major, then by anchor, then by target.
 
     The order matters: where two rows fall on one cell and anchor, the later one sets the objectness target.
 
@@ -122,11 +117,7 @@ def assign_targets(
 
 
 def complete_iou(boxes: paddle.Tensor, references: paddle.Tensor) -> paddle.Tensor:
-    """Returns (n,) the complete IoU of row-wise pairs, in -1.5..1; 1 when they are equal.
-
-    Args:
-        boxes: (n, 4) float32 or float64 [cx, cy, w, h], widths and heights > 0.
-        references: (n, 4) likewise.
+    """(n,) the complete IoU of row-wise pairs of (n, 4) [cx, cy, w, h], in -1.5..1; 1 when they are equal.
 
     Source: Zheng et al. 2020, "Distance-IoU Loss", eq. 7-11; ``alpha`` is a constant for the gradient.
     """
@@ -150,7 +141,7 @@ def complete_iou(boxes: paddle.Tensor, references: paddle.Tensor) -> paddle.Tens
 def yolov5_loss(
     maps: Sequence[paddle.Tensor], targets: paddle.Tensor, image_size: Size, settings: YOLOv5LossSettings
 ) -> dict[str, paddle.Tensor]:
-    """Returns {"loss_box", "loss_obj", "loss_cls"}: 0-D float32, weighted and multiplied by the gain; sum = total.
+    """{"loss_box", "loss_obj", "loss_cls"}: 0-D float32, weighted and multiplied by the gain; sum = total.
 
     A level without targets adds nothing to box and class; a batch without targets still pays for objectness.
 
@@ -174,7 +165,8 @@ def yolov5_loss(
     with paddle.amp.auto_cast(enable=False):
         for level, stride in enumerate(settings.strides):
             scale = (image_size[0] / stride, image_size[1] / stride)
-            cells = _inside_image(paddle.cast(maps[level], "float32"), scale)
+            inside = maps[level][:, :, : math.ceil(scale[0]), : math.ceil(scale[1])]
+            cells = paddle.cast(inside, "float32")
             terms = _level_terms(cells, rows, scale, np.array(settings.anchors[level], np.float32) / stride, settings)
             box = box + terms[0]
             objectness = objectness + settings.balance[level] * terms[1]
@@ -195,7 +187,7 @@ def _level_terms(
     anchors: np.ndarray,
     settings: YOLOv5LossSettings,
 ) -> tuple[paddle.Tensor, paddle.Tensor, paddle.Tensor]:
-    """Returns the unweighted box, objectness and class means of one level."""
+    """The unweighted box, objectness and class means of one level."""
     batch, _, height, width = cells.shape
     per_anchor = 5 + settings.num_classes
     matched = assign_targets(rows, anchors, scale=scale, grid=(height, width), threshold=settings.anchor_threshold)
@@ -210,7 +202,10 @@ def _level_terms(
         size = (2 * F.sigmoid(outputs[:, 2:4])).square() * paddle.to_tensor(anchors[matched.anchor])
         ciou = complete_iou(paddle.concat([centre, size], axis=1), paddle.to_tensor(matched.boxes))
         box_term = (1 - ciou).mean()
-        class_term = _class_term(outputs[:, 5:], matched.label, settings)
+        smoothing = settings.label_smoothing
+        classes = np.full((len(matched), settings.num_classes), smoothing / 2, np.float32)
+        classes[np.arange(len(matched)), matched.label] = 1 - smoothing / 2
+        class_term = F.binary_cross_entropy_with_logits(outputs[:, 5:], paddle.to_tensor(classes))
         with paddle.no_grad():
             winners = _last_of_each(plane * (height * width) + cell)
             quality = paddle.clip(ciou.detach(), min=0)
@@ -220,24 +215,14 @@ def _level_terms(
 
 
 def _gather(cells: paddle.Tensor, plane: np.ndarray, cell: np.ndarray, per_anchor: int) -> paddle.Tensor:
-    """Returns (n, 5 + C) the outputs of the chosen cells, without transposing the whole map."""
+    """(n, 5 + C) the outputs of the chosen cells, without transposing the whole map."""
     area = cells.shape[2] * cells.shape[3]
     index = (plane[:, None] * per_anchor + np.arange(per_anchor)) * area + cell[:, None]
     return paddle.gather(cells.reshape([-1]), _index(index.reshape(-1))).reshape([len(plane), per_anchor])
 
 
-def _class_term(logits: paddle.Tensor, labels: np.ndarray, settings: YOLOv5LossSettings) -> paddle.Tensor:
-    smoothing = settings.label_smoothing
-    truth = np.full((len(labels), settings.num_classes), smoothing / 2, np.float32)
-    truth[np.arange(len(labels)), labels] = 1 - smoothing / 2
-    return F.binary_cross_entropy_with_logits(logits, paddle.to_tensor(truth))
-
-
 def _last_of_each(keys: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Returns the distinct keys and the position where each occurs last.
-
-    "The last row wins" is what writing row after row does; scatter promises no order for repeated indices on a GPU.
-    """
+    """The distinct keys and where each occurs last; scatter promises no order for repeated indices on a GPU."""
     distinct, from_end = np.unique(keys[::-1], return_index=True)
     return distinct, len(keys) - 1 - from_end
 
@@ -253,14 +238,6 @@ def _real_rows(targets: paddle.Tensor, batch: int, num_classes: int) -> np.ndarr
             "set's classes with the head's num_classes"
         )
     return rows
-
-
-def _inside_image(cells: paddle.Tensor, scale: tuple[float, float]) -> paddle.Tensor:
-    """Returns the cells that touch the image: ``scale`` is its (height, width) in cells."""
-    height, width = math.ceil(scale[0]), math.ceil(scale[1])
-    if height >= cells.shape[2] and width >= cells.shape[3]:
-        return cells
-    return cells[:, :, :height, :width]
 
 
 def _area(size: paddle.Tensor) -> paddle.Tensor:

@@ -25,8 +25,6 @@ class UPerNet(Head):
     """Pyramid pooling on the coarsest level, a top-down pyramid, one classifier on the finest.
 
     Args:
-        in_specs: {name: spec} of the backbone's features, finest first.
-        num_classes: of the label maps; 255 is never a class.
         reads: the features it reads, finest first; None = all.
         channels: width of the pyramid.
         ppm_channels: width of each pooling branch; None = a quarter of the coarsest level's, as in PaddleSeg.
@@ -87,13 +85,7 @@ class UPerNet(Head):
         image_size: tuple[Side, Side],
         targets: Mapping[str, paddle.Tensor] | None = None,
     ) -> dict[str, paddle.Tensor]:
-        """{"probs": (B, C, H, W)}, or the loss terms when there are targets.
-
-        Args:
-            features: the backbone's, any sizes, odd ones as they are.
-            image_size: (H, W) of the network input.
-            targets: {"label_map": (B, H, W) int64}.
-        """
+        """{"probs": (B, C, H, W)}, or the loss terms when there are targets ({"label_map": (B, H, W) int64})."""
         size = list(image_size)
         levels = [features[name] for name in self.reads]
         logits = self.logits(levels)
@@ -101,8 +93,7 @@ class UPerNet(Head):
             return {"probs": F.softmax(_resize(logits.astype("float32"), size, align_corners=False), axis=1)}
         terms = {"loss_ce": pixel_cross_entropy(logits, targets["label_map"])}
         if self.aux is not None:
-            auxiliary = pixel_cross_entropy(self.aux(levels[-2]), targets["label_map"])
-            terms["loss_aux"] = self.aux_weight * auxiliary
+            terms["loss_aux"] = self.aux_weight * pixel_cross_entropy(self.aux(levels[-2]), targets["label_map"])
         return terms
 
     def logits(self, features: list[paddle.Tensor]) -> paddle.Tensor:
@@ -125,7 +116,7 @@ class UPerNet(Head):
 
 
 def _bin_means(x: paddle.Tensor, bins: int) -> paddle.Tensor:
-    """Returns the means of ``bins`` x ``bins`` overlapping cells, (B, C, bins, bins)."""
+    """The means of ``bins`` x ``bins`` overlapping cells, (B, C, bins, bins)."""
     if paddle.in_dynamic_mode():
         return F.adaptive_avg_pool2d(x, bins)
     # The exported graph adds up with matrices of 0 and 1 and divides by the areas. The pooling operator fails in Paddle
@@ -139,7 +130,7 @@ def _bin_means(x: paddle.Tensor, bins: int) -> paddle.Tensor:
 
 
 def _bin_members(length: paddle.Tensor, bins: int) -> tuple[paddle.Tensor, paddle.Tensor]:
-    """Returns which of ``length`` positions lie in which bin, (length, bins) of 0 and 1, and how many do, (bins,)."""
+    """Which of ``length`` positions lie in which bin, (length, bins) of 0 and 1, and how many do, (bins,)."""
     index = paddle.arange(bins, dtype="int64")
     first, end = index * length // bins, ((index + 1) * length + (bins - 1)) // bins
     place = paddle.arange(length, dtype="int64").unsqueeze(1)
@@ -160,11 +151,9 @@ def _resize(x: paddle.Tensor, size: paddle.Tensor | list[int | paddle.Tensor], *
 
 
 def pixel_cross_entropy(logits: paddle.Tensor, labels: paddle.Tensor) -> paddle.Tensor:
-    """Returns the mean cross entropy over labelled pixels, 0-D float32; 0 when no pixel is labelled.
+    """The mean cross entropy over labelled pixels, 0-D float32; 0 when no pixel is labelled.
 
-    Args:
-        logits: (B, C, h, w); resized to the labels' size.
-        labels: (B, H, W) int64, 255 = not labelled.
+    ``logits`` (B, C, h, w) are resized to ``labels`` (B, H, W) int64, where 255 is no label.
     """
     logits = _resize(logits.astype("float32"), list(labels.shape[1:]), align_corners=False)
     loss = F.cross_entropy(logits, labels, ignore_index=IGNORE_LABEL, reduction="sum", axis=1)

@@ -41,8 +41,6 @@ class YOLOv5(Head):
     that lie entirely outside the image take no part in the loss and get score 0.
 
     Args:
-        in_specs: {name: spec} of the backbone's features.
-        num_classes: C.
         reads: the features of stride 8, 16 and 32, in this order; None = the backbone's only ones of these strides.
         neck: built with the three chosen specs; must keep sizes and offer ``out_specs``.
         anchors: per level, (w, h) in input pixels; the default is COCO's.
@@ -117,15 +115,9 @@ class YOLOv5(Head):
         image_size: tuple[Side, Side],
         targets: Mapping[str, paddle.Tensor] | None = None,
     ) -> dict[str, paddle.Tensor]:
-        """Returns the loss terms when targets are given, else {"boxes", "scores"} of every anchor of every cell.
-
-        Args:
-            features: the backbone's, (B, C_i, H_i, W_i).
-            image_size: (H, W) of the network input in pixels; may be tensors while a graph is exported.
-            targets: {"boxes": (M, 6) float32 [image, class, cx, cy, w, h]}, see ``yolov5_loss``.
+        """The loss terms when there are targets ({"boxes"}, see ``yolov5_loss``), else what every anchor of every cell says.
 
         Returns:
-            "loss_box", "loss_obj", "loss_cls": 0-D float32, weighted; or
             "boxes" (B, N, 4) float32 xyxy in input pixels, not clipped, and "scores" (B, N, C) float32 = objectness x
             class, N running over level, anchor, row, column.
         """
@@ -156,7 +148,7 @@ def _check_anchors(anchors: Anchors, balance: Sequence[float]) -> None:
 
 
 def _output_conv(channels: int, num_classes: int, num_anchors: int, stride: int) -> nn.Conv2D:
-    """Returns the 1x1 convolution of one level, its biases set (not added) to the prior."""
+    """The 1x1 convolution of one level, its biases set (not added) to the prior."""
     bound = channels**-0.5
     bias = np.zeros((num_anchors, 5 + num_classes), np.float32)
     bias[:, 4] = math.log(PRIOR_OBJECTS / (PRIOR_PIXELS / stride) ** 2)
@@ -172,7 +164,7 @@ def _output_conv(channels: int, num_classes: int, num_anchors: int, stride: int)
 
 
 def _pad_to_nested(features: Sequence[paddle.Tensor]) -> list[paddle.Tensor]:
-    """Returns the three levels padded with zeros at right and bottom to sizes (4n, 4m), (2n, 2m), (n, m)."""
+    """The three levels padded with zeros at right and bottom to sizes (4n, 4m), (2n, 2m), (n, m)."""
     factors = [STRIDES[-1] // stride for stride in STRIDES]
     if paddle.in_dynamic_mode():
         sizes = [np.array(feature.shape[2:]) for feature in features]
@@ -183,13 +175,9 @@ def _pad_to_nested(features: Sequence[paddle.Tensor]) -> list[paddle.Tensor]:
     shapes = [paddle.cast(paddle.shape(feature)[2:], "int32") for feature in features]
     needed = [(shape + (factors[i] - 1)) // factors[i] for i, shape in enumerate(shapes)]
     largest = paddle.max(paddle.stack(needed), axis=0)  # Paddle 3.2.2 cannot export maximum or amax in the old format
-    return [_pad_by(features[i], largest * factors[i] - shape) for i, shape in enumerate(shapes)]
-
-
-def _pad_by(x: paddle.Tensor, extra: paddle.Tensor) -> paddle.Tensor:
-    """Returns ``x`` with ``extra`` = int32 [rows, columns] zeros added at the bottom and the right."""
     zero = paddle.zeros([1], "int32")
-    return F.pad(x, paddle.concat([zero, extra[1:2], zero, extra[0:1]]))
+    added = [largest * factors[i] - shape for i, shape in enumerate(shapes)]  # rows at the bottom, columns at the right
+    return [F.pad(features[i], paddle.concat([zero, n[1:2], zero, n[0:1]])) for i, n in enumerate(added)]
 
 
 def _decode(
@@ -199,7 +187,7 @@ def _decode(
     image_size: tuple[Side, Side],
     num_classes: int,
 ) -> tuple[paddle.Tensor, paddle.Tensor]:
-    """Returns boxes (B, A * H * W, 4) xyxy px and scores (B, A * H * W, C) of one level; anchor, row, column order.
+    """Boxes (B, A * H * W, 4) xyxy px and scores (B, A * H * W, C) of one level; anchor, row, column order.
 
     Sizes are tensors throughout: nothing here may turn into a constant when the graph is exported.
     """
@@ -217,11 +205,8 @@ def _decode(
     half = (2 * placed[..., 2:4]).square() * anchor / 2
     boxes = paddle.concat([centre - half, centre + half], axis=-1)
 
-    inside = (corner[:, 0] < _as_float(image_size[1])) & (corner[:, 1] < _as_float(image_size[0]))
+    height, width = (float(n) if isinstance(n, int) else paddle.cast(n, "float32") for n in image_size)
+    inside = (corner[:, 0] < width) & (corner[:, 1] < height)
     # Cells last: along the classes oneDNN multiplies fifty times slower (28 against .6 ms for 3 x 3136 x 45)
     scores = outputs[:, :, 4:5] * outputs[:, :, 5:] * paddle.cast(inside, "float32")
     return boxes.reshape([0, -1, 4]), scores.transpose([0, 1, 3, 2]).reshape([0, -1, num_classes])
-
-
-def _as_float(side: Side) -> float | paddle.Tensor:
-    return float(side) if isinstance(side, int) else paddle.cast(side, "float32")

@@ -25,9 +25,7 @@ BOTTLENECKS_AT_FULL_DEPTH = 3
 class BaseConv(nn.Layer):
     """Convolution without bias -> batch norm -> SiLU; odd kernels keep the size, stride 2 halves it."""
 
-    def __init__(
-        self, in_channels: int, out_channels: int, kernel: int, *, stride: int = 1, epsilon: float, momentum: float
-    ) -> None:
+    def __init__(self, in_channels: int, out_channels: int, kernel: int, *, stride: int = 1, **norm: Any) -> None:
         super().__init__()
         bound = (in_channels * kernel * kernel) ** -0.5  # 1/sqrt(fan_in), what this family is trained from
         self.conv = nn.Conv2D(
@@ -39,10 +37,10 @@ class BaseConv(nn.Layer):
             weight_attr=paddle.ParamAttr(initializer=nn.initializer.Uniform(-bound, bound)),
             bias_attr=False,
         )
-        self.bn = nn.BatchNorm2D(out_channels, momentum=momentum, epsilon=epsilon)
+        self.bn = nn.BatchNorm2D(out_channels, **norm)
 
     def forward(self, x: paddle.Tensor) -> paddle.Tensor:
-        """Returns (B, out_channels, H / stride, W / stride)."""
+        """(B, out_channels, H / stride, W / stride)."""
         return F.silu(self.bn(self.conv(x)))
 
     def fold_for_inference(self) -> None:
@@ -54,31 +52,29 @@ class BaseConv(nn.Layer):
 class Bottleneck(nn.Layer):
     """1x1 then 3x3 convolution at constant width; this neck never adds the input back."""
 
-    def __init__(self, channels: int, *, epsilon: float, momentum: float) -> None:
+    def __init__(self, channels: int, **norm: Any) -> None:
         super().__init__()
-        self.conv1 = BaseConv(channels, channels, 1, epsilon=epsilon, momentum=momentum)
-        self.conv2 = BaseConv(channels, channels, 3, epsilon=epsilon, momentum=momentum)
+        self.conv1 = BaseConv(channels, channels, 1, **norm)
+        self.conv2 = BaseConv(channels, channels, 3, **norm)
 
     def forward(self, x: paddle.Tensor) -> paddle.Tensor:
-        """Returns a tensor shaped like ``x``."""
+        """A tensor shaped like ``x``."""
         return self.conv2(self.conv1(x))
 
 
 class CSPLayer(nn.Layer):
     """Two half-width branches, one of them through bottlenecks, joined by a 1x1 convolution."""
 
-    def __init__(self, in_channels: int, out_channels: int, depth: int, *, epsilon: float, momentum: float) -> None:
+    def __init__(self, in_channels: int, out_channels: int, depth: int, **norm: Any) -> None:
         super().__init__()
         hidden = out_channels // 2
-        self.conv1 = BaseConv(in_channels, hidden, 1, epsilon=epsilon, momentum=momentum)
-        self.conv2 = BaseConv(in_channels, hidden, 1, epsilon=epsilon, momentum=momentum)
-        self.conv3 = BaseConv(2 * hidden, out_channels, 1, epsilon=epsilon, momentum=momentum)
-        self.bottlenecks = nn.Sequential(
-            *(Bottleneck(hidden, epsilon=epsilon, momentum=momentum) for _ in range(depth)),
-        )
+        self.conv1 = BaseConv(in_channels, hidden, 1, **norm)
+        self.conv2 = BaseConv(in_channels, hidden, 1, **norm)
+        self.conv3 = BaseConv(2 * hidden, out_channels, 1, **norm)
+        self.bottlenecks = nn.Sequential(*(Bottleneck(hidden, **norm) for _ in range(depth)))
 
     def forward(self, x: paddle.Tensor) -> paddle.Tensor:
-        """Returns (B, out_channels, H, W)."""
+        """(B, out_channels, H, W)."""
         return self.conv3(paddle.concat([self.bottlenecks(self.conv1(x)), self.conv2(x)], axis=1))
 
 
@@ -125,16 +121,17 @@ class YOLOCSPPAN(nn.Layer):
         self.pan_blocks = nn.LayerList([CSPLayer(2 * widths[i], widths[i + 1], depth, **norm) for i in (0, 1)])
 
     def forward(self, features: Sequence[paddle.Tensor]) -> list[paddle.Tensor]:
-        """Returns three levels (B, out_specs[i].channels, H_i, W_i), the sizes as they came.
-
-        Args:
-            features: three levels, fine to coarse, (B, C_i, H_i, W_i) with H_i = 2 H_(i+1) and W_i = 2 W_(i+1).
+        """Three levels (B, out_specs[i].channels, H_i, W_i), fine to coarse, the sizes as they came.
 
         Raises:
-            ValueError: if the sizes are not nested like that (not checked while a graph is being exported).
+            ValueError: if a level is not exactly half the one before (not checked while a graph is being exported).
         """
-        if paddle.in_dynamic_mode():
-            _check_nested([tuple(feature.shape[2:]) for feature in features])
+        sizes = [tuple(feature.shape[2:]) for feature in features]
+        if paddle.in_dynamic_mode() and any(fine != (2 * h, 2 * w) for fine, (h, w) in pairwise(sizes)):
+            raise ValueError(
+                f"YOLOCSPPAN needs levels that halve exactly, got (H, W) = {sizes}; pad them first (the YOLOv5 head "
+                "does) or use an input whose sides are multiples of the coarsest stride"
+            )
         levels = list(features)
         for index, reduce in enumerate(self.reduce_convs):
             levels[index] = reduce(levels[index])
@@ -153,12 +150,3 @@ class YOLOCSPPAN(nn.Layer):
 
 def _upsample(x: paddle.Tensor) -> paddle.Tensor:
     return F.interpolate(x, scale_factor=2, mode="nearest")
-
-
-def _check_nested(sizes: Sequence[tuple[int, ...]]) -> None:
-    for fine, coarse in pairwise(sizes):
-        if fine != tuple(2 * n for n in coarse):
-            raise ValueError(
-                f"YOLOCSPPAN needs levels that halve exactly, got (H, W) = {list(sizes)}; "
-                "pad them first (the YOLOv5 head does) or use an input whose sides are multiples of the coarsest stride"
-            )
