@@ -10,6 +10,7 @@ from __future__ import annotations
 import csv
 import math
 import re
+from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import combinations
 from pathlib import Path
@@ -18,13 +19,19 @@ from typing import Literal, NamedTuple
 import numpy as np
 
 from ppmtl.files import atomic_write
+from ppmtl.predict.report import new_figure
 from ppmtl.train.balance._base import BalanceMethod, Gradients, inner_products
-from ppmtl.train.diagnosis_plot import plot_diagnosis
 from ppmtl.train.log import LOGGER, VisualLog
 
 BACKBONE = "backbone"  # the stage that stands for all of them
 STARVING_SHARE = 0.05  # a task starves when its norm over the backbone is below this share of the largest ...
 STARVING_ROUNDS = 3  # ... in so many diagnoses in a row
+_SMOOTHED_FROM = 20  # so many diagnoses and more are drawn faint, with a running mean over a tenth of them on top
+
+_COLOURS = {  # tasks and pairs of tasks are different things: no colour means one of each
+    "norm": ("#1f77b4", "#ff7f0e", "#2ca02c", "#d62728", "#9467bd", "#8c564b"),
+    "cosine": ("#1b9e77", "#7570b3", "#a6761d", "#e7298a", "#66a61e", "#666666"),
+}
 
 
 class Row(NamedTuple):
@@ -126,7 +133,7 @@ class Diagnosis:
 
     def __exit__(self, *error: object) -> None:
         if self.rows:
-            plot_diagnosis(self.rows, self._path.with_suffix(".png"))
+            _plot(self.rows, self._path.with_suffix(".png"))
 
 
 def _measure(step: int, stage: str, tasks: Sequence[str], products: np.ndarray) -> list[Row]:
@@ -159,3 +166,46 @@ def _read(path: Path, last_step: int) -> list[Row]:
         for step, stage, task_a, task_b, quantity, value in lines
         if int(step) <= last_step
     ]
+
+
+def _plot(rows: Sequence[Row], path: Path) -> None:
+    """Draws the rows (at least one) as PNG: one column per stage, norms above, cosines below."""
+    from matplotlib.ticker import LogFormatter  # slow to import
+
+    lines: dict[tuple[str, str], dict[str, list[tuple[int, float]]]] = defaultdict(lambda: defaultdict(list))
+    for step, stage, task_a, task_b, quantity, value in rows:
+        lines[quantity, stage][f"{task_a} · {task_b}" if task_b else task_a].append((step, value))
+    stages = list(dict.fromkeys(row[1] for row in rows))
+    figure = new_figure(2.6 * len(stages) + 1.6, 5.6)
+    grid = figure.subplots(2, len(stages), sharex=True, sharey="row", squeeze=False)
+    for column, stage in enumerate(stages):
+        for axes, (quantity, colours) in zip(grid[:, column], _COLOURS.items(), strict=True):
+            for index, (label, points) in enumerate(lines[quantity, stage].items()):
+                steps, values = np.array(points, float).T
+                style = {"color": colours[index % len(colours)], "label": label}
+                if len(points) < _SMOOTHED_FROM:
+                    axes.plot(steps, values, **style, marker="o", markersize=3, linewidth=1.2)
+                else:
+                    axes.plot(steps, values, color=style["color"], alpha=0.25, linewidth=0.8)
+                    axes.plot(*_running_mean(steps, values, len(points) // 10), **style, linewidth=1.8)
+            axes.grid(alpha=0.25)
+        grid[0, column].set(title=stage, yscale="log")
+        grid[0, column].yaxis.set_major_formatter("{x:g}")  # 10, not 10^1
+        grid[0, column].yaxis.set_minor_formatter(LogFormatter(labelOnlyBase=False, minor_thresholds=(1.5, 0.5)))
+        grid[1, column].axhline(0, color="black", linewidth=0.8)
+        grid[1, column].set(ylim=(-1.02, 1.02), xlabel="step")
+    grid[0, 0].set_ylabel("norm of a task's gradient")
+    grid[1, 0].set_ylabel("cosine of two tasks' gradients")
+    for axes in grid[:, -1]:
+        if axes.get_legend_handles_labels()[0]:
+            axes.legend(loc="center left", bbox_to_anchor=(1.02, 0.5), frameon=False)
+    figure.savefig(path, dpi=110)
+
+
+def _running_mean(steps: np.ndarray, values: np.ndarray, width: int) -> tuple[np.ndarray, np.ndarray]:
+    """The middles of all windows of ``width`` points, and the means of the finite values in them."""
+    known, window = np.isfinite(values), np.ones(width)
+    total = np.convolve(np.where(known, values, 0), window, "valid")
+    count = np.convolve(known, window, "valid")
+    mean = np.divide(total, count, out=np.full(len(total), np.nan), where=count > 0)
+    return steps[(width - 1) // 2 :][: len(mean)], mean
