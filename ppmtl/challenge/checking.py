@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ from ppmtl.challenge.reading import Section, SubmissionFile
 from ppmtl.data.findings import Finding
 from ppmtl.structures import Size
 
+_Fields = dict[str, tuple[str, Callable[[Any], bool]]]
 _FORMS = {"seg": ("list", "dict"), "cls": ("list", "dict"), "dec": ("list",)}
 _SLACK = 0.01  # pixels: what float32 and rounding may add to a box that ends at the border
 
@@ -30,13 +31,14 @@ def check(file: str | Path, expected: Expected) -> list[Finding]:
         "dec": expected.det_sizes and range(1, len(expected.det_sizes) + 1),
     }
     seen: dict[str, set[Any]] = {name: set() for name in wanted}
+    fields = _fields(expected)
     findings: list[Finding] = []
     try:
         for section, place, entry in submission:
             if section.form not in _FORMS.get(section.name, ()):
                 continue
             if section.name == "dec":
-                findings += _check_row(expected, seen["dec"], place, entry)
+                findings += _check_row(fields, expected.det_sizes, seen["dec"], place, entry)
             else:
                 findings += _check_image(section.name, expected, wanted[section.name], seen[section.name], place, entry)
     except ValueError as error:
@@ -129,7 +131,7 @@ def _check_contour(place: str, contour: Any, size: Size | None) -> Iterator[Find
             yield Finding(_at(place, index), f"lies outside {_limit(size)}: {_brief(contour[index])}")
 
 
-def _fields(expected: Expected) -> dict[str, tuple[str, Callable[[Any], bool]]]:
+def _fields(expected: Expected) -> _Fields:
     """{key of a row in dec: (what its value must be, whether a value is that)}."""
     ids, lines = expected.category_ids, len(expected.det_sizes) if expected.det_sizes else None
     return {
@@ -149,8 +151,9 @@ def _fields(expected: Expected) -> dict[str, tuple[str, Callable[[Any], bool]]]:
     }
 
 
-def _check_row(expected: Expected, seen: set[int], place: str, row: Any) -> Iterator[Finding]:
-    fields = _fields(expected)
+def _check_row(
+    fields: _Fields, sizes: Sequence[Size] | None, seen: set[int], place: str, row: Any
+) -> Iterator[Finding]:
     if not isinstance(row, dict):
         yield Finding(place, f"must be a dict with the keys {', '.join(fields)}; got {_brief(row)}")
         return
@@ -163,9 +166,9 @@ def _check_row(expected: Expected, seen: set[int], place: str, row: Any) -> Iter
             got = _brief(row[key]) if key in row else "nothing"
             yield Finding(_at(place, key), f"must be {fields[key][0]}; got {got}")
     size = None
-    if "image_id" in sound and expected.det_sizes:
+    if "image_id" in sound and sizes:
         seen.add(row["image_id"])
-        size = expected.det_sizes[row["image_id"] - 1]
+        size = sizes[row["image_id"] - 1]
     if "bbox" in sound:
         yield from _check_box(_at(place, "bbox"), row["bbox"], size)
 
