@@ -35,10 +35,8 @@ def write_submission(
     Args:
         path: the JSON file to be; with several machines in a folder that all of them share.
         data_root: the test lists are under ``data_root``/track1_test_data.
-        tasks: those without a section in the submission are left out.
-        backend: what runs the network.
+        tasks, backend, augment: what predicts; tasks without a section in the submission are left out.
         weights: tells the weights apart, as a JSON value: a run does not go on from what other weights left.
-        augment: test-time augmentation.
         form, resume: see :class:`SubmissionWriter`.
         max_boxes: per image, the best by score.
         processes: those that share the images.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import gc
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import ijson
 
@@ -16,10 +16,8 @@ class SubmissionFile:
     """A submission file; iterate over it, once, for (section, place in the file, entry).
 
     In the list form an entry is as it stands: ``{"a.png": {...}}``. The dict form's entries come the same way, as one-key
-    dicts. A section that is neither has one entry, its value.
-
-    Attributes:
-        sections: those that began so far, in the file's order; a name may stand there twice.
+    dicts. A section that is neither has one entry, its value. ``sections`` are those that began so far, in the file's
+    order; a name may stand there twice.
     """
 
     def __init__(self, path: Path) -> None:
@@ -69,16 +67,13 @@ class SubmissionFile:
 
 
 class Section:
-    """One section while the parser fills it.
-
-    Attributes:
-        name: its key in the file.
-        form: what the file has there.
-    """
+    """One section while the parser fills it; ``form`` ("list", "dict" or "other") is what the file has there."""
 
     def __init__(self, name: str, value: Any) -> None:
-        forms: dict[type, Literal["list", "dict"]] = {list: "list", _Map: "dict"}
-        self.name, self.form = name, forms.get(type(value), "other")
+        self.name, self.form = (
+            name,
+            "list" if isinstance(value, list) else "dict" if isinstance(value, _Map) else "other",
+        )
         self._value, self._taken = [value] if self.form == "other" else value, 0
 
     def place(self) -> str:
