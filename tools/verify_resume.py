@@ -86,7 +86,7 @@ def start(arguments: argparse.Namespace, folder: Path) -> subprocess.Popen[bytes
 
 
 def finish(arguments: argparse.Namespace, folder: Path) -> float:
-    """Runs to the end and returns the seconds; raises ValueError with the end of the output if the training fails."""
+    """Runs to the end and returns the seconds."""
     started = time.perf_counter()
     check(start(arguments, folder).wait(), folder)
     return time.perf_counter() - started
@@ -110,7 +110,7 @@ def kill(arguments: argparse.Namespace, folder: Path, *, wait_for: Path | None, 
 
 
 def check(exit_code: int, folder: Path) -> None:
-    """Raises ValueError if the training failed."""
+    """Raises ValueError with the end of the output if the training failed."""
     if exit_code != 0:
         tail = (folder / "console.log").read_text(errors="replace").splitlines()[-12:]
         raise ValueError("the training run failed:\n" + "\n".join(tail))

@@ -70,10 +70,8 @@ class Section:
     """One section while the parser fills it; ``form`` ("list", "dict" or "other") is what the file has there."""
 
     def __init__(self, name: str, value: Any) -> None:
-        self.name, self.form = (
-            name,
-            "list" if isinstance(value, list) else "dict" if isinstance(value, _Map) else "other",
-        )
+        self.name = name
+        self.form = "list" if isinstance(value, list) else "dict" if isinstance(value, _Map) else "other"
         self._value, self._taken = [value] if self.form == "other" else value, 0
 
     def place(self) -> str:
