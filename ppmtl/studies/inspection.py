@@ -191,7 +191,8 @@ def _difference_text(pair: str, found: Mapping[str, Any]) -> Iterator[str]:
     groups["differing"] = [f"{name}: at most {largest:.4g} apart" for name, largest in found["differing"].items()]
     for kind, lines in groups.items():
         if lines:
-            yield f"{len(lines)} {kind.replace('_', ' ')}:\n{shorten(lines, 20)}"
+            yield f"  {len(lines)} {kind.replace('_', ' ')}:"
+            yield from (f"  {line}" for line in shorten(lines, 20).splitlines())
 
 
 def _manifest(folder: Path) -> dict[str, Any]:
