@@ -91,26 +91,33 @@ def evaluate(
         on = [task for task in of_set.tasks if (augment if isinstance(augment, bool) else augment.get(task, False))]
         chosen = {task: tasks[task] for task in of_set.tasks}
         pipeline = Pipeline(chosen, backend, augment=on, batch_size=batch_size, slicing=slicing)
-        count = len(of_set.reader) if limit is None else min(limit, len(of_set.reader))
+        images = range(len(of_set.reader))[:limit]
+        # Sharded by the batches that run together, so that results do not depend on the number of processes.
+        batches = [images[start : start + batch_size] for start in range(0, len(images), batch_size)]
         started = time.perf_counter()
-        meters, shown = _measure(name, pipeline, of_set.reader, range(count), num_examples, processes)
+        meters, shown = _measure(name, pipeline, of_set.reader, batches, num_examples, processes)
         for task, meter in meters.items():
-            metrics[task] = _merged(meter, range(count), batch_size, processes)
-        elapsed = (time.perf_counter() - started) / count if count else math.nan
+            metrics[task] = _merged(meter, batches, processes)
+        elapsed = (time.perf_counter() - started) / len(images) if images else math.nan
         seconds |= dict.fromkeys(chosen, processes.all_gather(elapsed)[0])
-        examples[name] = [_from_its_owner(shown.get(i), processes) for i in range(min(num_examples, count))]
+        # An example is with one of the processes; one at a time, since images are large.
+        examples[name] = [
+            next(found for found in processes.all_gather(shown.get(i)) if found is not None)
+            for i in images[:num_examples]
+        ]
     return Evaluation(metrics, seconds, examples)
 
 
 def _measure(
-    name: str, pipeline: Pipeline, reader: Reader, images: range, num_examples: int, processes: Processes
+    name: str, pipeline: Pipeline, reader: Reader, batches: list[range], num_examples: int, processes: Processes
 ) -> tuple[dict[str, Meter[Any]], dict[int, Example]]:
     """{task: meter} of this process's images, and {position: example} of those that are to be shown."""
-    meters: dict[str, Meter[Any]] = {task: pipeline.tasks[task].new_meter() for task in pipeline.tasks}
+    meters: dict[str, Meter[Any]] = {key: task.new_meter() for key, task in pipeline.tasks.items()}
     shown: dict[int, Example] = {}
     hidden = processes.rank != 0 or not sys.stderr.isatty()
-    with tqdm(total=len(images), desc=f"evaluate {name}", unit="img", disable=hidden, leave=False) as bar:
-        for batch in _batches(images, pipeline.batch_size)[processes.rank :: processes.count]:
+    total = sum(map(len, batches))
+    with tqdm(total=total, desc=f"evaluate {name}", unit="img", disable=hidden, leave=False) as bar:
+        for batch in batches[processes.rank :: processes.count]:
             samples = [reader[i] for i in batch]
             predictions = pipeline.predict([s.image for s in samples], [s.path for s in samples])
             for index, sample, prediction in zip(batch, samples, predictions, strict=True):
@@ -122,26 +129,15 @@ def _measure(
     return meters, shown
 
 
-def _batches(images: range, batch_size: int) -> list[range]:
-    """The images that run together. Sharded by batch, so that results do not depend on the number of processes."""
-    return [images[start : start + batch_size] for start in range(0, len(images), batch_size)]
-
-
-def _merged(meter: Meter[Any], images: range, batch_size: int, processes: Processes) -> Metrics:
+def _merged(meter: Meter[Any], batches: list[range], processes: Processes) -> Metrics:
     """The metrics of all processes' images; rank 0 computes them for all."""
     if processes.count == 1:
         return meter.result()
     states = processes.all_gather(meter.state())
     metrics = None
     if processes.rank == 0:
-        batches = _batches(images, batch_size)
         order = [i for rank in range(processes.count) for batch in batches[rank :: processes.count] for i in batch]
         meter.merge(states, np.argsort(order))
         metrics = meter.result()
     first: Metrics = processes.all_gather(metrics)[0]
     return first
-
-
-def _from_its_owner(example: Example | None, processes: Processes) -> Example:
-    """An example that one of the processes has; one at a time, since images are large."""
-    return next(found for found in processes.all_gather(example) if found is not None)
