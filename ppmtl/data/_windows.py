@@ -1,4 +1,4 @@
-"""What the geometric transforms share: windows onto an image, and random draws. Corners are (top, left), whole pixels."""
+"""What transforms draw and check alike. Corners are (top, left) in whole pixels."""
 
 from __future__ import annotations
 
@@ -6,8 +6,6 @@ import math
 
 import numpy as np
 
-from ppmtl.data.canvas import Canvas
-from ppmtl.ops import affine
 from ppmtl.structures import Size
 
 
@@ -38,16 +36,6 @@ def corner_around(box: np.ndarray, whole: Size, window: Size, rng: np.random.Gen
         first, last = min(max(first, 0), limit), min(max(last, 0), limit)
         corner.append(int(rng.integers(first, last + 1)))
     return corner[0], corner[1]
-
-
-def crop(canvas: Canvas, corner: tuple[int, int], window: Size) -> None:
-    """Makes ``window`` (height, width) at ``corner`` the canvas."""
-    canvas.move(affine.translation(-corner[1], -corner[0]), window)
-
-
-def stretch(canvas: Canvas, size: Size) -> None:
-    """Scales the canvas to ``size`` (height, width), not keeping the aspect."""
-    canvas.move(affine.stretch(canvas.size, size), size)
 
 
 def require_order(setting: str, low: float, high: float) -> None:

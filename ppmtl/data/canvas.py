@@ -63,6 +63,14 @@ class Canvas:
         self._to_window = affine.compose(self._to_window, a)
         self.size = size
 
+    def crop(self, corner: tuple[int, int], size: Size) -> None:
+        """Moves to a window of ``size`` (height, width) whose ``corner`` (top, left) is in pixels of the present one."""
+        self.move(affine.translation(-corner[1], -corner[0]), size)
+
+    def stretch(self, size: Size) -> None:
+        """Scales the window to ``size`` (height, width), not keeping the aspect."""
+        self.move(affine.stretch(self.size, size), size)
+
     @property
     def image(self) -> np.ndarray:
         """The (H, W, 3) pixels of the window; geometry noted so far is carried out. Do not write into it."""

@@ -17,7 +17,7 @@ import numpy as np
 from annotated_types import Ge, Gt, Interval
 
 from ppmtl.data import _colour
-from ppmtl.data._windows import corner_around, crop, draw_corner, draw_ratio, require_order, stretch, whole_pixels
+from ppmtl.data._windows import corner_around, draw_corner, draw_ratio, require_order, whole_pixels
 from ppmtl.data.canvas import Canvas
 from ppmtl.data.labels import visible_shares
 from ppmtl.ops import affine
@@ -53,7 +53,7 @@ class RandomScale:
         else:
             factor = float(rng.uniform(self.min, self.max))
         height, width = canvas.size
-        stretch(canvas, (whole_pixels(height * factor), whole_pixels(width * factor)))
+        canvas.stretch((whole_pixels(height * factor), whole_pixels(width * factor)))
 
 
 @dataclass(kw_only=True)
@@ -78,7 +78,7 @@ class PadCrop:
     size: tuple[Pixels, Pixels]
 
     def __call__(self, canvas: Canvas, rng: np.random.Generator) -> None:
-        crop(canvas, draw_corner(canvas.size, self.size, rng), self.size)
+        canvas.crop(draw_corner(canvas.size, self.size, rng), self.size)
 
 
 @dataclass(kw_only=True)
@@ -101,7 +101,7 @@ class Resize:
 
     def __call__(self, canvas: Canvas, rng: np.random.Generator) -> None:  # noqa: ARG002
         canvas.interpolation = self.interpolation
-        stretch(canvas, self.size)
+        canvas.stretch(self.size)
 
 
 @dataclass(kw_only=True)
@@ -131,9 +131,9 @@ class RandomResizedCrop:
             if drawn[0] <= height and drawn[1] <= width:
                 window = drawn
                 break
-        crop(canvas, draw_corner(canvas.size, window, rng), window)
+        canvas.crop(draw_corner(canvas.size, window, rng), window)
         canvas.interpolation = self.interpolation
-        stretch(canvas, self.size)
+        canvas.stretch(self.size)
 
 
 @dataclass(kw_only=True)
@@ -175,7 +175,7 @@ class RandomBoxCrop:
             kept = self._kept(boxes, corner, size)
         canvas.keep_boxes(kept)
         canvas.min_visible = min(canvas.min_visible, self.min_visible)
-        crop(canvas, corner, size)
+        canvas.crop(corner, size)
 
     def _draw_size(self, whole: Size, rng: np.random.Generator) -> Size:
         for _ in range(50):  # the last draw is taken whatever its aspect (very long images)
@@ -236,8 +236,8 @@ class CropAroundBox:
             if not ((shares > self.partial[0]) & (shares < self.partial[1])).any():
                 break
         canvas.keep_boxes(shares >= self.partial[1])
-        crop(canvas, corner, window)
-        stretch(canvas, self.size)
+        canvas.crop(corner, window)
+        canvas.stretch(self.size)
 
 
 @dataclass(kw_only=True)

@@ -36,15 +36,9 @@ def _starts(length: int, tile: int, overlap: float) -> list[int]:
 
 
 def cut_by(window: Window, image: Size, boxes: np.ndarray, margin: float) -> np.ndarray:
-    """Which boxes reach a border of the tile that is not the image's border, (N,) bool.
+    """Which boxes (N, 4) xyxy come within ``margin`` pixels of a border of their tile that is not the image's, (N,) bool.
 
-    What lies there is visible in part only; the next tile, or the full image, has all of it.
-
-    Args:
-        window: the tile in which the boxes were found.
-        image: (height, width).
-        boxes: (N, 4) xyxy pixels of the image.
-        margin: as close as this, in pixels, counts as reaching it.
+    What lies there is visible in part only; the next tile, or the full image (height, width), has all of it.
     """
     x1, y1, x2, y2 = window
     height, width = image

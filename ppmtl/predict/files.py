@@ -47,7 +47,7 @@ def predict_files(paths: Sequence[Path], pipeline: Pipeline, folder: Path | None
             found = pipeline.predict([image for _, image in read], [str(path) for path, _ in read])
             seconds = (time.perf_counter() - started) / max(1, len(read))
             for (path, image), predictions in zip(read, found, strict=True):
-                size = (int(image.shape[0]), int(image.shape[1]))
+                size = (image.shape[0], image.shape[1])
                 content = {
                     "image": str(path),
                     "seconds": round(seconds, 4),

@@ -73,9 +73,7 @@ class Pipeline:
     def predict(self, images: Sequence[np.ndarray], paths: Sequence[str]) -> list[dict[str, Any]]:
         """One {task: its prediction in original coordinates} per image.
 
-        Args:
-            images: (H, W, 3) uint8 RGB each; sizes may differ.
-            paths: where they came from, for messages.
+        The images are (H, W, 3) uint8 RGB each, of any sizes; ``paths``, where they came from, is for messages.
         """
         waiting = [_Image(image, path, self) for image, path in zip(images, paths, strict=True)]
         work: dict[tuple[Size, tuple[str, ...]], list[tuple[_Image, View]]] = defaultdict(list)
@@ -108,7 +106,7 @@ class _Image:
 
     def __init__(self, image: np.ndarray, path: str, pipeline: Pipeline) -> None:
         self.pixels, self.path, self._tasks = image, path, pipeline.tasks
-        self.size: Size = (int(image.shape[0]), int(image.shape[1]))
+        self.size: Size = (image.shape[0], image.shape[1])
         self.views = pipeline.views(self.size)
         full = Counter(name for view, names in self.views.items() if view.window is None for name in names)
         self._single = {name for name, count in full.items() if count == 1}
@@ -126,7 +124,6 @@ class _Image:
                 self._tiles[name].append((view, prediction))
 
     def result(self) -> dict[str, Any]:
-        """{task: prediction}."""
         found = {name: merge.result() for name, merge in self._merges.items()}
         for name, tiles in self._tiles.items():
             found[name] = self._tasks[name].join_tiles(found[name], tiles, self.size)
@@ -135,5 +132,5 @@ class _Image:
 
 def make_view(image: np.ndarray, view: View) -> np.ndarray:
     """The (h, w, 3) uint8 network input that ``view`` shows of ``image``; padding is grey, as in training."""
-    a = view.to_input((image.shape[0], image.shape[1]))
-    return affine.warp(image, a, view.size, view.interpolation, fill=IMAGE_FILL)
+    to_input = view.to_input((image.shape[0], image.shape[1]))
+    return affine.warp(image, to_input, view.size, view.interpolation, fill=IMAGE_FILL)

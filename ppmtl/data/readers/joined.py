@@ -39,7 +39,10 @@ class Joined(Reader):
         if missing:
             raise ValueError(f"joined: no reader for {', '.join(missing)}; readers has {', '.join(readers) or 'none'}")
         self._readers: dict[str, Reader] = {task: readers[task](root, {task: tasks[task]}) for task in tasks}
-        indices = {task: _by_file(reader) for task, reader in self._readers.items()}
+        indices = {
+            task: {Path(reader.path(index)).resolve(): index for index in range(len(reader))}
+            for task, reader in self._readers.items()
+        }
         first, *others = indices.values()
         files = [file for file in first if all(file in other for other in others)]
         if not files:
@@ -70,7 +73,3 @@ class Joined(Reader):
     def describe(self) -> str:
         parts = "; ".join(reader.describe() for reader in self._readers.values())
         return f"{len(self)} images with labels for {', '.join(self.tasks)} ({parts})"
-
-
-def _by_file(reader: Reader) -> dict[Path, int]:
-    return {Path(reader.path(index)).resolve(): index for index in range(len(reader))}
