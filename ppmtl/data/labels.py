@@ -8,17 +8,17 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from ppmtl.ops import affine
+from ppmtl.ops.boxes import clip_boxes
 from ppmtl.structures import IGNORE_LABEL, Label, Size
 
 
 @dataclass(frozen=True)
 class ClassIndex(Label):
-    """One class for the whole image; moving the image does not change it."""
+    """One class for the entire image; moving the image does not change it."""
 
     index: int
 
     def moved(self, a: np.ndarray, size: Size, min_visible: float) -> ClassIndex:  # noqa: ARG002
-        """Itself."""
         return self
 
 
@@ -56,17 +56,15 @@ class Boxes(Label):
 
     def moved(self, a: np.ndarray, size: Size, min_visible: float) -> Boxes:
         """The boxes in the window, clipped to it; those that are too little visible are gone."""
-        far = np.array([size[1], size[0], size[1], size[0]], np.float32)
         arrays = []
         for boxes, classes in ((self.boxes, self.classes), (self.ignored, self.ignored_classes)):
             boxes = affine.apply_to_boxes(a, boxes)
             shares = visible_shares(boxes, (0, 0, size[1], size[0]))
             kept = (shares > 0) & (shares >= min_visible)
-            arrays += [np.clip(boxes[kept], 0, far), classes[kept]]
+            arrays += [clip_boxes(boxes[kept], size), classes[kept]]
         return Boxes(*arrays)
 
     def objects(self) -> np.ndarray:
-        """``boxes``."""
         return self.boxes
 
     def kept(self, mask: np.ndarray) -> Boxes:

@@ -16,13 +16,11 @@ from typing_extensions import TypedDict
 
 from ppmtl.data.labels import LabelMap
 from ppmtl.ops import affine
-from ppmtl.ops.confusion import class_iou, confusion_matrix, mean_iou
+from ppmtl.ops.confusion import AbsentClass, class_iou, confusion_matrix, mean_iou
 from ppmtl.ops.drawing import class_colors
 from ppmtl.ops.polygons import encode
 from ppmtl.structures import IGNORE_LABEL, ImageMeta, Label, Sample, Size
 from ppmtl.tasks.base import Merge, Meter, Metrics, Raw, Task
-
-AbsentClass = Literal["skip", "zero", "one"]
 
 
 class ClassShares(TypedDict):
