@@ -7,7 +7,6 @@ for several tasks that want to see the same view: every image is read once and s
 from __future__ import annotations
 
 import math
-from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,6 +33,7 @@ from ppmtl.tasks.base import Metrics, Task
 METRIC_TOLERANCES = {"metric": 0.002, "bf16_metric": 0.005}
 REFERENCE, FLOAT32, BFLOAT16 = "training graph", "float32", "bfloat16"
 _NOISE_SIZE: Size = (360, 640)
+Check = dict[str, Any]  # one task in one number format, as export_report.json shows it
 
 
 @dataclass(frozen=True)
@@ -45,48 +45,6 @@ class Images:
     reader: Reader | None = None
 
 
-@dataclass(frozen=True)
-class Difference:
-    """Of one raw array over all images; ``allowed`` is None where numbers are not judged."""
-
-    largest_difference: float
-    relative_to_largest_value: float
-    allowed: float | None
-
-
-@dataclass(frozen=True)
-class Change:
-    """Of one metric."""
-
-    training_graph: float
-    bundle: float
-    change: float
-
-
-@dataclass(frozen=True)
-class TaskCheck:
-    """One task's comparison of one way to run the bundle.
-
-    Attributes:
-        task: its name.
-        count, origin: how many images, and where from.
-        outputs: {raw array: difference}.
-        primary: the metric that is judged; None without labels.
-        primary_may_change_by: how far.
-        metrics: all of them.
-        problems: what is beyond tolerance, in words; empty = passed.
-    """
-
-    task: str
-    count: int
-    origin: str
-    outputs: dict[str, Difference]
-    primary: str | None
-    primary_may_change_by: float
-    metrics: dict[str, Change]
-    problems: list[str]
-
-
 def check_bundle(
     folder: Path,
     model: MultiTaskModel,
@@ -95,8 +53,8 @@ def check_bundle(
     batch: int,
     tolerances: Mapping[str, float],
     bf16: bool = False,
-) -> dict[str, list[TaskCheck]]:
-    """{how the bundle ran: one check per task}.
+) -> dict[str, list[Check]]:
+    """{"float32" or "bfloat16": one check per task}.
 
     Args:
         folder: the bundle.
@@ -112,17 +70,20 @@ def check_bundle(
     backends: dict[str, Backend] = {REFERENCE: PaddleBackend(model), FLOAT32: open_backend(bundle, device=device)}
     if bf16:
         backends[BFLOAT16] = open_backend(bundle, device=device, bf16=True)
-    runs: dict[str, list[TaskCheck]] = defaultdict(list)
-    for name, task in bundle.tasks.items():
-        for how, check in check_task(task, images[name], backends, batch=batch, tolerances=tolerances).items():
-            runs[how].append(check)
-    return dict(runs)
+    found = [
+        check_task(task, images[name], backends, batch=batch, tolerances=tolerances)
+        for name, task in bundle.tasks.items()
+    ]
+    return {how: [checks[how] for checks in found] for how in found[0]}
 
 
 def check_task(
     task: Task[Any], images: Images, backends: Mapping[str, Backend], *, batch: int, tolerances: Mapping[str, float]
-) -> dict[str, TaskCheck]:
-    """{how: check} for every backend but the one called ``REFERENCE``; the other arguments as above."""
+) -> dict[str, Check]:
+    """{how: check} for every backend but the one called ``REFERENCE``; the other arguments as above.
+
+    "problems" of a check is what is beyond tolerance, in words; its "primary" is None without labels.
+    """
     both = _SideBySide(task.name, backends)
     same = dict.fromkeys(backends, task)
     metrics: dict[str, Metrics] = {}
@@ -132,10 +93,9 @@ def check_task(
     else:
         sets = {task.name: EvalSet(images.reader, tuple(same))}
         metrics = evaluate(same, sets, both, batch_size=batch, limit=images.count).metrics
-    return {
-        how: _judge(task, images, how, both, metrics, {**METRIC_TOLERANCES, **task.tolerances, **tolerances})
-        for how in both.largest
-    }
+    limits = {**METRIC_TOLERANCES, **task.tolerances, **tolerances}
+    about = {"pictures": images.count, "from": images.origin, "task": task.name}
+    return {how: about | _judge(task.name, how, both, metrics, limits) for how in both.largest}
 
 
 class _SideBySide:
@@ -167,28 +127,34 @@ def _largest_difference(where: str, wanted: np.ndarray, got: np.ndarray) -> floa
 
 
 def _judge(
-    task: Task[Any],
-    images: Images,
-    how: str,
-    found: _SideBySide,
-    metrics: Mapping[str, Metrics],
-    limits: Mapping[str, float],
-) -> TaskCheck:
+    task: str, how: str, found: _SideBySide, metrics: Mapping[str, Metrics], limits: Mapping[str, float]
+) -> Check:
     low = how == BFLOAT16  # 8 bits of mantissa: only the metric can judge
     outputs, changes, problems = {}, {}, []
     for name, largest in found.largest[how].items():
-        outputs[name] = Difference(largest, largest / max(found.scale[name], 1e-30), None if low else limits[name])
+        outputs[name] = {
+            "largest_difference": largest,
+            "relative_to_largest_value": largest / max(found.scale[name], 1e-30),
+            "allowed": None if low else limits[name],
+        }
         if not low and not largest <= limits[name]:
-            problems.append(f"{task.name}.{name} differs by {largest:.2g}, allowed {limits[name]:.2g}")
+            problems.append(f"{task}.{name} differs by {largest:.2g}, allowed {limits[name]:.2g}")
     primary, limit = None, limits["bf16_metric" if low else "metric"]
     if metrics:
         primary, before, after = metrics[how].primary, metrics[REFERENCE].values, metrics[how].values
-        changes = {name: Change(before[name], after[name], after[name] - before[name]) for name in before}
+        for name, value in before.items():
+            changes[name] = {"training_graph": value, "bundle": after[name], "change": after[name] - value}
         # A metric that is undefined in both (no such class in the images) did not move
-        undefined = math.isnan(before[primary]) and math.isnan(after[primary])
-        if not undefined and not abs(changes[primary].change) <= limit:
-            problems.append(f"{task.name}.{primary} changes by {abs(changes[primary].change):.4f}, allowed {limit:.4f}")
-    return TaskCheck(task.name, images.count, images.origin, outputs, primary, limit, changes, problems)
+        undefined, change = math.isnan(before[primary]) and math.isnan(after[primary]), abs(changes[primary]["change"])
+        if not undefined and not change <= limit:
+            problems.append(f"{task}.{primary} changes by {change:.4f}, allowed {limit:.4f}")
+    return {
+        "outputs": outputs,
+        "primary": primary,
+        "primary_may_change_by": limit,
+        "metrics": changes,
+        "problems": problems,
+    }
 
 
 def _noise(index: int) -> np.ndarray:
