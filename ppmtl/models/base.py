@@ -74,17 +74,16 @@ class Head(nn.Layer):
         Raises:
             ValueError: if the backbone has no feature of that name, or the default is one of several of its stride.
         """
-        if reads is None:
-            for name in default:
-                alike = [other for other, spec in in_specs.items() if spec.stride == in_specs[name].stride]
-                if len(alike) > 1:
-                    raise ValueError(
-                        f"{type(self).__name__}: the backbone has several features of stride {in_specs[name].stride} "
-                        f"({', '.join(alike)}); say which to read with reads"
-                    )
-            return default
-        for name in reads:
+        me = type(self).__name__
+        for name in default if reads is None else ():
+            stride = in_specs[name].stride
+            alike = [other for other, spec in in_specs.items() if spec.stride == stride]
+            if len(alike) > 1:
+                raise ValueError(
+                    f"{me}: the backbone has several features of stride {stride} ({', '.join(alike)}); say which to "
+                    "read with reads"
+                )
+        for name in reads or ():
             if name not in in_specs:
-                what = f"{type(self).__name__}: reads {name!r}, the backbone has no such feature"
-                raise ValueError(what + suggestion(name, in_specs))
-        return reads
+                raise ValueError(f"{me}: reads {name!r}, the backbone has no such feature{suggestion(name, in_specs)}")
+        return default if reads is None else reads

@@ -179,6 +179,14 @@ def test_safetensors_headers_that_lie_are_refused(tmp_path):
             read(path)
 
 
+def test_a_type_that_is_not_read_is_named(tmp_path):
+    path = tmp_path / "w.safetensors"
+    header = b'{"a":{"dtype":"F8_E4M3","shape":[4],"data_offsets":[0,4]}}'
+    path.write_bytes(len(header).to_bytes(8, "little") + header + bytes(4))
+    with pytest.raises(ValueError, match="a has the type F8_E4M3; read are F64, F32"):
+        read(path)
+
+
 def test_a_safetensors_file_whose_header_length_begins_as_a_pickle_does_is_read(tmp_path):
     rest = len('{"__metadata__":{"comment":""},"a":{"dtype":"F32","shape":[2],"data_offsets":[0,8]}}')
     write_safetensors(tmp_path / "w.safetensors", {"a": np.ones(2, "float32")}, {"comment": "x" * (0x280 - rest)})

@@ -43,8 +43,6 @@ class CBAMFC(Head):
     """One class per image from one feature map.
 
     Args:
-        in_specs: {name: spec} of the backbone's features.
-        num_classes: number of classes.
         reads: the feature it reads; None = the coarsest.
         channels: width after the convolution; None = the feature's own (1536 for ConvNeXt-L).
         kernel_size: of the convolution; odd, so that the map keeps its size.
@@ -74,7 +72,7 @@ class CBAMFC(Head):
         if kernel_size % 2 == 0:
             raise ValueError(f"CBAMFC: kernel_size must be odd to keep the map's size, got {kernel_size}; try 1 or 3")
         self.reads = self.choose(in_specs, None if reads is None else (reads,), default=tuple(in_specs)[-1:])
-        (spec,) = (in_specs[name] for name in self.reads)
+        spec = in_specs[self.reads[0]]
         width = channels or spec.channels
         self.conv = ConvBNReLU(spec.channels, width, kernel_size, bias=False)
         self.cbam = _CBAM(width, reduction)
@@ -93,12 +91,9 @@ class CBAMFC(Head):
         logits = self.fc(self.dropout(x)).astype("float32")
         if targets is None:
             return {"probs": F.softmax(logits, axis=1)}
-        return {"loss_ce": self._cross_entropy(logits, targets["class_index"])}
-
-    def _cross_entropy(self, logits: paddle.Tensor, labels: paddle.Tensor) -> paddle.Tensor:
+        labels = targets["class_index"]
         if self.label_smoothing == 0.0 or self.num_classes == 1:
-            return F.cross_entropy(logits, labels)
-        one_hot = F.one_hot(labels, self.num_classes)
+            return {"loss_ce": F.cross_entropy(logits, labels)}
         off = self.label_smoothing / (self.num_classes - 1)
-        soft = one_hot * (1 - self.label_smoothing - off) + off
-        return F.cross_entropy(logits, soft, soft_label=True)
+        soft = F.one_hot(labels, self.num_classes) * (1 - self.label_smoothing - off) + off
+        return {"loss_ce": F.cross_entropy(logits, soft, soft_label=True)}

@@ -102,12 +102,11 @@ class YOLOv5(Head):
             label_smoothing=label_smoothing,
         )
         self.neck = neck([in_specs[name] for name in self.reads])
-        self.outputs = nn.LayerList(
-            [
-                _output_conv(spec.channels, num_classes, len(level_anchors), stride)
-                for spec, level_anchors, stride in zip(self.neck.out_specs, anchors, STRIDES, strict=True)
-            ]
-        )
+        convolutions = [
+            _output_conv(spec.channels, num_classes, len(anchors[0]), stride)
+            for spec, stride in zip(self.neck.out_specs, STRIDES, strict=True)
+        ]
+        self.outputs = nn.LayerList(convolutions)
 
     def forward(
         self,
