@@ -5,7 +5,7 @@
     python tools/make_demo_data.py --out tiny --train 8 --val 4 --test 2 --size 64 96 --det_size 96 96 --cls_size 32 48
 
 The same request gives the same bytes on every run, whatever --workers; repeating it on finished data does nothing.
-DIR/preview.png shows what was made. DIR/track1_test_data/ground_truth holds the truth of the test pictures.
+DIR/preview.png shows what was made. DIR/track1_test_data/ground_truth holds the truth of the test images.
 """
 
 import argparse
@@ -43,9 +43,9 @@ def build_parser() -> argparse.ArgumentParser:
     for task in TASKS:
         counts = " ".join(map(str, default.images(task).values()))
         parser.add_argument(f"--{task}_images", nargs=3, type=int, metavar=("TRAIN", "VAL", "TEST"),
-                            help=f"how many pictures for {task} (default: {counts})")  # fmt: skip
+                            help=f"how many images for {task} (default: {counts})")  # fmt: skip
     for split in SPLITS:
-        parser.add_argument(f"--{split}", type=int, metavar="N", help=f"how many {split} pictures for every task")
+        parser.add_argument(f"--{split}", type=int, metavar="N", help=f"how many {split} images for every task")
     parser.add_argument("--seg_classes", type=int, choices=[19], default=19, help="always 19; accepted for symmetry")
     parser.add_argument("--sign_classes", type=int, metavar="N", help="1..45, spread over the kinds of signs")
     parser.add_argument("--vehicle_classes", type=int, metavar="N", help="1..196, the most different shapes first")
@@ -87,10 +87,10 @@ def show_progress(done: int, total: int) -> None:
 def report(summary: Summary) -> str:
     """Returns the counts per split and class as text."""
     lines = []
-    units = {"seg": "pictures with it", "det": "boxes", "cls": "pictures"}
+    units = {"seg": "images with it", "det": "boxes", "cls": "images"}
     for task in TASKS:
         counts = ", ".join(f"{count} {split}" for split, count in summary.images[task].items())
-        lines.append(f"{task}: {counts} pictures")
+        lines.append(f"{task}: {counts} images")
         if task == "det":
             lines[-1] += (
                 f"; without any sign: {', '.join(f'{count} {split}' for split, count in summary.empty.items())}"
@@ -107,7 +107,7 @@ def report(summary: Summary) -> str:
         if len(shown) < len(cells):
             fewest = min(splits["train"].values()), max(splits["train"].values())
             lines.append(
-                f"    ... and {len(cells) - len(shown)} more; {fewest[0]} to {fewest[1]} train pictures per class"
+                f"    ... and {len(cells) - len(shown)} more; {fewest[0]} to {fewest[1]} train images per class"
             )
     return "\n".join(lines)
 

@@ -36,7 +36,7 @@ def named_size(text: str) -> tuple[str, tuple[int, int]]:
 def main(argv: Sequence[str]) -> int:
     """Prints the tables."""
     parser = cli.parser(__doc__ or "")
-    parser.add_argument("--picture", type=size, default=(720, 1280), metavar="HxW",
+    parser.add_argument("--image_size", "--picture", type=size, default=(720, 1280), metavar="HxW",
                         help="original images, for tasks that show them at their own size (default: 720x1280)")  # fmt: skip
     parser.add_argument("--size", type=named_size, action="append", default=[], metavar="SOURCE=HxW",
                         help="training input of a source, if no transform of the config fixes it")  # fmt: skip
@@ -50,7 +50,7 @@ def main(argv: Sequence[str]) -> int:
     from ppmtl.studies.model_info import as_json, choose_devices, markdown, study
 
     devices = choose_devices(arguments.hardware, arguments.device_tflops)
-    results = study(settings, devices, dict(arguments.size), arguments.picture, measure=arguments.measure)
+    results = study(settings, devices, dict(arguments.size), arguments.image_size, measure=arguments.measure)
     print(markdown(*results))
     if arguments.json:
         arguments.json.write_text(json.dumps(as_json(*results), indent=1) + "\n", encoding="utf-8")

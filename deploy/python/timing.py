@@ -40,8 +40,8 @@ def benchmark(pipeline: Pipeline, images: Sequence[tuple[np.ndarray, str]], runs
     memory = "" if peak is None else f"peak memory {peak:.0f} MiB. "
     return (
         f"{tables.markdown(['stage', 'mean, ms', 'p50, ms', 'p99, ms'], rows)}\n\n"
-        f"{size / times[:, -1].mean():.2f} pictures/s at batch size {size}, {runs} runs after {WARM_UP_RUNS} to warm up; "
-        f"{memory}Reading pictures and writing results are not in it."
+        f"{size / times[:, -1].mean():.2f} images/s at batch size {size}, {runs} runs after {WARM_UP_RUNS} to warm up; "
+        f"{memory}Reading images and writing results are not in it."
     )
 
 

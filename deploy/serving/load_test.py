@@ -28,7 +28,7 @@ from ppmtl.data.images import find_images
 
 HERE = Path(__file__).resolve().parent
 ONE_AT_A_TIME = ["--max_batch", "1", "--workers", "1", "--max_delay_ms", "0"]
-HEADS = ["service", "clients", "requests/s", "p50 ms", "p99 ms", "refused", "pictures per run", "CPU ms per picture"]
+HEADS = ["service", "clients", "requests/s", "p50 ms", "p99 ms", "refused", "images per run", "CPU ms per picture"]
 
 
 async def load(url: str, images: Sequence[bytes], fields: dict[str, str], clients: int, seconds: float) -> list[float]:

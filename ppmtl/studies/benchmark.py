@@ -165,5 +165,5 @@ CASES = (
     Case("wbf, 6 x 300 unrelated boxes", lambda: fusion(300, False), "ensemble-boxes", 8),
     Case("wbf, 6 x 1000 unrelated boxes", lambda: fusion(1000, False), "ensemble-boxes", 15),
     Case("confusion matrix, 720x1280, 19 classes", confusion, "numpy", 3),
-    Case("COCO AP, 300 pictures x 96 boxes", average_precision, "pycocotools", 4),
+    Case("COCO AP, 300 images x 96 boxes", average_precision, "pycocotools", 4),
 )

@@ -144,7 +144,7 @@ def comparison(runs: Sequence[Measured], primaries: Mapping[str, str]) -> str:
     seconds = sum(mean(run.train_seconds for run in of_task) for of_task in single.values())
     costs = [
         ("parameters", 1e6, ".2f", " M", sum(run.parameters for run in firsts), joint[0].parameters),
-        ("multiply-adds, all tasks on one picture", 1e9, ".2f", " G", sum(run.macs for run in firsts), joint[0].macs),
+        ("multiply-adds, all tasks on one image", 1e9, ".2f", " G", sum(run.macs for run in firsts), joint[0].macs),
         ("training seconds", 1, ".0f", "", seconds, mean(run.train_seconds for run in joint)),
     ]
     change = delta_m(before, after)

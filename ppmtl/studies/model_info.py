@@ -80,13 +80,13 @@ def markdown(cost: Cost, devices: Sequence[Device]) -> str:
     parts = [
         "### Parameters (trainable; running statistics are not counted)",
         tables.markdown(["part", "parameters"], _parameter_rows(cost)),
-        "### Training, per picture (one multiply-add = 1 MAC; forward pass)",
+        "### Training, per image (one multiply-add = 1 MAC; forward pass)",
         tables.markdown(["source", "input (H x W)", "batch", "backbone, GMAC", "heads, GMAC", "kept for backward, GiB"], [
             [s.name, _size(s.size), s.batch_size, _giga(s.backbone),
              " + ".join(f"{_giga(macs)} ({task})" for task, macs in s.heads.items()), _gib(s.activation_bytes)]
             for s in cost.sources
         ]),
-        "### Evaluation, per picture",
+        "### Evaluation, per image",
         tables.markdown(["task", "input (H x W)", "backbone, GMAC", "head, GMAC", "TTA views", "all views, GMAC"], [
             [e.task, _size(e.size), _giga(e.backbone), _giga(e.head), e.tta_views, _giga(e.tta_macs)]
             for e in cost.evaluation

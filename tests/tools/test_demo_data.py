@@ -249,5 +249,5 @@ def test_the_tool_runs_from_anywhere_and_answers_bad_values_with_exit_code_2(tmp
     assert not (tmp_path / "d").exists()
     good = subprocess.run([*tool, *sizes, *few], cwd=tmp_path, capture_output=True, text=True, check=False)
     assert good.returncode == 0, good.stderr
-    assert "seg: 2 train, 1 val, 1 test pictures" in good.stdout
+    assert "seg: 2 train, 1 val, 1 test images" in good.stdout
     assert (tmp_path / "d/preview.png").stat().st_size > 1000
