@@ -13,7 +13,8 @@ def pytest_unconfigure(config: pytest.Config) -> None:
     reporter = config.pluginmanager.get_plugin("terminalreporter")
     if reporter is None or hasattr(config, "workerinput"):
         return
-    reasons = Counter(str(report.longrepr[2]).removeprefix("Skipped: ") for report in reporter.stats.get("skipped", ()))
+    texts = (str(report.longrepr[2]).removeprefix("Skipped: ") for report in reporter.stats.get("skipped", ()))
+    reasons = Counter(text.removeprefix("not run: ") for text in texts)
     if reasons:
         print("not run:", *(f"{count} x {reason}" for reason, count in reasons.most_common()), sep="\n  ")
 
