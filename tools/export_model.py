@@ -14,7 +14,6 @@ Formats: paddle = .pdmodel, which Paddle 2.6 to 3.3 run; paddle-json = .json of 
 import argparse
 import sys
 from collections.abc import Sequence
-from dataclasses import fields
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
@@ -34,7 +33,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--pointwise", default="linear", choices=["linear", "conv"],
                         help="conv: ConvNeXt's linears as 1x1 convolutions, which bfloat16 on CPU needs to be fast; see "
                              "--check_bf16 (default: linear)")  # fmt: skip
-    parser.add_argument("--verify_images", type=int, default=8, metavar="N",
+    parser.add_argument("--verify_images", type=cli.positive, default=8, metavar="N",
                         help="compare on the first N images of each validation set (default: 8)")  # fmt: skip
     cli.add_switch(
         parser, "--check_bf16", "also measure the bundle in bfloat16 on this CPU; judged by each task's metric"
@@ -50,9 +49,9 @@ def main(argv: Sequence[str]) -> int:
     arguments = build_parser().parse_args(argv)
     run = cli.load(arguments)
 
-    from ppmtl.bundle.export import ExportOptions, export
+    from ppmtl.bundle.export import export
 
-    return export(run, ExportOptions(**{field.name: getattr(arguments, field.name) for field in fields(ExportOptions)}))
+    return export(run, arguments)
 
 
 if __name__ == "__main__":

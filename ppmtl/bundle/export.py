@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import sys
+from argparse import Namespace
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 from ppmtl import build
 from ppmtl.build import Run, Tasks
 from ppmtl.bundle import export_report
-from ppmtl.bundle.engines.backend import has_bf16
-from ppmtl.bundle.settings import GraphFormat, Pointwise, SourceRecord
+from ppmtl.bundle.engines.backend import EngineOptions
+from ppmtl.bundle.settings import SourceRecord
 from ppmtl.bundle.verify import METRIC_TOLERANCES, Images, check_bundle
 from ppmtl.bundle.writing import Content, write_bundle
 from ppmtl.config import ConfigError, suggestion, target_of
@@ -20,22 +21,12 @@ from ppmtl.structures import Size
 from ppmtl.train import checkpoint
 
 
-@dataclass(frozen=True)
-class ExportOptions:
-    """The flags of tools/export_model.py, as given."""
-
-    config: str
-    output_dir: str = "output_inference"
-    graph_format: GraphFormat = "paddle"
-    input_shape: Sequence[int] | None = None
-    pointwise: Pointwise = "linear"
-    verify_images: int = 8
-    check_bf16: bool = False
-    tolerance: Sequence[str] = ()
-
-
-def export(run: Run, options: ExportOptions) -> int:
+def export(run: Run, options: Namespace) -> int:
     """Writes the bundle to <output_dir>/<name>, if it passes the comparison with the training graph.
+
+    Args:
+        run: what is exported.
+        options: the flags of tools/export_model.py.
 
     Returns:
         The exit code: 1 if it does not pass; it is then kept as <name>.failed, and what was there before stays.
@@ -57,8 +48,8 @@ def export(run: Run, options: ExportOptions) -> int:
                                pointwise=options.pointwise)  # fmt: skip
         runs = check_bundle(staging, model, images, batch=batch or run.settings.eval.batch_size, tolerances=tolerances,
                             bf16=options.check_bf16)  # fmt: skip
-        about = {"tolerances": METRIC_TOLERANCES | tolerances, "command": sys.argv}
-        print(export_report.write(staging, written, runs, about))
+        extra = {"tolerances": METRIC_TOLERANCES | tolerances, "command": sys.argv}
+        print(export_report.write(staging, written, runs, extra))
         problems = export_report.problems(runs)
         place = folder.with_name(f"{folder.name}.failed") if problems else folder
         for path in staging.iterdir():
@@ -79,14 +70,14 @@ def read_input_shape(values: Sequence[int] | None) -> tuple[Size | None, int | N
     """(size, batch) of --input_shape, None where it is free; raises ConfigError if it is none of the two forms."""
     if values is None:
         return None, None
-    wrong = f"--input_shape: got {' '.join(map(str, values))}; write HEIGHT WIDTH, or BATCH 3 HEIGHT WIDTH, -1 = any"
-    if len(values) not in (2, 4) or (len(values) == 4 and values[1] != 3) or any(v < 1 and v != -1 for v in values):
-        raise ConfigError([wrong])
-    height, width = values[-2:]
-    if (height == -1) != (width == -1):
-        raise ConfigError([f"{wrong}; fix both sides or none"])
-    batch = values[0] if len(values) == 4 and values[0] != -1 else None
-    return None if height == -1 else (height, width), batch
+    shape = [-1, 3, *values] if len(values) == 2 else list(values)
+    fits = len(shape) == 4 and shape[1] == 3 and all(value >= 1 or value == -1 for value in shape)
+    if not fits or (shape[2] == -1) != (shape[3] == -1):
+        got = " ".join(map(str, values))
+        form = "write HEIGHT WIDTH, or BATCH 3 HEIGHT WIDTH; -1 = any batch, or any size if both sides are -1"
+        raise ConfigError([f"--input_shape: got {got}; {form}"])
+    batch, _, height, width = shape
+    return None if height == -1 else (height, width), None if batch == -1 else batch
 
 
 def read_tolerances(given: Sequence[str], run: Run) -> dict[str, float]:
@@ -109,30 +100,23 @@ def read_tolerances(given: Sequence[str], run: Run) -> dict[str, float]:
     return found
 
 
-def check_feasible(run: Run, options: ExportOptions) -> None:
-    """Raises ConfigError for what would otherwise fail after minutes."""
+def check_feasible(run: Run, options: Namespace) -> None:
+    """Raises ValueError for what would otherwise fail after minutes."""
     weights = build.require_weights(run.settings)
     stored = checkpoint.read_state(weights).get("classes", {})
     missing = [name for name in run.settings.tasks if name not in stored]
-    problems = []
-    if options.verify_images < 1:
-        problems.append(f"--verify_images: must be at least 1, got {options.verify_images}")
     if missing:  # its numbers would have no meaning
-        problems.append(
+        problem = (
             f"weights: {weights} has no class list for {', '.join(missing)} in its state.json; export a checkpoint folder "
             "that tools/train.py wrote, or leave the task out with --tasks"
         )
+        raise ConfigError([problem])
     if options.check_bf16 and options.graph_format == "onnx":
-        problems.append("--check_bf16: ONNX Runtime computes in float32 here; use --format paddle, or leave it out")
-    elif options.check_bf16 and not has_bf16():
-        problems.append(
-            "--check_bf16: this CPU does not multiply bfloat16 itself; leave it out, or export on one that does"
-        )
-    if problems:
-        raise ConfigError(problems)
+        raise ConfigError(["--check_bf16: ONNX Runtime computes in float32 here; use --format paddle, or leave it out"])
+    EngineOptions(bf16=options.check_bf16)  # says if this CPU cannot
 
 
-def choose_images(run: Run, tasks: Tasks, options: ExportOptions) -> dict[str, Images]:
+def choose_images(run: Run, tasks: Tasks, options: Namespace) -> dict[str, Images]:
     """{task: its validation set where the data are there, else random images}; bfloat16 is not checked without labels."""
     found, root = {}, run.settings.data_root
     for name in tasks:

@@ -24,16 +24,8 @@ from ppmtl.structures import ClassList, Size
 
 @dataclass(frozen=True)
 class Content:
-    """What a bundle holds besides the network.
-
-    Attributes:
-        name: of the bundle.
-        tasks: {task: its node of the training config}.
-        classes: {task: classes that the weights answer in}.
-        infer: what tools/infer.py shows the network.
-        source: what is exported.
-        git: revision of the code.
-    """
+    """What a bundle holds besides the network: each task's node of the training config and the classes that the weights
+    answer in, what tools/infer.py shows the network, what is exported, and the revision of the code."""
 
     name: str
     tasks: Mapping[str, Mapping[str, Any]]
@@ -64,15 +56,24 @@ def write_bundle(
         batch: fixed number of images per run; None = any.
         pointwise: see :func:`graphs.inference_copy`.
     """
+    versions = {"ppmtl": ppmtl.__version__, "paddlepaddle": paddle.__version__, "python": sys.version.split()[0]}
+    versions["git"] = content.git
     if graph_format == "onnx":
         onnx_graphs.require_converter()
+        versions["paddle2onnx"] = version("paddle2onnx")
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     plan = graphs.make_plan(model, list(content.tasks), size, batch)
     stems = [TRUNK, *(head.file for head in plan.heads.values())]
-    _write_graphs(folder, graphs.inference_copy(model, pointwise), plan, stems, graph_format)
+    copied = graphs.inference_copy(model, pointwise)
+    if graph_format == "onnx":
+        between = folder / "paddle"
+        graphs.save_graphs(copied, plan, between, old_format=False)
+        onnx_graphs.convert(stems, between, folder)
+        shutil.rmtree(between)
+    else:
+        graphs.save_graphs(copied, plan, folder, old_format=graph_format == "paddle")
     files = [folder / f"{stem}{suffix}" for stem in stems for suffix in SUFFIXES[graph_format]]
-    infer = content.infer if size is None else replace(content.infer, size=size)
     strides = [spec.stride for spec in model.backbone.out_specs.values()]
     document = {
         "format": 1,
@@ -84,41 +85,19 @@ def write_bundle(
         "heads": {task: asdict(head) for task, head in plan.heads.items()},
         "tasks": {task: _at_size(node, size) for task, node in content.tasks.items()},
         "classes": {task: asdict(classes) for task, classes in content.classes.items()},
-        "infer": asdict(infer),
-        "versions": _versions(content.git, graph_format),
+        "infer": asdict(content.infer if size is None else replace(content.infer, size=size)),
+        "versions": versions,
         "source": asdict(content.source),
         "files": [{"name": p.name, "sha256": sha256(p), "bytes": p.stat().st_size} for p in files],
     }
     return write_settings(folder, json.loads(json.dumps(document)))  # tuples become lists
 
 
-def _write_graphs(
-    folder: Path, model: MultiTaskModel, plan: graphs.Plan, stems: list[str], graph_format: GraphFormat
-) -> None:
-    if graph_format != "onnx":
-        graphs.save_graphs(model, plan, folder, old_format=graph_format == "paddle")
-        return
-    between = folder / "paddle"
-    graphs.save_graphs(model, plan, between, old_format=False)
-    onnx_graphs.convert(stems, between, folder)
-    shutil.rmtree(between)
-
-
 def _at_size(node: Mapping[str, Any], size: Size | None) -> dict[str, Any]:
     """A task's settings without classes; its views brought to the one size that a fixed graph takes; mirroring stays."""
-    dropped = ("classes",) if size is None else ("classes", "long_side")
-    kept = {key: value for key, value in node.items() if key not in dropped}
+    kept = {key: value for key, value in node.items() if key != "classes"}
     if size is None:
         return kept
+    kept.pop("long_side", None)
     views = {"sizes": [list(size)], **{k: v for k, v in (node.get("tta") or {}).items() if k == "flip"}}
     return kept | {"input_size": list(size), "tta": views}
-
-
-def _versions(git: str, graph_format: GraphFormat) -> dict[str, str]:
-    found = {
-        "ppmtl": ppmtl.__version__,
-        "paddlepaddle": paddle.__version__,
-        "python": sys.version.split()[0],
-        "git": git,
-    }
-    return found | ({"paddle2onnx": version("paddle2onnx")} if graph_format == "onnx" else {})
