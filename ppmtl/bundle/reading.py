@@ -13,18 +13,10 @@ from ppmtl.files import sha256
 from ppmtl.structures import Size
 from ppmtl.tasks.base import Task
 
-FORMAT = 1
-
 
 @dataclass(frozen=True)
 class Bundle:
-    """An exported model as it lies on disk, as far as it was asked for.
-
-    Attributes:
-        folder: where it lies.
-        settings: all of infer_cfg.yml, heads that were not asked for included.
-        tasks: {name: task} of the heads that were asked for, in the file's order.
-    """
+    """An exported model in a folder: all of its settings, and the tasks that were asked for, in the file's order."""
 
     folder: Path
     settings: BundleSettings
@@ -36,7 +28,7 @@ class Bundle:
         return self.settings.input.size or self.settings.infer.size or "first"
 
     def files(self, stem: str) -> tuple[Path, ...]:
-        """The files of the graph called ``stem``; the first is the graph, the second its weights if apart."""
+        """The files of the graph called ``stem``; the first is the graph itself."""
         return tuple(self.folder / name for name in self.settings.graph_files(stem))
 
 
@@ -59,8 +51,7 @@ def read_bundle(folder: str | Path, tasks: Sequence[str] | None = None) -> Bundl
     if problems or not wanted:
         raise ConfigError(problems or [f"no task was chosen; {folder} has {', '.join(settings.tasks)}"])
     chosen = [name for name in settings.tasks if name in wanted]
-    stems = [settings.trunk.file, *(settings.heads[name].file for name in chosen)]
-    needed = {file for stem in stems for file in settings.graph_files(stem)}
+    needed = settings.all_files(chosen)
     for record in settings.files:
         if record.name in needed:
             _check_file(folder, record)
@@ -80,23 +71,23 @@ def _read_settings(folder: Path) -> BundleSettings:
         raise ConfigError([f"{folder} is no exported bundle: it has no {SETTINGS_FILE}{hint}"])
     tree = load_config(path)
     written: Any = tree.data.get("format")
-    if isinstance(written, int) and written > FORMAT:  # its other keys may be new too: one message instead of many
+    if isinstance(written, int) and written > 1:  # its other keys may be new too: one message instead of many
         raise ConfigError(
-            [f"{path}: format {written} is newer than this version reads ({FORMAT}): update ppmtl, or export again"]
+            [f"{path}: format {written} is newer than this version reads (1): update ppmtl, or export again"]
         )
     return check(BundleSettings, tree)
 
 
 def _check_file(folder: Path, record: FileRecord) -> None:
-    path = folder / record.name
+    path, wrong = folder / record.name, ""
     if not path.is_file():
-        raise ValueError(f"{path}: is missing from the bundle; copy the folder again, or export it again")
-    fix = "it is damaged or was replaced: copy it again, or export the bundle again"
-    size = path.stat().st_size
-    if size != record.bytes:
-        raise ValueError(f"{path}: has {size} bytes, the export wrote {record.bytes}; {fix}")
-    if sha256(path) != record.sha256:
-        raise ValueError(f"{path}: its content differs from what the export wrote (SHA-256); {fix}")
+        wrong = "is missing from the bundle"
+    elif path.stat().st_size != record.bytes:
+        wrong = f"has {path.stat().st_size} bytes, the export wrote {record.bytes}"
+    elif sha256(path) != record.sha256:
+        wrong = "its content differs from what the export wrote (SHA-256)"
+    if wrong:
+        raise ValueError(f"{path}: {wrong}; copy the folder again, or export the bundle again")
 
 
 def _task(settings: BundleSettings, name: str, folder: Path) -> Task[Any]:

@@ -11,7 +11,7 @@ bundles in the field have, the backbone is called "trunk".
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -38,12 +38,9 @@ SUFFIXES: dict[str, tuple[str, ...]] = {  # of the files that make one graph; th
 
 @dataclass(frozen=True)
 class InputSettings:
-    """The network input.
+    """The network input: (height, width) and images per run where the export fixed them, None = any.
 
-    Attributes:
-        size: (height, width) where the export fixed it; None = any.
-        batch: images per run where the export fixed them; None = any.
-        min_side: no side may be shorter: the backbone would halve it to nothing, which oneDNN does not refuse.
+    No side may be shorter than ``min_side``: the backbone would halve it to nothing, which oneDNN does not refuse.
     """
 
     size: tuple[Positive, Positive] | None = None
@@ -61,12 +58,9 @@ class BackboneGraph:
 
 @dataclass(frozen=True)
 class HeadGraph:
-    """One head's graph.
+    """One head's graph: its inputs are outputs of the backbone, then "image_size" if it needs it; its outputs raw arrays.
 
-    Attributes:
-        file: name without suffix.
-        inputs: in the graph's order: outputs of the backbone, then "image_size" if the head needs it.
-        outputs: names of the raw arrays in the graph's order. Paddle calls them fetch_name_0, fetch_name_1, ...
+    Both are in the graph's order; Paddle itself calls the outputs fetch_name_0, fetch_name_1, ...
     """
 
     file: str
@@ -76,7 +70,7 @@ class HeadGraph:
 
 @dataclass(frozen=True)
 class SourceRecord:
-    """What was exported: config, checkpoint, its training step (None: not recorded) and the digest of its weights."""
+    """What was exported; the step of the training is None where the checkpoint does not say it."""
 
     config: str
     weights: str
@@ -120,23 +114,24 @@ class BundleSettings:
     infer: InferSettings = field(default_factory=InferSettings)
 
     def __post_init__(self) -> None:
-        if not self.heads:
-            raise ValueError("heads: a bundle needs at least one head; export it again")
-        for group, names in (("tasks", self.tasks), ("classes", self.classes)):
-            if set(names) != set(self.heads):
-                raise ValueError(f"{group} has {sorted(names)}, heads has {sorted(self.heads)}; they must be the same")
-        known = {*self.trunk.outputs, IMAGE_SIZE}
+        if not set(self.heads) == set(self.tasks) == set(self.classes):
+            found = ", ".join(f"{group} has {sorted(getattr(self, group))}" for group in ("heads", "tasks", "classes"))
+            raise ValueError(f"{found}; they must be the same")
         for name, head in self.heads.items():
-            if not set(head.inputs) <= known:
-                raise ValueError(f"heads.{name}.inputs: {sorted(set(head.inputs) - known)} is no output of the trunk")
-        stems = [self.trunk.file, *(head.file for head in self.heads.values())]
-        needed = [file for stem in stems for file in self.graph_files(stem)]
-        listed = [record.name for record in self.files]
-        if sorted(needed) != sorted(listed):
-            raise ValueError(f"files lists {sorted(listed)}, the graphs are made of {sorted(needed)}")
+            unknown = set(head.inputs) - {*self.trunk.outputs, IMAGE_SIZE}
+            if unknown:
+                raise ValueError(f"heads.{name}.inputs: {sorted(unknown)} is no output of the trunk")
+        needed, listed = self.all_files(self.heads), sorted(record.name for record in self.files)
+        if sorted(needed) != listed:
+            raise ValueError(f"files lists {listed}, the graphs are made of {sorted(needed)}")
         outside = [file for file in needed if Path(file).name != file]
         if outside:
             raise ValueError(f"files must lie in the bundle itself, got {outside}")
+
+    def all_files(self, heads: Iterable[str]) -> list[str]:
+        """The names of the files of the backbone and of these heads."""
+        stems = [self.trunk.file, *(self.heads[name].file for name in heads)]
+        return [file for stem in stems for file in self.graph_files(stem)]
 
     def graph_files(self, stem: str) -> tuple[str, ...]:
         """The names of the files that make the graph called ``stem``; the first is the graph itself."""

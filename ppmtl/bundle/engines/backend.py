@@ -14,7 +14,7 @@ import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 import numpy as np
 
@@ -34,7 +34,7 @@ class EngineOptions:
 
     Attributes:
         device: "cpu", "gpu" or "gpu:1"; case does not matter.
-        cpu_threads: per run; None = OMP_NUM_THREADS where it is set, else every core that this process may use.
+        cpu_threads: per run; None = :func:`usable_cores`.
         mkldnn: oneDNN kernels on CPU, about 2 times faster than without. Only Paddle Inference can do without.
         bf16: convolutions, linears and normalisations in bfloat16 on CPU; pays where the bundle was exported with pointwise
             convolutions.
@@ -49,8 +49,6 @@ class EngineOptions:
 
     def __post_init__(self) -> None:
         gpu = self.gpu
-        if self.run_mode not in get_args(RunMode):
-            raise ValueError(f"run_mode: got {self.run_mode!r}; allowed: {', '.join(get_args(RunMode))}")
         if self.threads < 1:
             raise ValueError(f"cpu_threads: got {self.cpu_threads}; give at least 1, or leave it out")
         if self.run_mode != "paddle" and gpu is None:
@@ -91,8 +89,7 @@ class BundleBackend:
     """Runs a bundle; a backend of ``ppmtl.predict.pipeline.Pipeline``.
 
     A head's graph is loaded when it is first asked for, and only run when asked for. Calls from several threads wait for
-    one another, because an engine's graph holds its own inputs and outputs: more throughput comes from larger batches, or
-    from one backend per process. ``open_graph`` loads one graph from its files.
+    one another, because an engine's graph holds its own inputs and outputs. ``open_graph`` loads one graph from its files.
     """
 
     def __init__(self, bundle: Bundle, open_graph: Callable[[tuple[Path, ...]], Graph]) -> None:
@@ -104,8 +101,8 @@ class BundleBackend:
         """{task: raw arrays} for (B, H, W, 3) uint8 RGB images.
 
         Raises:
-            ValueError: if a task was not chosen when the bundle was read, the input is smaller than the network takes or
-                of another size than it was exported for, or the engine fails.
+            ValueError: for a task that was not chosen when the bundle was read, an input of a size that the network does
+                not take, or if the engine fails.
         """
         folder, fixed, (height, width) = self._bundle.folder, self._bundle.settings.input, images.shape[1:3]
         unknown = [name for name in tasks if name not in self._bundle.tasks]
@@ -158,12 +155,9 @@ class BundleBackend:
 
 
 def open_backend(bundle: Bundle, *, engine: EngineName | None = None, **options: Any) -> BundleBackend:
-    """The backend that runs a bundle.
+    """The backend that runs a bundle; no ``engine`` = ONNX Runtime for .onnx graphs, Paddle Inference for the others.
 
-    Args:
-        bundle: what ``read_bundle`` returned.
-        engine: None = ONNX Runtime for .onnx graphs, Paddle Inference for the others.
-        options: see :class:`EngineOptions`.
+    ``options`` are those of :class:`EngineOptions`.
 
     Raises:
         ValueError: if the engine is not installed or cannot run these graphs, or this machine cannot do what is asked.
@@ -181,7 +175,11 @@ def open_backend(bundle: Bundle, *, engine: EngineName | None = None, **options:
             f"run_mode {chosen.run_mode}: Paddle hands only .pdmodel graphs to TensorRT; export with --format paddle, or leave "
             "run_mode out"
         )
-    module = _import_engine(name)
+    try:
+        module = importlib.import_module(f"ppmtl.bundle.engines.{_MODULES[name]}")
+    except ModuleNotFoundError as error:
+        package = {"paddle": "paddlepaddle"}.get(error.name or "", error.name)
+        raise ValueError(f"this bundle needs {package}, which is not installed: pip install {package}") from error
     module.check_options(chosen)
 
     def open_graph(files: tuple[Path, ...]) -> Graph:
@@ -199,19 +197,10 @@ def open_backend(bundle: Bundle, *, engine: EngineName | None = None, **options:
     return BundleBackend(bundle, open_graph)
 
 
-def _import_engine(name: str) -> Any:
-    try:
-        return importlib.import_module(f"ppmtl.bundle.engines.{_MODULES[name]}")
-    except ModuleNotFoundError as error:
-        package = {"paddle": "paddlepaddle"}.get(error.name or "", error.name)
-        raise ValueError(f"this bundle needs {package}, which is not installed: pip install {package}") from error
-
-
 def usable_cores() -> int:
-    """How many CPU threads are worth starting.
+    """OMP_NUM_THREADS if it is set; else the cores that the process may run on, no more than its container's CPU quota.
 
-    OMP_NUM_THREADS if it is set, as everywhere; else the cores that the process may run on, and no more than its
-    container's CPU quota: a thread per core of the host would make a container of 2 CPUs slower, not faster.
+    A thread per core of the host would make a container of 2 CPUs slower, not faster.
     """
     wanted = os.environ.get("OMP_NUM_THREADS", "")
     if wanted.isdecimal() and int(wanted) > 0:

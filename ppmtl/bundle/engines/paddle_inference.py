@@ -45,9 +45,7 @@ def check_options(options: EngineOptions) -> None:
 
 def open_graph(files: tuple[Path, ...], options: EngineOptions) -> Graph:
     """The graph in ``files`` (graph, weights), loaded."""
-    if options.run_mode != "paddle":
-        return _TensorRTGraph(files, options)
-    return _Graph(_config(files, options))
+    return _load(_config(files, options)) if options.run_mode == "paddle" else _tensorrt_graph(files, options)
 
 
 def _config(files: tuple[Path, ...], options: EngineOptions) -> inference.Config:
@@ -70,46 +68,44 @@ def _config(files: tuple[Path, ...], options: EngineOptions) -> inference.Config
     return config
 
 
-class _Graph:
-    def __init__(self, config: inference.Config) -> None:
-        self._predictor = inference.create_predictor(config)
-        self._inputs = {name: self._predictor.get_input_handle(name) for name in self._predictor.get_input_names()}
+def _load(config: inference.Config) -> Graph:
+    predictor = inference.create_predictor(config)
+    handles = {name: predictor.get_input_handle(name) for name in predictor.get_input_names()}
 
-    def __call__(self, inputs: Mapping[str, np.ndarray]) -> list[np.ndarray]:
+    def run(inputs: Mapping[str, np.ndarray]) -> list[np.ndarray]:
         for name, array in inputs.items():
-            self._inputs[name].copy_from_cpu(array)
-        self._predictor.run()
-        names = self._predictor.get_output_names()
-        return [self._predictor.get_output_handle(name).copy_to_cpu() for name in names]
+            handles[name].copy_from_cpu(array)
+        predictor.run()
+        return [predictor.get_output_handle(name).copy_to_cpu() for name in predictor.get_output_names()]
+
+    return run
 
 
-class _TensorRTGraph:
+def _tensorrt_graph(files: tuple[Path, ...], options: EngineOptions) -> Graph:
     """A graph whose engine is built for the sizes that come: the first inputs are run once to record every shape."""
+    built: list[Graph] = []
 
-    def __init__(self, files: tuple[Path, ...], options: EngineOptions) -> None:
-        self._files, self._options = files, options
-        self._graph: _Graph | None = None
+    def run(inputs: Mapping[str, np.ndarray]) -> list[np.ndarray]:
+        if not built:
+            shapes = str(Path(tempfile.mkdtemp(prefix="ppmtl_trt_")) / "shapes.pbtxt")
+            collecting = _config(files, options)
+            collecting.collect_shape_range_info(shapes)
+            _load(collecting)(inputs)  # the file is written when the predictor is destroyed, at the end of this line
+            built.append(_load(_tensorrt_config(files, options, shapes)))
+        return built[0](inputs)
 
-    def __call__(self, inputs: Mapping[str, np.ndarray]) -> list[np.ndarray]:
-        self._graph = self._graph or self._build(inputs)
-        return self._graph(inputs)
+    return run
 
-    def _build(self, inputs: Mapping[str, np.ndarray]) -> _Graph:
-        shapes = str(Path(tempfile.mkdtemp(prefix="ppmtl_trt_")) / "shapes.pbtxt")
-        collecting = _config(self._files, self._options)
-        collecting.collect_shape_range_info(shapes)
-        recorder = _Graph(collecting)
-        recorder(inputs)
-        del recorder  # the file is written when the predictor is destroyed
-        config = _config(self._files, self._options)
-        half = self._options.run_mode == "trt_fp16"
-        config.enable_tensorrt_engine(
-            workspace_size=_TRT_WORKSPACE,
-            max_batch_size=1,  # ignored with dynamic shapes
-            min_subgraph_size=_TRT_MIN_OPERATORS,
-            precision_mode=inference.PrecisionType.Half if half else inference.PrecisionType.Float32,
-            use_static=False,
-            use_calib_mode=False,
-        )
-        config.enable_tuned_tensorrt_dynamic_shape(shapes, True)  # True: other sizes rebuild the engine
-        return _Graph(config)
+
+def _tensorrt_config(files: tuple[Path, ...], options: EngineOptions, shapes: str) -> inference.Config:
+    config, precision = _config(files, options), inference.PrecisionType
+    config.enable_tensorrt_engine(
+        workspace_size=_TRT_WORKSPACE,
+        max_batch_size=1,  # ignored with dynamic shapes
+        min_subgraph_size=_TRT_MIN_OPERATORS,
+        precision_mode=precision.Half if options.run_mode == "trt_fp16" else precision.Float32,
+        use_static=False,
+        use_calib_mode=False,
+    )
+    config.enable_tuned_tensorrt_dynamic_shape(shapes, True)  # True: other sizes rebuild the engine
+    return config
