@@ -31,13 +31,9 @@ _PROBE: Size = (128, 128)  # where the size is free: large enough for every back
 
 @dataclass(frozen=True)
 class Plan:
-    """What is exported.
+    """What is exported: (height, width) of the input and images per run, None = any; each task's graph.
 
-    Attributes:
-        size: fixed (height, width) of the input; None = any.
-        batch: fixed number of images per run; None = any.
-        heads: {task: its graph}.
-        shapes: {feature that some head reads: (channels, height, width)}; None where the size is free.
+    ``shapes`` is (channels, height, width) of every feature that some head reads; None where the size is free.
     """
 
     size: Size | None
@@ -56,8 +52,7 @@ class _Sides(tuple[int, int]):
         return super().__getitem__(index)
 
     def __iter__(self) -> Iterator[int]:
-        self.asked = True
-        return super().__iter__()
+        return (self[index] for index in (0, 1))
 
 
 @paddle.no_grad()
@@ -88,10 +83,8 @@ def make_plan(model: MultiTaskModel, tasks: Sequence[str], size: Size | None, ba
 def inference_copy(model: MultiTaskModel, pointwise: Pointwise = "linear") -> MultiTaskModel:
     """A copy of the model with the same outputs in evaluation and nothing left that only training needs.
 
-    ``pointwise`` "conv" turns the backbone's pointwise linears into 1x1 convolutions, for bfloat16 on CPU.
-
-    Raises:
-        ConfigError: if the backbone cannot do that.
+    ``pointwise`` "conv" turns the backbone's pointwise linears into 1x1 convolutions, for bfloat16 on CPU; ConfigError if it
+    cannot.
     """
     copied = copy.deepcopy(model)
     copied.eval()
@@ -109,7 +102,7 @@ def inference_copy(model: MultiTaskModel, pointwise: Pointwise = "linear") -> Mu
 class _BackboneLayer(nn.Layer):
     def __init__(self, model: MultiTaskModel, names: Sequence[str]) -> None:
         super().__init__()
-        self.model, self.names = model, list(names)
+        self.model, self.names = model, names
 
     def forward(self, images: paddle.Tensor) -> list[paddle.Tensor]:
         features = self.model.backbone(self.model.normalise(images))
@@ -119,18 +112,14 @@ class _BackboneLayer(nn.Layer):
 class _HeadLayer(nn.Layer):
     def __init__(self, head: Head, graph: HeadGraph, size: Size | None) -> None:
         super().__init__()
-        self.head, self.names, self.outputs = head, list(head.reads), list(graph.outputs)
-        self.needs_size = IMAGE_SIZE in graph.inputs
+        self.head, self.graph = head, graph
         self.size = size or _PROBE  # a head that does not ask never sees the probe's
 
     def forward(self, inputs: list[paddle.Tensor]) -> list[paddle.Tensor]:
-        # Indices, not zip(strict=True): Paddle's exporter rewrites zip and does not know the keyword.
-        features = {}
-        for index in range(len(self.names)):
-            features[self.names[index]] = inputs[index]
-        size = (inputs[-1][0], inputs[-1][1]) if self.needs_size else self.size
-        raw = self.head(features, size)
-        return [raw[name] for name in self.outputs]
+        given = dict(zip(self.graph.inputs, inputs))  # noqa: B905  (Paddle rewrites zip and does not know "strict")
+        size = given.pop(IMAGE_SIZE, None)
+        raw = self.head(given, self.size if size is None else (size[0], size[1]))
+        return [raw[name] for name in self.graph.outputs]
 
 
 def save_graphs(model: MultiTaskModel, plan: Plan, folder: Path, *, old_format: bool) -> None:
@@ -148,7 +137,7 @@ def save_graphs(model: MultiTaskModel, plan: Plan, folder: Path, *, old_format: 
 
 
 def _save(graph: nn.Layer, specs: list[Any], path: Path, old_format: bool) -> None:
-    """Traces and writes one graph. The layers exist already: built inside the guard they could not be traced."""
+    """Traces and writes one graph. Its layers exist already: built inside the guard they could not be traced."""
     graph.eval()
     with OldIrGuard() if old_format else nullcontext(), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # remarks on Paddle's own deprecated attributes

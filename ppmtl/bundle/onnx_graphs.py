@@ -12,23 +12,16 @@ from ppmtl.bundle.settings import SUFFIXES
 
 OPSET = 17  # the first with LayerNormalization
 _TIMEOUT_SECONDS = 1800  # per graph
-_FIXES = {  # in the converter's message: what to do about it
-    "only support static input shape": "it needs to know the size: add --input_shape HEIGHT WIDTH",
-}
 
 
 def require_converter() -> None:
-    """Raises ValueError, saying how to install it, if paddle2onnx is missing."""
+    """Raises ValueError if paddle2onnx is missing."""
     if importlib.util.find_spec("paddle2onnx") is None:
         raise ValueError("--format onnx needs paddle2onnx: pip install -r requirements-deploy.txt (or --format paddle)")
 
 
 def convert(stems: Sequence[str], source: Path, target: Path) -> None:
-    """Converts ``source``/<stem>.json to ``target``/<stem>.onnx; all are tried, whatever happens to one of them.
-
-    Raises:
-        ValueError: naming every graph that failed, the converter's own words, and what works instead.
-    """
+    """Converts ``source``/<stem>.json to ``target``/<stem>.onnx; all are tried, and ValueError names those that failed."""
     said = {stem: _convert(source, stem, target / f"{stem}.onnx") for stem in stems}
     failed = {stem: words for stem, words in said.items() if words is not None}
     if not failed:
@@ -36,7 +29,8 @@ def convert(stems: Sequence[str], source: Path, target: Path) -> None:
     lines = [f"--format onnx: the converter failed on {', '.join(failed)}"]
     for stem, words in failed.items():
         lines.append(f"  {stem}: {words}")
-        lines += [f"    {fix}" for text, fix in _FIXES.items() if text in words]
+        if "only support static input shape" in words:
+            lines.append("    it needs to know the size: add --input_shape HEIGHT WIDTH")
     fine = ", ".join(stem for stem in stems if stem not in failed) or "none"
     lines.append(f"Converted: {fine}. --format paddle can do all of them; --tasks leaves heads out.")
     raise ValueError("\n".join(lines))
