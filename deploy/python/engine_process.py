@@ -28,10 +28,8 @@ class Case:
 
     @property
     def name(self) -> str:
-        """Its name in tables."""
-        return {"backbone": "backbone", "head": f"head {', '.join(self.tasks)}", "pass": " + ".join(self.tasks)}[
-            self.part
-        ]
+        """Its name in tables: "backbone", "head seg", "seg + det"."""
+        return " + ".join(self.tasks) if self.part == "pass" else " ".join((self.part, *self.tasks))
 
 
 @dataclass(frozen=True)
@@ -118,16 +116,16 @@ def _serve(pipe: Connection, spec: EngineSpec, log: str) -> None:
             network = network or _open(spec)
             if case is None:
                 raw = network(images, spec.tasks)
-                pipe.send(({f"{task}.{key}": a for task, arrays in raw.items() for key, a in arrays.items()}, ""))
-                continue
-            if case.part == "head" and features is None:
-                features = network.features(images)
-            pipe.send((_timed(network, case, images, features), ""))
+                answer: Any = {f"{task}.{key}": a for task, arrays in raw.items() for key, a in arrays.items()}
+            else:
+                features = network.features(images) if case.part == "head" and features is None else features
+                answer = _timed(network, case, images, features)
+            pipe.send((answer, ""))
         except (ValueError, RuntimeError, NotImplementedError, OSError, ImportError) as error:
             pipe.send((None, " ".join(str(error).split())[:300] or type(error).__name__))
 
 
-def _timed(network: Any, case: Case, images: np.ndarray, features: Any) -> tuple[float, float, float | None]:
+def _timed(network: Any, case: Case, images: np.ndarray, features: Any) -> tuple[float, float, float]:
     wall, cpu = time.perf_counter(), time.process_time()
     if case.part == "backbone":
         network.features(images)
@@ -140,10 +138,7 @@ def _timed(network: Any, case: Case, images: np.ndarray, features: Any) -> tuple
 
 def _open(spec: EngineSpec) -> Any:
     if spec.engine == "eager":
-        try:
-            eager = importlib.import_module("ppmtl.studies.eager")  # by name: deployment imports no training code
-        except ModuleNotFoundError as error:
-            raise ValueError(f"needs the training code, {error.name} is missing: run it in the full project") from error
+        eager = importlib.import_module("ppmtl.studies.eager")  # by name: deployment imports no training code
         return eager.open_model(spec.folder, spec.overrides, spec.tasks)
 
     from ppmtl.bundle.engines.backend import open_backend

@@ -82,51 +82,47 @@ def _video(arguments: argparse.Namespace, pipeline: Pipeline, threshold: float) 
     result = annotate(Path(arguments.video_file), Path(arguments.output_dir), pipeline, threshold=threshold)
     rate = result.frames / result.seconds
     print(f"{arguments.video_file} -> {result.written}: {result.frames} frames, {rate:.1f} frames/s")
-    if not result.complete:
-        print(
-            f"{arguments.video_file}: breaks off after {result.frames} of {result.announced} frames; it is cut off or "
-            "damaged. What was written up to there can be played",
-            file=sys.stderr,
-        )
-    return int(not result.complete)
+    if result.complete:
+        return 0
+    print(
+        f"{arguments.video_file}: breaks off after {result.frames} of {result.announced} frames; it is cut off or "
+        "damaged. What was written up to there can be played",
+        file=sys.stderr,
+    )
+    return 1
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model_dir", required=True, metavar="DIR", help="what tools/export_model.py wrote")
+    add = parser.add_argument
+    add("--model_dir", required=True, metavar="DIR", help="what tools/export_model.py wrote")
     source = parser.add_mutually_exclusive_group(required=True)
     source.add_argument("--image_file", metavar="FILE", help="one image")
     source.add_argument("--image_dir", metavar="DIR", help="all images of a folder")
     source.add_argument("--video_file", metavar="FILE", help="a video; written as .mp4 of the same size and frame rate")
-    parser.add_argument("--tasks", type=cli.names, metavar="seg,det", help="only these heads (default: all)")
-    parser.add_argument(
-        "--batch_size", type=cli.positive, default=1, metavar="N", help="images or frames per run (default: 1)"
-    )
-    parser.add_argument("--threshold", type=_score, metavar="SCORE",
-                        help="boxes below it are not drawn; the JSON has them all (default: the bundle's)")  # fmt: skip
-    parser.add_argument("--output_dir", default="output/infer", metavar="DIR", help="default: output/infer")
+    add("--tasks", type=cli.names, metavar="seg,det", help="only these heads (default: all)")
+    add("--batch_size", type=cli.positive, default=1, metavar="N", help="images or frames per run (default: 1)")
+    add("--threshold", type=_score, metavar="SCORE",
+        help="boxes below it are not drawn; the JSON has them all (default: the bundle's)")  # fmt: skip
+    add("--output_dir", default="output/infer", metavar="DIR", help="default: output/infer")
     cli.add_switch(parser, "--save_results", "write drawn images, JSON and label maps; False: JSON to stdout instead",
-                     default=True)  # fmt: skip
+                   default=True)  # fmt: skip
     cli.add_switch(parser, "--per_task_size", "show the image to every task at its own size, as evaluation does")
-    _add_engine_flags(parser)
+    add("--device", default="CPU", metavar="CPU|GPU", help="GPU:1 = the second card (default: CPU)")
+    add("--run_mode", default="paddle", choices=["paddle", "trt_fp32", "trt_fp16"],
+        help="trt_*: TensorRT, on GPU only (default: paddle)")  # fmt: skip
+    add("--cpu_threads", type=cli.positive, metavar="N",
+        help="default: OMP_NUM_THREADS, else every core that this process may use")  # fmt: skip
+    cli.add_switch(parser, "--enable_mkldnn", "oneDNN on CPU (default: True)", default=True)
+    cli.add_switch(
+        parser, "--enable_bf16", "bfloat16 on CPUs that compute it; export with --pointwise conv to gain by it"
+    )
     cli.add_tta_flags(parser)
     cli.add_slice_flags(parser)
     cli.add_switch(parser, "--run_benchmark", "measure instead of writing: milliseconds of each stage, throughput")
-    parser.add_argument("--benchmark_runs", type=cli.positive, default=50, metavar="N",
-                        help="timed runs of --batch_size images (default: 50)")  # fmt: skip
+    add("--benchmark_runs", type=cli.positive, default=50, metavar="N",
+        help="timed runs of --batch_size images (default: 50)")  # fmt: skip
     return parser
-
-
-def _add_engine_flags(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--device", default="CPU", metavar="CPU|GPU", help="GPU:1 = the second card (default: CPU)")
-    parser.add_argument("--run_mode", default="paddle", choices=["paddle", "trt_fp32", "trt_fp16"],
-                        help="trt_*: TensorRT, on GPU only (default: paddle)")  # fmt: skip
-    parser.add_argument("--cpu_threads", type=cli.positive, metavar="N",
-                        help="default: OMP_NUM_THREADS, else every core that this process may use")  # fmt: skip
-    cli.add_switch(parser, "--enable_mkldnn", "oneDNN on CPU (default: True)", default=True)
-    cli.add_switch(
-        parser, "--enable_bf16", "bfloat16 on CPUs that compute it; export with --pointwise conv for its gain"
-    )
 
 
 def _score(text: str) -> float:

@@ -16,13 +16,7 @@ STAGES = ("preprocess", "inference", "postprocess")
 
 
 def benchmark(pipeline: Pipeline, images: Sequence[tuple[np.ndarray, str]], runs: int) -> str:
-    """A table of milliseconds per run, and the throughput.
-
-    Args:
-        pipeline: what is measured; one run takes ``batch_size`` images.
-        images: (image, name); used in turn.
-        runs: timed ones, after a warm-up.
-    """
+    """A table of milliseconds per run of ``batch_size`` (image, name), used in turn, and the throughput."""
     size = pipeline.batch_size
     times = np.empty((runs, len(STAGES) + 1))
     for run in range(-WARM_UP_RUNS, runs):
@@ -36,20 +30,16 @@ def benchmark(pipeline: Pipeline, images: Sequence[tuple[np.ndarray, str]], runs
         [stage, *(f"{1e3 * value:.2f}" for value in (values.mean(), *np.percentile(values, [50, 99])))]
         for stage, values in zip((*STAGES, "total"), times.T, strict=True)
     ]
-    peak = peak_memory_mib()
-    memory = "" if peak is None else f"peak memory {peak:.0f} MiB. "
     return (
         f"{tables.markdown(['stage', 'mean, ms', 'p50, ms', 'p99, ms'], rows)}\n\n"
         f"{size / times[:, -1].mean():.2f} images/s at batch size {size}, {runs} runs after {WARM_UP_RUNS} to warm up; "
-        f"{memory}Reading images and writing results are not in it."
+        f"peak memory {peak_memory_mib():.0f} MiB. Reading images and writing results are not in it."
     )
 
 
-def peak_memory_mib() -> float | None:
-    """The most memory that this process ever held, in MiB; None on Windows, where Python cannot ask for it."""
-    if sys.platform == "win32":
-        return None
-    import resource
+def peak_memory_mib() -> float:
+    """The most memory that this process ever held, in MiB."""
+    import resource  # not on Windows, where the rest of prediction works
 
     unit = 1 << 20 if sys.platform == "darwin" else 1 << 10  # bytes there, KiB elsewhere
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit
