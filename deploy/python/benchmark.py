@@ -5,10 +5,9 @@
         -c configs/NAME.yml -o weights=output/NAME/best_model --rounds 20 --json benchmark.json
     python deploy/python/benchmark.py --model_dir any_size/NAME --engines paddle-fp32 paddle-fp32=fixed_size/NAME
 
-Every engine is a process with the same number of threads; they take turns, one run each, so that whatever else the machine
-does hits all of them. First all answer the same image and are compared: the exit code is 1 if one that computes in float32
-gives other numbers. An engine that is not installed, cannot run a graph or crashes is a row that says so. Wall time is what a
-user waits; CPU time is what to compare on a busy machine.
+Every engine is a process; they take turns, one run each, so that whatever else the machine does hits all of them. First all
+answer the same image and are compared: the exit code is 1 if one that computes in float32 gives other numbers. An engine that
+is not installed, cannot run a graph or crashes is a row that says so. Compare CPU time on a busy machine.
 
 Best exports: --bf16_dir with --pointwise conv; --onnx_dir with --format onnx --input_shape HEIGHT WIDTH.
 """
@@ -58,13 +57,14 @@ def measure(
     problems: dict[Key, str] = {}
     for number, case, process in itertools.product(range(-warm_up, rounds), cases, processes):
         key = process.spec.label, case
-        if key not in problems:  # what an engine refuses once, it is not asked again
+        if key in timings:  # what an engine refuses once, it is not asked again
             try:
                 answer = process.ask(case)
                 timings[key] += [answer] if number >= 0 else []
             except EngineError as error:
                 problems[key] = str(error)
-    return {key: timing for key, timing in timings.items() if key not in problems}, problems
+                del timings[key]
+    return timings, problems
 
 
 def compare(processes: Sequence[EngineProcess]) -> dict[str, dict[str, Any]]:
@@ -72,16 +72,17 @@ def compare(processes: Sequence[EngineProcess]) -> dict[str, dict[str, Any]]:
     notes: dict[str, dict[str, Any]] = {}
     first: dict[str, np.ndarray] = {}
     for process in processes:
-        note = notes[process.spec.label] = {"problem": "", "differences": {}, "wrong": False, "peak_memory_mib": None}
+        found, wrong, problem = {}, False, ""
         try:
             outputs = process.ask(None)
+            found = {name: _difference(outputs[name], values) for name, values in first.items()}
+            first = first or outputs
+            wrong = not process.spec.bf16 and max(found.values(), default=0.0) > _SAME
+            problem = "WRONG RESULT" if wrong else ""
         except EngineError as error:
-            note["problem"] = str(error)
-            continue
-        found = {name: _difference(outputs[name], values) for name, values in first.items()}
-        first = first or outputs
-        wrong = not process.spec.bf16 and max(found.values(), default=0.0) > _SAME
-        note |= {"problem": "WRONG RESULT" if wrong else "", "differences": found, "wrong": wrong}
+            problem = str(error)
+        note = {"problem": problem, "differences": found, "wrong": wrong, "peak_memory_mib": None}
+        notes[process.spec.label] = note
     return notes
 
 
@@ -95,8 +96,9 @@ def _difference(values: np.ndarray, wanted: np.ndarray) -> float:
 
 def cases_of(names: tuple[str, ...]) -> list[Case]:
     """What is measured: backbone, each head, each task alone, then the first two, three, ... tasks in one pass."""
-    passes = [*((name,) for name in names), *(names[:count] for count in range(2, len(names) + 1))]
-    return [Case("backbone"), *(Case("head", (name,)) for name in names), *(Case("pass", tasks) for tasks in passes)]
+    alone = [(name,) for name in names]
+    passes = [*alone, *(names[:count] for count in range(2, len(names) + 1))]
+    return [Case("backbone"), *(Case("head", tasks) for tasks in alone), *(Case("pass", tasks) for tasks in passes)]
 
 
 def rows_of(timings: Mapping[Key, list[Any]], problems: Mapping[Key, str], batch: int) -> Table:
@@ -118,9 +120,9 @@ def ratios_of(timings: Mapping[Key, list[Any]], specs: Sequence[EngineSpec]) -> 
     backbone, every = Case("backbone"), Case("pass", names)
     for case, spec in itertools.product((backbone, every), specs):
         others = [(s.label, case) for s in specs if s.engine != "paddle" and s.bf16 == spec.bf16]
-        others = sorted((key for key in others if key in known), key=lambda key: float(known[key][0]))[:1]
-        if spec.engine == "paddle" and others:
-            wanted.append((f"{case.name}: {spec.label} / {others[0][0]}", (spec.label, case), others, 1.1))
+        fastest = min((key for key in others if key in known), key=lambda key: float(known[key][0]), default=None)
+        if spec.engine == "paddle" and fastest:
+            wanted.append((f"{case.name}: {spec.label} / {fastest[0]}", (spec.label, case), [fastest], 1.1))
     for label in [spec.label for spec in specs] if len(names) > 1 else ():
         apart = [(label, backbone), *((label, Case("head", (name,))) for name in names)]
         singles = [(label, Case("pass", (name,))) for name in names]
@@ -185,10 +187,8 @@ def read_specs(arguments: argparse.Namespace) -> list[EngineSpec]:
 def main(argv: Sequence[str]) -> int:
     """Prints the tables; the exit code is 1 if a float32 engine gives other numbers than the first engine."""
     arguments = _parser().parse_args(argv)
-    for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
-        os.environ[name] = str(
-            arguments.cpu_threads
-        )  # read when libraries are imported, in the processes started later
+    for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):  # read by the processes started later
+        os.environ[name] = str(arguments.cpu_threads)
     specs = read_specs(arguments)
     with ExitStack() as stack:
         processes = [stack.enter_context(EngineProcess(spec)) for spec in specs]
@@ -197,13 +197,12 @@ def main(argv: Sequence[str]) -> int:
     for (label, _), timing in timings.items():
         notes[label]["peak_memory_mib"] = timing[-1][2]  # of the last case, so the highest
     rows, ratios = rows_of(timings, problems, arguments.batch_size), ratios_of(timings, specs)
-    installed = {found.name: found.version for found in distributions()}
-    versions = [f"{n} {installed[n]}" for n in ("paddlepaddle", "onnxruntime", "openvino", "numpy") if n in installed]
+    known = ("paddlepaddle", "onnxruntime", "openvino", "numpy")
+    versions = sorted({f"{found.name} {found.version}" for found in distributions() if found.name in known})
     batch, height, width = specs[0].shape
     setting = (
         f"Batch {batch} of {height}x{width} (H x W), {arguments.cpu_threads} thread(s) per engine, {arguments.rounds} rounds "
-        f"in turn after {arguments.warm_up} to warm up; {', '.join(versions)}, Python {platform.python_version()}, "
-        f"{platform.machine()}"
+        f"after {arguments.warm_up} to warm up; {', '.join(versions)}, Python {platform.python_version()}, {platform.machine()}"
     )
     print(f"{setting}\n\n{markdown(notes, rows, ratios)}")
     if arguments.json:
