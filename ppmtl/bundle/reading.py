@@ -40,9 +40,8 @@ def read_bundle(folder: str | Path, tasks: Sequence[str] | None = None) -> Bundl
         tasks: which heads will be used; None = all. The files of the others need not be there.
 
     Raises:
-        ConfigError: if the folder is no bundle, infer_cfg.yml has mistakes (all are listed), it was written by a newer
-            version, or a task is not in it.
-        ValueError: if a file is missing or differs from what was exported, naming it.
+        ConfigError: if the folder is no bundle, infer_cfg.yml has mistakes or is of a newer version, or has no such task.
+        ValueError: if a file is missing or differs from what was exported.
     """
     folder = Path(folder)
     settings = _read_settings(folder)
@@ -51,9 +50,8 @@ def read_bundle(folder: str | Path, tasks: Sequence[str] | None = None) -> Bundl
     if problems or not wanted:
         raise ConfigError(problems or [f"no task was chosen; {folder} has {', '.join(settings.tasks)}"])
     chosen = [name for name in settings.tasks if name in wanted]
-    needed = settings.all_files(chosen)
     for record in settings.files:
-        if record.name in needed:
+        if record.name in settings.all_files(chosen):
             _check_file(folder, record)
     return Bundle(folder, settings, {name: _task(settings, name, folder) for name in chosen})
 

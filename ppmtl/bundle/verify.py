@@ -57,8 +57,7 @@ def check_bundle(
     """{"float32" or "bfloat16": one check per task}.
 
     Args:
-        folder: the bundle.
-        model: the training graph.
+        folder, model: the bundle and the training graph.
         images: {task: what it is measured on}.
         batch: inputs that run together.
         tolerances: {raw array, "metric" or "bf16_metric": largest difference}; the others are the tasks' and

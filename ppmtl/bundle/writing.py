@@ -45,13 +45,10 @@ def write_bundle(
     batch: int | None = None,
     pointwise: Pointwise = "linear",
 ) -> BundleSettings:
-    """Writes a bundle and returns its settings.
+    """Writes a bundle into ``folder``, which is emptied first, and returns its settings; the model stays as it is.
 
     Args:
-        folder: a staging directory; emptied first.
-        model: with its weights; stays as it is.
-        content: everything else.
-        graph_format: of the graphs.
+        folder, model, content, graph_format: what is written and where.
         size: fixed (height, width) of the input; every task's views are then of that size. None = any.
         batch: fixed number of images per run; None = any.
         pointwise: see :func:`graphs.inference_copy`.

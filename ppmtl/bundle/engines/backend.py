@@ -48,22 +48,17 @@ class EngineOptions:
     run_mode: RunMode = "paddle"
 
     def __post_init__(self) -> None:
-        gpu = self.gpu
-        if self.threads < 1:
-            raise ValueError(f"cpu_threads: got {self.cpu_threads}; give at least 1, or leave it out")
-        if self.run_mode != "paddle" and gpu is None:
-            raise ValueError(
-                f"run_mode {self.run_mode}: TensorRT needs a GPU; add --device GPU, or use run_mode paddle"
-            )
-        if self.bf16 and gpu is not None:
-            raise ValueError("bf16 is for CPUs; on a GPU use run_mode trt_fp16, or leave it out")
-        if self.bf16 and not self.mkldnn:
-            raise ValueError("bf16 is computed by oneDNN: switch mkldnn on, or leave bf16 out")
-        if self.bf16 and not has_bf16():
-            raise ValueError(
-                "bf16: this CPU has neither avx512_bf16 nor amx_bf16 among the flags of /proc/cpuinfo, so it would be "
-                "slower than float32; leave it out"
-            )
+        gpu, mode = self.gpu, self.run_mode
+        for wrong, message in (
+            (self.threads < 1, f"cpu_threads: got {self.cpu_threads}; give at least 1, or leave it out"),
+            (mode != "paddle" and gpu is None, f"run_mode {mode}: TensorRT needs a GPU; add --device GPU, or leave it out"),
+            (self.bf16 and gpu is not None, "bf16 is for CPUs; on a GPU use run_mode trt_fp16, or leave it out"),
+            (self.bf16 and not self.mkldnn, "bf16 is computed by oneDNN: switch mkldnn on, or leave bf16 out"),
+            (self.bf16 and not has_bf16(), "bf16: this CPU has neither avx512_bf16 nor amx_bf16 among the flags of "
+             "/proc/cpuinfo, so it would be slower than float32; leave it out"),
+        ):  # fmt: skip
+            if wrong:
+                raise ValueError(message)
 
     @property
     def gpu(self) -> int | None:
@@ -119,7 +114,7 @@ class BundleBackend:
                 "(H x W); show images larger"
             )
         with self._lock:
-            return self._run(images, tasks) if fixed.batch is None else self._run_in_parts(images, tasks, fixed.batch)
+            return self._run(images, tasks, fixed.batch)
 
     def features(self, images: np.ndarray) -> dict[str, np.ndarray]:
         """All that heads may ask for, by name: runs the backbone alone. ``__call__`` is what locks and checks."""
@@ -134,15 +129,13 @@ class BundleBackend:
         arrays = self._graph(head.file)({key: features[key] for key in head.inputs})
         return dict(zip(head.outputs, arrays, strict=True))
 
-    def _run(self, images: np.ndarray, tasks: Sequence[str]) -> dict[str, dict[str, np.ndarray]]:
-        features = self.features(images)
-        return {name: self.head(name, features) for name in tasks}
-
-    def _run_in_parts(self, images: np.ndarray, tasks: Sequence[str], batch: int) -> dict[str, dict[str, np.ndarray]]:
-        """The same for a graph that takes exactly ``batch`` images; the last part is filled with zeros."""
-        missing = -len(images) % batch
+    def _run(self, images: np.ndarray, tasks: Sequence[str], batch: int | None) -> dict[str, dict[str, np.ndarray]]:
+        if batch is None or len(images) == batch:
+            features = self.features(images)
+            return {name: self.head(name, features) for name in tasks}
+        missing = -len(images) % batch  # a graph takes exactly so many images: the last part is filled with zeros
         filled = np.concatenate([images, np.zeros((missing, *images.shape[1:]), images.dtype)])
-        parts = [self._run(filled[start : start + batch], tasks) for start in range(0, len(filled), batch)]
+        parts = [self._run(filled[start : start + batch], tasks, batch) for start in range(0, len(filled), batch)]
         return {
             name: {key: np.concatenate([part[name][key] for part in parts])[: len(images)] for key in parts[0][name]}
             for name in tasks
