@@ -10,10 +10,9 @@ from pathlib import Path
 
 from ppmtl import build
 from ppmtl.build import Run, Tasks
-from ppmtl.bundle import export_report
+from ppmtl.bundle import verify
 from ppmtl.bundle.engines.backend import EngineOptions
 from ppmtl.bundle.settings import SourceRecord
-from ppmtl.bundle.verify import METRIC_TOLERANCES, Images, check_bundle
 from ppmtl.bundle.writing import Content, write_bundle
 from ppmtl.config import ConfigError, suggestion, target_of
 from ppmtl.files import flush, remove_folder, replace_folder, sha256
@@ -32,8 +31,7 @@ def export(run: Run, options: Namespace) -> int:
         The exit code: 1 if it does not pass; it is then kept as <name>.failed, and what was there before stays.
 
     Raises:
-        ConfigError: for a mistake in the options.
-        ValueError: if the model or a converter refuses what is asked; nothing is left behind.
+        ValueError: if the options, the model or a converter refuse what is asked; nothing is left behind.
     """
     size, batch = read_input_shape(options.input_shape)
     tolerances = read_tolerances(options.tolerance, run)
@@ -46,11 +44,13 @@ def export(run: Run, options: Namespace) -> int:
     try:
         written = write_bundle(staging, model, content, graph_format=options.graph_format, size=size, batch=batch,
                                pointwise=options.pointwise)  # fmt: skip
-        runs = check_bundle(staging, model, images, batch=batch or run.settings.eval.batch_size, tolerances=tolerances,
-                            bf16=options.check_bf16)  # fmt: skip
-        extra = {"tolerances": METRIC_TOLERANCES | tolerances, "command": sys.argv}
-        print(export_report.write(staging, written, runs, extra))
-        problems = export_report.problems(runs)
+        together = batch or run.settings.eval.batch_size
+        runs = verify.check_bundle(
+            staging, model, images, batch=together, tolerances=tolerances, bf16=options.check_bf16
+        )
+        extra = {"tolerances": verify.METRIC_TOLERANCES | tolerances, "command": sys.argv}
+        print(verify.write_report(staging, written, runs, extra))
+        problems = verify.problems(runs)
         place = folder.with_name(f"{folder.name}.failed") if problems else folder
         for path in staging.iterdir():
             flush(path)
@@ -83,7 +83,7 @@ def read_input_shape(values: Sequence[int] | None) -> tuple[Size | None, int | N
 def read_tolerances(given: Sequence[str], run: Run) -> dict[str, float]:
     """{name: value} of --tolerance; raises ConfigError for a name that the run's tasks do not have, or a wrong value."""
     by_task = [target_of(task.part).tolerances for task in run.settings.tasks.values()]
-    allowed = [*dict.fromkeys(name for tolerances in by_task for name in tolerances), *METRIC_TOLERANCES]
+    allowed = [*dict.fromkeys(name for tolerances in by_task for name in tolerances), *verify.METRIC_TOLERANCES]
     found, problems = {}, []
     for item in given:
         name, _, value = item.partition("=")
@@ -116,7 +116,7 @@ def check_feasible(run: Run, options: Namespace) -> None:
     EngineOptions(bf16=options.check_bf16)  # says if this CPU cannot
 
 
-def choose_images(run: Run, tasks: Tasks, options: Namespace) -> dict[str, Images]:
+def choose_images(run: Run, tasks: Tasks, options: Namespace) -> dict[str, verify.Images]:
     """{task: its validation set where the data are there, else random images}; bfloat16 is not checked without labels."""
     found, root = {}, run.settings.data_root
     for name in tasks:
@@ -124,11 +124,11 @@ def choose_images(run: Run, tasks: Tasks, options: Namespace) -> dict[str, Image
         alone = replace(build.select_tasks(run, [name]).settings, tasks={})
         if not alone.eval.datasets or build.missing_paths(alone, training=False, evaluation=True):
             print(f"{name}: no validation data under {root}; the numbers are compared on random images")
-            found[name] = Images("random images, since the validation data are not there", options.verify_images)
+            found[name] = verify.Images("random images, since the validation data are not there", options.verify_images)
         else:
             (validation,) = build.build_eval_sets(alone, tasks).values()
             count = min(options.verify_images, len(validation.reader))
-            found[name] = Images(f"validation set under {root}", count, validation.reader)
+            found[name] = verify.Images(f"validation set under {root}", count, validation.reader)
     unjudged = [name for name, images in found.items() if images.reader is None]
     if options.check_bf16 and unjudged:
         problem = (

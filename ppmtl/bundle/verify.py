@@ -1,11 +1,13 @@
 """Compares an exported bundle with the training graph: raw arrays number for number, and each task's metric.
 
 Training graph and bundle (in float32, in bfloat16) run side by side through the one pipeline of evaluation, which takes them
-for several tasks that want to see the same view: every image is read once and shown once to each network.
+for several tasks that want to see the same view: every image is read once and shown once to each network. What was found is
+written as JSON for machines and Markdown for people.
 """
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -16,13 +18,16 @@ import cv2
 import numpy as np
 import paddle
 
+from ppmtl import tables
 from ppmtl.bundle.engines.backend import open_backend
 from ppmtl.bundle.reading import read_bundle
+from ppmtl.bundle.settings import BundleSettings
 from ppmtl.data.reader import Reader
 from ppmtl.models.backend import PaddleBackend
 from ppmtl.models.multitask import MultiTaskModel
 from ppmtl.predict.evaluate import EvalSet, evaluate
 from ppmtl.predict.pipeline import Backend, Pipeline
+from ppmtl.predict.report import without_nan
 from ppmtl.structures import Size
 from ppmtl.tasks.base import Metrics, Task
 
@@ -34,6 +39,7 @@ METRIC_TOLERANCES = {"metric": 0.002, "bf16_metric": 0.005}
 REFERENCE, FLOAT32, BFLOAT16 = "training graph", "float32", "bfloat16"
 _NOISE_SIZE: Size = (360, 640)
 Check = dict[str, Any]  # one task in one number format, as export_report.json shows it
+Runs = dict[str, list[Check]]  # {"float32" or "bfloat16": one check per task}
 
 
 @dataclass(frozen=True)
@@ -53,8 +59,8 @@ def check_bundle(
     batch: int,
     tolerances: Mapping[str, float],
     bf16: bool = False,
-) -> dict[str, list[Check]]:
-    """{"float32" or "bfloat16": one check per task}.
+) -> Runs:
+    """What the bundle does otherwise than the training graph.
 
     Args:
         folder, model: the bundle and the training graph.
@@ -129,7 +135,7 @@ def _judge(
     task: str, how: str, found: _SideBySide, metrics: Mapping[str, Metrics], limits: Mapping[str, float]
 ) -> Check:
     low = how == BFLOAT16  # 8 bits of mantissa: only the metric can judge
-    outputs, changes, problems = {}, {}, []
+    outputs, changes, beyond = {}, {}, []
     for name, largest in found.largest[how].items():
         outputs[name] = {
             "largest_difference": largest,
@@ -137,7 +143,7 @@ def _judge(
             "allowed": None if low else limits[name],
         }
         if not low and not largest <= limits[name]:
-            problems.append(f"{task}.{name} differs by {largest:.2g}, allowed {limits[name]:.2g}")
+            beyond.append(f"{task}.{name} differs by {largest:.2g}, allowed {limits[name]:.2g}")
     primary, limit = None, limits["bf16_metric" if low else "metric"]
     if metrics:
         primary, before, after = metrics[how].primary, metrics[REFERENCE].values, metrics[how].values
@@ -146,17 +152,56 @@ def _judge(
         # A metric that is undefined in both (no such class in the images) did not move
         undefined, change = math.isnan(before[primary]) and math.isnan(after[primary]), abs(changes[primary]["change"])
         if not undefined and not change <= limit:
-            problems.append(f"{task}.{primary} changes by {change:.4f}, allowed {limit:.4f}")
-    return {
-        "outputs": outputs,
-        "primary": primary,
-        "primary_may_change_by": limit,
-        "metrics": changes,
-        "problems": problems,
-    }
+            beyond.append(f"{task}.{primary} changes by {change:.4f}, allowed {limit:.4f}")
+    judged = {"outputs": outputs, "primary": primary, "primary_may_change_by": limit, "metrics": changes}
+    return judged | {"problems": beyond}
 
 
 def _noise(index: int) -> np.ndarray:
     """A smooth random image."""
     coarse = np.random.default_rng(index).integers(0, 256, (12, 20, 3), np.uint8)
     return cv2.resize(coarse, _NOISE_SIZE[::-1], interpolation=cv2.INTER_CUBIC)
+
+
+def problems(runs: Runs) -> list[str]:
+    """Everything that is beyond tolerance."""
+    return [f"{how}: {problem}" for how, checks in runs.items() for check in checks for problem in check["problems"]]
+
+
+def write_report(folder: Path, settings: BundleSettings, runs: Runs, extra: Mapping[str, Any]) -> str:
+    """Writes export_report.json (with ``extra``) and export_report.md into the bundle; returns the latter's text."""
+    found, size, source = problems(runs), settings.input.size, settings.source
+    about = {key: getattr(settings, key) for key in ("name", "graph_format", "pointwise")}
+    document = without_nan({"passed": not found, **about, "runs": runs, **extra})
+    written = json.dumps(document, indent=1, ensure_ascii=False)
+    (folder / "export_report.json").write_text(written + "\n", encoding="utf-8")
+    shown = "any size" if size is None else f"{size[0]} x {size[1]} (H x W)"
+    parts = [
+        f"# {settings.name}: exported as {settings.graph_format}, {shown}",
+        f"Weights: {source.weights}, step {source.step}, sha256 {source.weights_sha256[:16]}...",
+        "Largest difference of each output, and each task's metric, training graph against bundle.",
+    ]
+    for how, checks in runs.items():
+        heads = ["task", "what", "training graph", "bundle", "difference", "allowed"]
+        origins = [f"- {check['task']}: first {check['pictures']} images of: {check['from']}" for check in checks]
+        parts += [
+            f"## {how}",
+            tables.markdown(heads, [row for check in checks for row in _rows(check)]),
+            "\n".join(origins),
+        ]
+    parts.append("**Failed:** " + "; ".join(found) if found else "**Passed.**")
+    parts.append(tables.markdown(["file", "MB"], [(f.name, f"{f.bytes / 1e6:.2f}") for f in settings.files]))
+    text = "\n\n".join(parts) + "\n"
+    (folder / "export_report.md").write_text(text, encoding="utf-8")
+    return text
+
+
+def _rows(check: Check) -> list[list[str]]:
+    rows = []
+    for name, output in check["outputs"].items():
+        allowed = "-" if output["allowed"] is None else f"{output['allowed']:.1e}"
+        rows.append([check["task"], name, "", "", f"{output['largest_difference']:.1e}", allowed])
+    if check["primary"] is not None:
+        numbers = ["n/a" if math.isnan(v) else f"{v:.4f}" for v in check["metrics"][check["primary"]].values()]
+        rows.append([check["task"], check["primary"], *numbers, f"{check['primary_may_change_by']:g}"])
+    return rows
