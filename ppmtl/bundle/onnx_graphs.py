@@ -22,8 +22,7 @@ def require_converter() -> None:
 
 def convert(stems: Sequence[str], source: Path, target: Path) -> None:
     """Converts ``source``/<stem>.json to ``target``/<stem>.onnx; all are tried, and ValueError names those that failed."""
-    said = {stem: _convert(source, stem, target / f"{stem}.onnx") for stem in stems}
-    failed = {stem: words for stem, words in said.items() if words is not None}
+    failed = {stem: words for stem in stems if (words := _convert(source, stem, target / f"{stem}.onnx"))}
     if not failed:
         return
     lines = [f"--format onnx: the converter failed on {', '.join(failed)}"]
@@ -36,8 +35,8 @@ def convert(stems: Sequence[str], source: Path, target: Path) -> None:
     raise ValueError("\n".join(lines))
 
 
-def _convert(source: Path, stem: str, target: Path) -> str | None:
-    """None when ``target`` was written, else what the converter said."""
+def _convert(source: Path, stem: str, target: Path) -> str:
+    """What the converter said; nothing when ``target`` was written."""
     graph, parameters = (stem + suffix for suffix in SUFFIXES["paddle-json"])
     command = [
         *(sys.executable, "-m", "paddle2onnx.command", "--model_dir", str(source)),
@@ -50,7 +49,7 @@ def _convert(source: Path, stem: str, target: Path) -> str | None:
     except subprocess.TimeoutExpired:
         return f"gave up after {_TIMEOUT_SECONDS} s"
     if result.returncode == 0 and target.is_file():
-        return None
+        return ""
     spoken = [line for line in (result.stdout + result.stderr).splitlines() if "[ERROR]" in line or "Error:" in line]
     words = "; ".join(line.split("[Paddle2ONNX]")[-1].strip() for line in spoken)
     return f"{words or 'no message'} (exit code {result.returncode})"

@@ -24,8 +24,10 @@ from ppmtl.structures import ClassList, Size
 
 @dataclass(frozen=True)
 class Content:
-    """What a bundle holds besides the network: each task's node of the training config and the classes that the weights
-    answer in, what tools/infer.py shows the network, what is exported, and the revision of the code."""
+    """What a bundle holds besides the network.
+
+    ``tasks`` are nodes of the training config, ``classes`` those that the weights answer in, ``git`` is the code's revision.
+    """
 
     name: str
     tasks: Mapping[str, Mapping[str, Any]]
