@@ -30,6 +30,14 @@ def test_an_onnx_bundle_equals_the_training_graph_at_any_size_and_batch(model, c
         backend(np.zeros((1, 64, 96, 4), np.uint8), ("cls",))
 
 
+def test_a_graph_that_an_engine_cannot_load_is_named(model, content, tmp_path):
+    write_bundle(tmp_path / "b", model, content, graph_format="onnx")
+    bundle = read_bundle(tmp_path / "b")  # the digests are right; what follows is what an engine that is too old sees
+    (tmp_path / "b" / "trunk.onnx").write_bytes(b"no graph")
+    with pytest.raises(ValueError, match=r"trunk\.onnx: ONNX Runtime cannot load it; export it again: "):
+        open_backend(bundle, cpu_threads=1)(noise(64, 96), TASKS)
+
+
 class _Bins(nn.Layer):
     def forward(self, x):
         return F.adaptive_avg_pool2d(x, 2)

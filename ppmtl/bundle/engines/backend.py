@@ -1,8 +1,8 @@
 """A bundle -> the backend that runs it: the backbone once, then only the heads that are asked for.
 
 Three engines fill one role, so only the last digits of numbers depend on the choice. Each lies in a file that imports its
-engine and is imported only when it is used; it offers ``NAME``, ``ERRORS`` (what a run may raise), ``check_options`` and
-``open_graph``.
+engine and is imported only when it is used; it offers ``NAME``, ``ERRORS`` (what loading and running may raise),
+``check_options`` and ``open_graph``.
 """
 
 from __future__ import annotations
@@ -176,7 +176,10 @@ def open_backend(bundle: Bundle, *, engine: EngineName | None = None, **options:
     module.check_options(chosen)
 
     def open_graph(files: tuple[Path, ...]) -> Graph:
-        graph = module.open_graph(files, chosen)
+        try:
+            graph = module.open_graph(files, chosen)
+        except module.ERRORS as error:
+            raise ValueError(f"{files[0]}: {module.NAME} cannot load it; export it again: {error}") from error
 
         def run(inputs: Mapping[str, np.ndarray]) -> list[np.ndarray]:
             try:

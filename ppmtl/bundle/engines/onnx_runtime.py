@@ -12,7 +12,10 @@ from ppmtl.bundle.engines.backend import EngineOptions, Graph
 
 NAME = "ONNX Runtime"
 # Its exceptions have no parent of their own
-ERRORS = (ValueError, RuntimeError, state.InvalidArgument, state.Fail, state.RuntimeException, state.NotImplemented)
+ERRORS = (
+    ValueError, RuntimeError, state.InvalidArgument, state.InvalidGraph, state.InvalidProtobuf, state.Fail,
+    state.RuntimeException, state.NotImplemented,
+)  # fmt: skip
 _FATAL_ONLY = 4  # its other remarks are about its own optimiser, or come as an exception too
 
 
