@@ -64,4 +64,4 @@ $(SUITES_VENV)/.ready: requirements-suites.txt requirements-suites-deps.txt requ
 	@touch $@
 
 parity: parity-setup
-	OMP_NUM_THREADS=1 $(SUITES)/python -m pytest -m parity -W ignore tests/parity
+	OMP_NUM_THREADS=1 $(SUITES)/python -m pytest -m parity -W ignore tests/parity tests/ops/test_wbf.py

@@ -9,7 +9,9 @@ from ppmtl import build
 
 ROOT = Path(__file__).resolve().parents[1]
 DATA = Path(os.environ.get("PPMTL_TRAFFIC_MINI", ROOT.parent / "shared" / "data" / "traffic_mini"))
-pytestmark = pytest.mark.skipif(not DATA.is_dir(), reason="traffic_mini is not here; set PPMTL_TRAFFIC_MINI to try it")
+pytestmark = pytest.mark.skipif(
+    not DATA.is_dir(), reason="the traffic_mini data set: set PPMTL_TRAFFIC_MINI to its folder"
+)
 
 
 @pytest.fixture(scope="module")

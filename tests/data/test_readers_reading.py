@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +12,6 @@ import pytest
 from PIL import Image
 from samples import boxes_of, map_of
 
-from ppmtl.data.classes import read_class_file
 from ppmtl.data.readers.coco import COCO
 from ppmtl.data.readers.image_list import ImageList
 from ppmtl.data.readers.label_png import LabelPNG
@@ -261,34 +259,3 @@ def test_missing_images_of_a_json_are_named(tmp_path: Path) -> None:
     (tmp_path / "train/b.jpg").unlink()
     with pytest.raises(ValueError, match=r"train\.json: 1 files are listed but missing.*\n.*b\.jpg"):
         read(tmp_path)
-
-
-# ---- real data, where it is at hand ---------------------------------------------------------------------------------
-
-MINI = Path(os.environ.get("PPMTL_TRAFFIC_MINI", Path(__file__).parents[3] / "shared/data/traffic_mini"))
-
-
-@pytest.mark.skipif(not MINI.is_dir(), reason="traffic_mini is not at hand (set PPMTL_TRAFFIC_MINI)")
-@pytest.mark.parametrize("split, counts", [("train", (408, 474)), ("val", (106, None))])
-def test_the_readers_accept_real_data(split: str, counts: tuple[int, int | None]) -> None:
-    seg = LabelPNG(
-        MINI / "seg",
-        {"seg": read_class_file(MINI / "seg/classes.txt")},
-        images=f"images/{split}",
-        labels=f"labels/{split}",
-    )
-    cls = ImageList(
-        MINI / "cls",
-        {"cls": read_class_file(MINI / "cls/classes_body.txt")},
-        images=split,
-        list_file=f"{split}_body.txt",
-    )
-    det = COCO(
-        MINI / "det",
-        {"det": read_class_file(MINI / "det/classes.txt")},
-        images=split,
-        annotations=f"annotations/{split}.json",
-    )
-    assert len(seg) == counts[0]
-    assert counts[1] in (None, len(det))
-    assert [list(reader[0].labels) for reader in (seg, cls, det)] == [["seg"], ["cls"], ["det"]]

@@ -116,6 +116,7 @@ def test_random_views_equal_the_rule_applied_box_by_box(seed):
         _check_equal(column, copy)
 
 
+@pytest.mark.parity
 @pytest.mark.parametrize("confidence_type", ["avg", "max"])
 @pytest.mark.parametrize("dtype", [np.float64, np.float32])
 def test_the_installed_ensemble_boxes_agrees_bit_for_bit(confidence_type, dtype):
