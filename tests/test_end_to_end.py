@@ -243,13 +243,19 @@ def test_a_signal_saves_and_gives_the_command_to_go_on(work):
     assert (work / "cut" / "latest" / "state.json").is_file()
 
 
-def test_verify_resume_kills_a_run_and_finds_the_same_bytes(work):
-    out = ok(tool("verify_resume", *COMMON, "--tasks", "cls", "--steps", "2", "--work_dir", "verified", cwd=work))
-    assert "killed after" in out
-    assert "THE SAME BYTES: " in out
-    assert "tensors of optimizer" in out
+@pytest.fixture(scope="module")
+def verified(work):
+    """What verify_resume prints; its runs are in work / "verified"."""
+    return ok(tool("verify_resume", *COMMON, "--tasks", "cls", "--steps", "2", "--work_dir", "verified", cwd=work))
 
 
+def test_verify_resume_kills_a_run_and_finds_the_same_bytes(verified):
+    assert "killed after" in verified
+    assert "THE SAME BYTES: " in verified
+    assert "tensors of optimizer" in verified
+
+
+@pytest.mark.usefixtures("verified")
 def test_verify_resume_says_what_differs(work):
     from tools.verify_resume import differences
 
