@@ -66,7 +66,7 @@ def evaluate(
     sets: Mapping[str, EvalSet],
     backend: Backend,
     *,
-    augment: bool | Mapping[str, bool] = False,
+    augment: bool = False,
     slicing: Slicing | None = None,
     batch_size: int = 1,
     num_examples: int = 0,
@@ -77,7 +77,7 @@ def evaluate(
 
     Args:
         backend: what runs the network.
-        augment: test-time augmentation, for all tasks or by task.
+        augment: test-time augmentation.
         slicing: show large images in tiles too, to the tasks that can put them together.
         batch_size: inputs of one size that run together.
         num_examples: images per data set to hand back with their predictions, for looking at.
@@ -88,9 +88,8 @@ def evaluate(
     seconds: dict[str, float] = {}
     examples: dict[str, list[Example]] = {}
     for name, of_set in sets.items():
-        on = [task for task in of_set.tasks if (augment if isinstance(augment, bool) else augment.get(task, False))]
         chosen = {task: tasks[task] for task in of_set.tasks}
-        pipeline = Pipeline(chosen, backend, augment=on, batch_size=batch_size, slicing=slicing)
+        pipeline = Pipeline(chosen, backend, augment=augment, batch_size=batch_size, slicing=slicing)
         images = range(len(of_set.reader))[:limit]
         # Sharded by the batches that run together, so that results do not depend on the number of processes.
         batches = [images[start : start + batch_size] for start in range(0, len(images), batch_size)]

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter, defaultdict
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal
 
 import numpy as np
@@ -31,10 +31,10 @@ class Pipeline:
     Args:
         tasks: {name: task}.
         backend: what runs the network.
-        augment: use a task's test-time-augmentation views instead of its one plain view: of all tasks, or of those named.
+        augment: use each task's test-time-augmentation views instead of its one plain view.
         shared_size: show every task the same (height, width), so that the backbone runs once per image; "first" = the
             size at which the first task wants the image; None = each task at its own size (tasks whose views coincide
-            still share one run). Without effect on tasks that are augmented.
+            still share one run). Without effect with ``augment``.
         batch_size: how many inputs of one size run together.
         slicing: show large images in tiles too, to the tasks that can put them together; None = full images only.
 
@@ -47,25 +47,23 @@ class Pipeline:
         tasks: Mapping[str, Task[Any]],
         backend: Backend,
         *,
-        augment: bool | Collection[str] = False,
+        augment: bool = False,
         shared_size: SharedSize = None,
         batch_size: int = 1,
         slicing: Slicing | None = None,
     ) -> None:
         self.tasks, self.backend, self.batch_size = dict(tasks), backend, batch_size
-        self.augmented = set((tasks if augment else ()) if isinstance(augment, bool) else augment)
-        self.shared_size, self.slicing = shared_size, slicing
+        self.augment, self.shared_size, self.slicing = augment, shared_size, slicing
         self.seconds = {"preprocess": 0.0, "inference": 0.0, "postprocess": 0.0}
 
     def views(self, original: Size) -> dict[View, tuple[str, ...]]:
         """{view: tasks that want it}, each task's views in its own order, for one image."""
         wanted: dict[View, list[str]] = {}
-        shared = self.shared_size
+        shared = None if self.augment else self.shared_size
         if shared == "first":
             shared = next(iter(self.tasks.values())).plain_size(original)
         for name, task in self.tasks.items():
-            augment = name in self.augmented
-            full = [View(shared)] if shared and not augment else task.views(original, augment=augment)
+            full = [View(shared)] if shared else task.views(original, augment=self.augment)
             for view in [*full, *(task.tiles(original, self.slicing) if self.slicing else [])]:
                 wanted.setdefault(view, []).append(name)
         return {view: tuple(names) for view, names in wanted.items()}
