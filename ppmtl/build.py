@@ -318,9 +318,9 @@ def open_exported(folder: str, settings: Settings, tta: Mapping[str, Any]) -> tu
 
 def exported_tasks(folder: str) -> list[str]:
     """The names of the tasks of an exported bundle."""
-    from ppmtl.bundle.reading import read_bundle
+    from ppmtl.bundle.reading import read_settings
 
-    return list(read_bundle(folder).tasks)
+    return list(read_settings(Path(folder)).tasks)
 
 
 def describe(run: Run, tasks: Mapping[str, Task[Any]]) -> dict[str, Any]:

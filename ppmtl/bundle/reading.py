@@ -44,7 +44,7 @@ def read_bundle(folder: str | Path, tasks: Sequence[str] | None = None) -> Bundl
         ValueError: if a file is missing or differs from what was exported.
     """
     folder = Path(folder)
-    settings = _read_settings(folder)
+    settings = read_settings(folder)
     wanted = list(settings.tasks) if tasks is None else tasks
     problems = [f"{folder} has no task '{n}'{suggestion(n, settings.tasks)}" for n in wanted if n not in settings.tasks]
     if problems or not wanted:
@@ -56,7 +56,8 @@ def read_bundle(folder: str | Path, tasks: Sequence[str] | None = None) -> Bundl
     return Bundle(folder, settings, {name: _task(settings, name, folder) for name in chosen})
 
 
-def _read_settings(folder: Path) -> BundleSettings:
+def read_settings(folder: Path) -> BundleSettings:
+    """The checked settings of a bundle; its graphs are not looked at. Raises ConfigError as :func:`read_bundle` does."""
     path = folder / SETTINGS_FILE
     if not folder.is_dir():
         siblings = [p.name for p in folder.parent.iterdir() if p.is_dir()] if folder.parent.is_dir() else []
