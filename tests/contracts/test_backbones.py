@@ -2,38 +2,26 @@
 
 from __future__ import annotations
 
-import importlib
 import inspect
-import pkgutil
 
 import numpy as np
 import paddle
 import pytest
+from listing import class_of, modules
 from paddle.static import InputSpec
 
-import ppmtl.models.backbones
 from ppmtl.models.base import Backbone
 from ppmtl.structures import FeatureSpec
 
-MODULES = sorted(m.name for m in pkgutil.iter_modules(ppmtl.models.backbones.__path__) if not m.name.startswith("_"))
+PACKAGE = "ppmtl.models.backbones"
+MODULES = modules(PACKAGE)
 # The smallest settings of each; a new backbone needs none if its defaults are small
 SMALL = {"convnext": {"depths": (1, 1, 1, 1), "dims": (4, 6, 8, 10), "layer_scale_init": 1.0}}
 
 
-def class_of(module_name: str) -> type:
-    module = importlib.import_module(f"ppmtl.models.backbones.{module_name}")
-    classes = [
-        c
-        for name, c in inspect.getmembers(module, inspect.isclass)
-        if c.__module__ == module.__name__ and not name.startswith("_")
-    ]
-    assert len(classes) == 1, f"{module_name}: one public class per file, got {classes}"
-    return classes[0]
-
-
 def build(name: str) -> Backbone:
     paddle.seed(0)
-    backbone = class_of(name)(**SMALL.get(name, {}))
+    backbone = class_of(PACKAGE, name)(**SMALL.get(name, {}))
     assert isinstance(backbone, Backbone)
     return backbone
 
@@ -44,7 +32,7 @@ def test_the_listing_found_the_backbones() -> None:
 
 @pytest.mark.parametrize("name", MODULES)
 def test_every_setting_is_an_annotated_keyword_with_a_default(name: str) -> None:
-    parameters = list(inspect.signature(class_of(name)).parameters.values())
+    parameters = list(inspect.signature(class_of(PACKAGE, name)).parameters.values())
     assert parameters
     for p in parameters:
         assert p.kind is p.KEYWORD_ONLY, p

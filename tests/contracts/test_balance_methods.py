@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import importlib
 import inspect
-import pkgutil
 
 import numpy as np
 import paddle
 import pytest
+from listing import modules
 
-import ppmtl.train.balance
 from ppmtl.config.parts import part_names, resolve_part
 from ppmtl.train.balance._base import BalanceMethod
 
 PACKAGE = "ppmtl.train.balance"
-MODULES = sorted(m.name for m in pkgutil.iter_modules(ppmtl.train.balance.__path__) if not m.name.startswith("_"))
+MODULES = modules(PACKAGE)
 TASKS = ("seg", "cls", "det")
 SHAPES = ([4, 3], [4], [2, 4, 3, 3], [])
 

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import importlib
 import inspect
 import json
-import pkgutil
 from typing import Any
 
 import numpy as np
 import paddle
 import pytest
+from listing import class_of, modules
 from paddle.static import InputSpec
 
-import ppmtl.models.heads
 from ppmtl.config import resolve_part
 from ppmtl.config.parts import part_names
 from ppmtl.models.base import Head
@@ -21,7 +19,8 @@ from ppmtl.structures import ClassList, FeatureSpec
 from ppmtl.tasks.base import Task
 from ppmtl.tasks.views import View
 
-MODULES = sorted(m.name for m in pkgutil.iter_modules(ppmtl.models.heads.__path__) if not m.name.startswith("_"))
+PACKAGE = "ppmtl.models.heads"
+MODULES = modules(PACKAGE)
 CHANNELS, STRIDES, CLASSES = (4, 6, 8, 10), (4, 8, 16, 32), ClassList(tuple("abcde"))
 NAMES = ("c2", "c3", "c4", "c5")
 SPECS = {name: FeatureSpec(c, s) for name, c, s in zip(NAMES, CHANNELS, STRIDES, strict=True)}
@@ -29,20 +28,9 @@ SPECS = {name: FeatureSpec(c, s) for name, c, s in zip(NAMES, CHANNELS, STRIDES,
 SMALL = {"upernet": {"channels": 8}, "cbam_fc": {"channels": 16}}
 
 
-def class_of(module_name: str) -> type:
-    module = importlib.import_module(f"ppmtl.models.heads.{module_name}")
-    classes = [
-        c
-        for name, c in inspect.getmembers(module, inspect.isclass)
-        if c.__module__ == module.__name__ and not name.startswith("_")
-    ]
-    assert len(classes) == 1, f"{module_name}: one public class per file, got {classes}"
-    return classes[0]
-
-
 def build(name: str) -> Head:
     paddle.seed(0)
-    head = class_of(name)(SPECS, len(CLASSES), **SMALL.get(name, {}))
+    head = class_of(PACKAGE, name)(SPECS, len(CLASSES), **SMALL.get(name, {}))
     assert isinstance(head, Head)
     return head
 
@@ -72,14 +60,14 @@ def test_the_listing_found_the_heads() -> None:
 
 @pytest.mark.parametrize("name", MODULES)
 def test_a_head_takes_specs_and_class_count_and_annotated_keyword_settings(name: str) -> None:
-    parameters = list(inspect.signature(class_of(name)).parameters.values())
+    parameters = list(inspect.signature(class_of(PACKAGE, name)).parameters.values())
     assert [p.name for p in parameters[:2]] == ["in_specs", "num_classes"]
     assert len(parameters) > 2
     for p in parameters[2:]:
         assert p.kind is p.KEYWORD_ONLY, p
         assert p.annotation is not p.empty, p
         assert p.default is not p.empty, p
-    forward = list(inspect.signature(class_of(name).forward).parameters)
+    forward = list(inspect.signature(class_of(PACKAGE, name).forward).parameters)
     assert forward == ["self", "features", "image_size", "targets"]
 
 

@@ -2,28 +2,16 @@
 
 from __future__ import annotations
 
-import importlib
 import inspect
-import pkgutil
 from pathlib import Path
 
 import pytest
+from listing import class_of, modules
 
-import ppmtl.data.readers
 from ppmtl.data.reader import Reader
 
-MODULES = sorted(m.name for m in pkgutil.iter_modules(ppmtl.data.readers.__path__) if not m.name.startswith("_"))
-
-
-def reader_of(module_name: str) -> type:
-    module = importlib.import_module(f"ppmtl.data.readers.{module_name}")
-    classes = [
-        c
-        for name, c in inspect.getmembers(module, inspect.isclass)
-        if c.__module__ == module.__name__ and not name.startswith("_")
-    ]
-    assert len(classes) == 1, f"{module_name}: one public class per file, got {classes}"
-    return classes[0]
+PACKAGE = "ppmtl.data.readers"
+MODULES = modules(PACKAGE)
 
 
 def test_the_listing_found_the_readers() -> None:
@@ -33,7 +21,7 @@ def test_the_listing_found_the_readers() -> None:
 
 @pytest.mark.parametrize("name", MODULES)
 def test_a_reader_takes_root_and_tasks_and_keyword_settings(name: str) -> None:
-    parameters = list(inspect.signature(reader_of(name)).parameters.values())
+    parameters = list(inspect.signature(class_of(PACKAGE, name)).parameters.values())
     assert [p.name for p in parameters[:2]] == ["root", "tasks"]
     assert all(p.kind is p.KEYWORD_ONLY and p.annotation is not p.empty for p in parameters[2:])
 
@@ -42,7 +30,7 @@ def test_a_reader_takes_root_and_tasks_and_keyword_settings(name: str) -> None:
     "name", sorted(set(MODULES) - {"joined"})
 )  # joined asks its readers (tests/data/test_joined.py)
 def test_a_reader_says_before_it_is_built_which_paths_it_needs(name: str) -> None:
-    reader = reader_of(name)
+    reader = class_of(PACKAGE, name)
     wanted = {
         p: "x"
         for p, v in inspect.signature(reader).parameters.items()
@@ -55,6 +43,6 @@ def test_a_reader_says_before_it_is_built_which_paths_it_needs(name: str) -> Non
 
 @pytest.mark.parametrize("name", MODULES)
 def test_a_reader_has_everything_that_sources_and_evaluations_use(name: str) -> None:
-    reader = reader_of(name)
+    reader = class_of(PACKAGE, name)
     assert issubclass(reader, Reader)
     assert not inspect.isabstract(reader)

@@ -10,21 +10,11 @@ import paddle
 import pytest
 from golden_weights import assert_equals_summary, parameter_count, seeded
 from levels import random_features, specs
+from paddleseg_names import paddleseg_name
 
 from ppmtl.models.heads.upernet import UPerNet, pixel_cross_entropy
 
 GOLDEN = json.loads((Path(__file__).parents[1] / "golden" / "upernet_forward.json").read_text())
-# Our parameter names (beginning) -> PaddleSeg's
-PADDLESEG_NAMES = {
-    **{f"ppm.{i}": f"ppm.stages.{i}.1" for i in range(4)},
-    "ppm_bottleneck": "ppm.conv_bn_relu2",
-    **{f"laterals.{i}": f"lateral_convs.{i}" for i in range(3)},
-    **{f"fpn_convs.{i}": f"fpn_convs.{i}" for i in range(3)},
-    "fpn_bottleneck": "fpn_bottleneck",
-    "classifier": "conv_seg",
-    "aux.0": "aux_head.conv_bn_relu",
-    "aux.2": "aux_head.conv",
-}
 
 
 CHANNELS = (8, 16, 24, 32)
@@ -45,15 +35,6 @@ def features(sizes: tuple[tuple[int, int], ...], batch: int = 1) -> dict[str, pa
 
 def logits(head: UPerNet, sizes: tuple[tuple[int, int], ...]) -> paddle.Tensor:
     return head.logits(list(features(sizes).values()))
-
-
-def paddleseg_name(key: str) -> str:
-    """Returns PaddleSeg's name of one of our tensors."""
-    for ours, theirs in PADDLESEG_NAMES.items():
-        if key.startswith(ours + "."):
-            rest = key[len(ours) + 1 :]
-            return f"{theirs}.{rest.replace('conv.', '_conv.').replace('bn.', '_batch_norm.')}"
-    raise AssertionError(f"no PaddleSeg name for {key}")
 
 
 def golden_value(key: str, shape: list[int]) -> np.ndarray:

@@ -3,33 +3,13 @@
 import numpy as np
 import paddle
 import pytest
+from paddleseg_names import paddleseg_name
 from references import DOUBLE, Row, need, parity, patch_timm, relative, release, seeded
 
 from ppmtl.models.heads.cbam_fc import _CBAM
 from ppmtl.models.heads.upernet import UPerNet, pixel_cross_entropy
 from ppmtl.models.necks.yolocsppan import YOLOCSPPAN
 from ppmtl.structures import FeatureSpec
-
-# Our names (beginning) -> PaddleSeg's
-PADDLESEG_NAMES = {
-    **{f"ppm.{i}": f"ppm.stages.{i}.1" for i in range(4)},
-    "ppm_bottleneck": "ppm.conv_bn_relu2",
-    **{f"laterals.{i}": f"lateral_convs.{i}" for i in range(3)},
-    **{f"fpn_convs.{i}": f"fpn_convs.{i}" for i in range(3)},
-    "fpn_bottleneck": "fpn_bottleneck",
-    "classifier": "conv_seg",
-    "aux.0": "aux_head.conv_bn_relu",
-    "aux.2": "aux_head.conv",
-}
-
-
-def paddleseg_name(key):
-    """PaddleSeg's name of one of UPerNet's tensors."""
-    if key.startswith("input"):
-        return key
-    ours = next(name for name in PADDLESEG_NAMES if key.startswith(name + "."))
-    rest = key[len(ours) + 1 :].replace("conv.", "_conv.").replace("bn.", "_batch_norm.")
-    return f"{PADDLESEG_NAMES[ours]}.{rest}"
 
 
 def random_weight(key, shape):
