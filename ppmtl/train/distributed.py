@@ -34,6 +34,11 @@ def start(device: str) -> tuple[int, int]:
             "requirements-gpu.txt on a machine with CUDA"
         )
     paddle.set_device(("gpu" if has_gpu else "cpu") if device == "auto" else device)
+    if paddle.get_device() == "cpu":
+        # By default a transpose only changes strides, and the next operator copies it to order in a naive loop: a quarter
+        # of a training step (docs/benchmarks.md). Without, a transpose is one fast copy, and no slice or reshape is a view of
+        # its source: nothing here writes in place through one.
+        paddle.set_flags({"FLAGS_use_stride_kernel": False})
     if dist.get_world_size() > 1 and not dist.is_initialized():
         dist.init_parallel_env()
         hosts = [endpoint.rpartition(":")[0] for endpoint in dist.ParallelEnv().trainer_endpoints]
