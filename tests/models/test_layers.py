@@ -7,7 +7,7 @@ import pytest
 from paddle import nn
 
 from ppmtl.models.backbones.convnext import ConvNeXt
-from ppmtl.models.layers import ChannelLayerNorm, ConvBNReLU, sigmoid
+from ppmtl.models.layers import ChannelLayerNorm, Conv2D, ConvBNReLU, resize, sigmoid
 
 
 def test_channel_norm_equals_the_layer_norm_of_each_place():
@@ -55,3 +55,35 @@ def test_sigmoid_equals_paddles_far_out_too():
     sigmoid(x).sum().backward()
     np.testing.assert_array_equal(sigmoid(x).numpy(), F.sigmoid(x).numpy())
     assert np.isfinite(x.grad.numpy()).all()
+
+
+@pytest.mark.parametrize("align_corners", [True, False])
+@pytest.mark.parametrize(
+    ("old", "new"), [((4, 6), (32, 48)), ((32, 48), (33, 40)), ((12, 9), (5, 3)), ((1, 1), (6, 4))]
+)
+def test_resize_as_matrix_products_equals_the_operator_with_its_gradient(old, new, align_corners: bool) -> None:
+    x = paddle.randn([2, 3, *old])
+    weights = paddle.randn([2, 3, *new])
+    results = []
+    for way in (lambda v: resize(v, new, align_corners=align_corners),
+                lambda v: F.interpolate(v, size=list(new), mode="bilinear", align_corners=align_corners)):  # fmt: skip
+        value = x.clone().detach()
+        value.stop_gradient = False
+        out = way(value)
+        (out * weights).sum().backward()
+        results.append((out.numpy(), value.grad.numpy()))
+    for ours, reference in zip(*results, strict=True):
+        np.testing.assert_allclose(ours, reference, rtol=0, atol=1e-5 * np.abs(reference).max())
+
+
+@pytest.mark.parametrize("settings", [{}, {"stride": 2, "padding": 1}, {"groups": 2, "dilation": 2}])
+def test_a_convolution_with_expanded_bias_equals_paddles(settings) -> None:
+    ours, reference = Conv2D(4, 6, 3, **settings), paddle.nn.Conv2D(4, 6, 3, **settings)
+    reference.set_state_dict(ours.state_dict())
+    x = paddle.randn([2, 4, 9, 7])
+    outputs = [layer(x) for layer in (ours, reference)]
+    for out in outputs:
+        (out * out).sum().backward()
+    np.testing.assert_array_equal(outputs[0].numpy(), outputs[1].numpy())
+    np.testing.assert_array_equal(ours.weight.grad.numpy(), reference.weight.grad.numpy())
+    np.testing.assert_allclose(ours.bias.grad.numpy(), reference.bias.grad.numpy(), rtol=1e-5)

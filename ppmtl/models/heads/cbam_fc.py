@@ -15,7 +15,7 @@ from annotated_types import Ge, Interval
 from paddle import nn
 
 from ppmtl.models.base import Head, Side
-from ppmtl.models.layers import ConvBNReLU, sigmoid
+from ppmtl.models.layers import Conv2D, ConvBNReLU, sigmoid
 from ppmtl.structures import FeatureSpec
 
 
@@ -28,9 +28,9 @@ class _CBAM(nn.Layer):
 
     def __init__(self, channels: int, reduction: int) -> None:
         super().__init__()
-        self.fc1 = nn.Conv2D(channels, max(1, channels // reduction), 1)
-        self.fc2 = nn.Conv2D(max(1, channels // reduction), channels, 1)
-        self.conv_after_concat = nn.Conv2D(2, 1, 7, padding=3)
+        self.fc1 = Conv2D(channels, max(1, channels // reduction), 1)
+        self.fc2 = Conv2D(max(1, channels // reduction), channels, 1)
+        self.conv_after_concat = Conv2D(2, 1, 7, padding=3)
 
     def forward(self, x: paddle.Tensor) -> paddle.Tensor:
         pooled = (x.mean([2, 3], keepdim=True), _largest_in_map(x))

