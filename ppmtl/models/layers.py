@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import lru_cache
+from importlib.util import find_spec
 from typing import Protocol, runtime_checkable
 
 import numpy as np
@@ -32,6 +33,13 @@ def fold_batch_norm(conv: nn.Conv2D, bn: nn.Layer) -> None:
 
 def _float64(tensor: paddle.Tensor) -> np.ndarray:
     return tensor.numpy().astype(np.float64)
+
+
+def trains_with_numba(x: paddle.Tensor) -> bool:
+    """Whether ``x`` is part of a training step that numba's kernels may compute: float32 on CPU, and numba is installed."""
+    learns = paddle.in_dynamic_mode() and paddle.is_grad_enabled() and not x.stop_gradient
+    plain = learns and x.place.is_cpu_place() and x.dtype == paddle.float32 and not paddle.amp.is_autocast_enabled()
+    return plain and find_spec("numba") is not None
 
 
 class Conv2D(nn.Conv2D):

@@ -6,8 +6,9 @@ import pytest
 from paddleseg_names import paddleseg_name
 from references import DOUBLE, Row, need, parity, patch_timm, relative, release, seeded
 
+from ppmtl.models.heads._pixel_loss import pixel_cross_entropy
 from ppmtl.models.heads.cbam_fc import _CBAM
-from ppmtl.models.heads.upernet import UPerNet, pixel_cross_entropy
+from ppmtl.models.heads.upernet import UPerNet
 from ppmtl.models.necks.yolocsppan import YOLOCSPPAN
 from ppmtl.structures import FeatureSpec
 
