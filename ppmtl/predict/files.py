@@ -56,12 +56,12 @@ def predict_files(paths: Sequence[Path], pipeline: Pipeline, folder: Path | None
                     **{name: pipeline.tasks[name].to_json(prediction) for name, prediction in predictions.items()},
                 }
                 if folder is None:
-                    print(json.dumps(content, ensure_ascii=False))
+                    tqdm.write(json.dumps(content, ensure_ascii=False))  # above the bar, not into it
                     continue
                 # a.jpg and a.png of one folder must not overwrite each other's results
                 target = folder / (path.stem if stems[path.stem] == 1 else path.name)
                 _write(target, image, predictions, content, pipeline, threshold)
-                print(f"{path} -> {target}.jpg ({seconds:.2f} s, backbone runs: {content['backbone_runs']})")
+                tqdm.write(f"{path} -> {target}.jpg ({seconds:.2f} s, backbone runs: {content['backbone_runs']})")
             done += len(read)
             bar.update(len(chunk))
     if folder is not None:
@@ -76,7 +76,7 @@ def _readable(paths: Sequence[Path]) -> list[tuple[Path, np.ndarray]]:
         try:
             read.append((path, read_image(path)))
         except ValueError as error:  # one bad file must not cost the other images of the folder
-            print(f"skipped: {error}", file=sys.stderr)
+            tqdm.write(f"skipped: {error}", file=sys.stderr)
     return read
 
 

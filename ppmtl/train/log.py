@@ -1,4 +1,4 @@
-"""Log lines in the words that Paddle's users grep for, a progress bar on a terminal, VisualDL when asked."""
+"""Log lines in the words that Paddle's users grep for, a progress bar on a terminal, log.jsonl, VisualDL when asked."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import numpy as np
 import paddle
@@ -20,9 +20,18 @@ from tqdm import tqdm
 from ppmtl.config.settings import Settings
 from ppmtl.data.source import Source
 from ppmtl.train import distributed
+from ppmtl.train.log_file import LogFile
 from ppmtl.train.losses import StepLosses
 
 LOGGER = logging.getLogger("ppmtl")
+
+
+class TerminalHandler(logging.StreamHandler[TextIO]):
+    """Writes log lines above the progress bars that are shown, not into them."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        with tqdm.external_write_mode(file=self.stream):
+            super().emit(record)
 
 
 def start_logging(save_dir: Path, rank: int) -> None:
@@ -30,7 +39,7 @@ def start_logging(save_dir: Path, rank: int) -> None:
     LOGGER.handlers.clear()
     LOGGER.propagate = False
     LOGGER.setLevel(logging.INFO if rank == 0 else logging.WARNING)
-    handlers: list[logging.Handler] = [logging.StreamHandler(sys.stdout)]
+    handlers: list[logging.Handler] = [TerminalHandler(sys.stdout)]
     if rank == 0:
         save_dir.mkdir(parents=True, exist_ok=True)
         handlers.append(logging.FileHandler(save_dir / "train.log", encoding="utf-8"))
@@ -46,14 +55,20 @@ def announce(message: str, *values: object) -> None:
 
 
 class Reporter:
-    """Times the steps of a run, collects their numbers and logs the means; rank 0 shows a progress bar on a terminal."""
+    """Times the steps of a run, collects their numbers and logs the means; rank 0 shows a progress bar on a terminal.
+
+    Attributes:
+        visual: where scalars and images go as well.
+    """
 
     def __init__(self, settings: Settings, sources: Mapping[str, Source], first_step: int, visual: VisualLog) -> None:
-        self._schedule, self._first_step, self._visual = settings.train, first_step, visual
+        self._schedule, self._first_step, self.visual = settings.train, first_step, visual
+        is_main = paddle.distributed.get_rank() == 0
+        self._file = LogFile(Path(settings.save_dir), first_step) if is_main else None
         processes = paddle.distributed.get_world_size()
         self._images = sum(s.batch_size for s in sources.values()) * processes * settings.train.accumulate
         self._since_last_line: dict[str, list[float]] = defaultdict(list)
-        hidden = paddle.distributed.get_rank() != 0 or not sys.stderr.isatty()
+        hidden = not is_main or not sys.stderr.isatty()
         self._bar = tqdm(total=self._schedule.total_steps, initial=first_step, unit="step", leave=False, disable=hidden)
         self._started, self._step_started, self._data_cost = time.perf_counter(), 0.0, 0.0
 
@@ -97,7 +112,15 @@ class Reporter:
             f"batch_cost: {means['batch_cost']:.3f} data_cost: {means['data_cost']:.3f} "
             f"ips: {self._images / means['batch_cost']:.2f} images/s max_mem: {peak_memory_mib():.0f} MB"
         )
-        self._visual.scalars(means, done, "train")
+        self.visual.scalars(means, done, "train")
+        if self._file is not None:
+            costs = {"ips": self._images / means["batch_cost"], "max_mem": peak_memory_mib()}
+            self._file.add(done, {"epoch": epoch + 1, **means, **costs})
+
+    def evaluated(self, step: int, values: Mapping[str, Any]) -> None:
+        """Writes what an evaluation after ``step`` steps measured, {"score" or "task.metric": value}, to the file."""
+        if self._file is not None:
+            self._file.add(step, {"evaluation": values})
 
     def close(self) -> None:
         """Takes the progress bar away."""

@@ -158,7 +158,7 @@ def fit(
             signal_number = distributed.agree(signals.number)
             if is_due or is_evaluated or signal_number:
                 distributed.average_buffers(model, *([ema.average] if ema is not None else []))
-            is_best = is_evaluated and _evaluate(settings, state, tasks, eval_sets, eval_limit, visual)
+            is_best = is_evaluated and _evaluate(settings, state, tasks, eval_sets, eval_limit, reporter)
             progress.stopped = _reason_to_stop(settings, progress, signal_number, is_evaluated)
             if is_main and (is_due or is_best or progress.stopped):
                 state.save(save_dir, description, schedule.keep_last, is_best=is_best)
@@ -185,7 +185,7 @@ def _evaluate(
     tasks: Mapping[str, Task[Any]],
     eval_sets: Mapping[str, EvalSet],
     limit: int | None,
-    visual: VisualLog,
+    reporter: Reporter,
 ) -> bool:
     """Evaluates the weights that would be saved, logs and draws the result; returns whether it is the best so far."""
     best_metric, progress = settings.train.best_metric, state.progress
@@ -195,12 +195,13 @@ def _evaluate(
     is_best = progress.note(result, best_metric, settings.train.early_stop)
     LOGGER.info("step %d: %s (best %s so far: %.4f at step %d)",
                 progress.step, one_line(result), best_metric, progress.best, progress.best_step)  # fmt: skip
+    reporter.evaluated(progress.step, {k: v for k, v in progress.history[-1].items() if k != "step"})
     for name, metrics in result.metrics.items():
-        visual.scalars(metrics.values, progress.step, f"val_{name}")
+        reporter.visual.scalars(metrics.values, progress.step, f"val_{name}")
     for name, examples in result.examples.items():
         for index, (sample, predictions) in enumerate(examples):
             drawn = draw_sample(sample, predictions, tasks, threshold=0.3)
-            visual.image(f"val_{name}/{index}", drawn, progress.step)
+            reporter.visual.image(f"val_{name}/{index}", drawn, progress.step)
     return is_best
 
 

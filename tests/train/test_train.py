@@ -21,6 +21,7 @@ from ppmtl.train import checkpoint
 from ppmtl.train.balance.dwa import Dwa
 from ppmtl.train.balance.pcgrad import Pcgrad
 from ppmtl.train.balance.uncertainty import Uncertainty
+from ppmtl.train.log_file import read
 from ppmtl.train.loop import fit
 from ppmtl.train.state import Progress
 
@@ -257,3 +258,11 @@ def test_progress_counts_evaluations_without_a_better_value():
     progress.note(Result(0.61), "score", stop)  # type: ignore[arg-type]
     assert progress.stale == 1
     assert Progress.from_json(progress.to_json()).to_json() == progress.to_json()
+
+
+def test_a_run_that_is_resumed_from_an_earlier_step_logs_no_step_twice(tmp_path):
+    run(settings(tmp_path))
+    run(settings(tmp_path), resume=checkpoint.step_folder(tmp_path, 3))
+    lines = read(tmp_path)
+    assert [line["step"] for line in lines] == [1, 2, 3, 4, 5, 6]
+    assert {"loss", "a.loss", "loss_a", "learning_rate", "grad_norm"} <= set(lines[-1])
