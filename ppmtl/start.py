@@ -25,6 +25,8 @@ from ppmtl.train.loop import fit
 from ppmtl.train.optim import scaled_learning_rate
 from ppmtl.weights.pretrained import load_pretrained
 
+_EXTREMES = 3  # best and worst images that are drawn per task
+
 
 def evaluate_run(
     run: build.Run,
@@ -58,12 +60,16 @@ def evaluate_run(
         raise ValueError("eval.datasets: the config names no validation set for the chosen tasks")
     processes = distributed.processes()
     result = evaluate(tasks, sets, backend, augment=augment, slicing=slicing, batch_size=settings.eval.batch_size,
-                      limit=limit, num_examples=visualize, processes=processes)  # fmt: skip
+                      limit=limit, num_examples=visualize, num_extremes=_EXTREMES,
+                      draw_threshold=settings.infer.draw_threshold, processes=processes)  # fmt: skip
     if processes.rank != 0:
         return
     target = Path(folder or Path(settings.save_dir) / ("eval_bundle" if bundle else "eval"))
     what = {"bundle": bundle} if bundle else {"weights": settings.weights}
-    written = report.write(result, target, {**what, "config": config, "tta": augment, "limit": limit})
+    legends = {name: {c: f"#{bytes(rgb).hex()}" for c, rgb in task.legend().items()} for name, task in tasks.items()}
+    written = report.write(
+        result, target, {**what, "config": config, "tta": augment, "limit": limit, "legends": legends}
+    )
     for name, examples in result.examples.items():
         for index, (sample, predictions) in enumerate(examples):
             drawn = draw_sample(sample, predictions, tasks, settings.infer.draw_threshold)

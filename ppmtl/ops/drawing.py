@@ -29,6 +29,13 @@ def class_colors(classes: ClassList) -> np.ndarray:
     return np.asarray(colors, np.uint8)
 
 
+def class_legend(classes: ClassList) -> dict[str, tuple[int, int, int]]:
+    """{class: its RGB colour}."""
+    return {
+        name: (int(r), int(g), int(b)) for name, (r, g, b) in zip(classes.names, class_colors(classes), strict=True)
+    }
+
+
 def write_text(
     canvas: np.ndarray, text: str, corner: tuple[int, int], color: tuple[int, ...], *, above: bool = False
 ) -> None:

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import sys
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 from tqdm import tqdm
 
 from ppmtl.data.reader import Reader
+from ppmtl.predict.extremes import Extremes, ExtremesMeter, extremes
 from ppmtl.predict.pipeline import Backend, Pipeline
 from ppmtl.predict.processes import Processes
 from ppmtl.structures import Sample
@@ -39,11 +41,13 @@ class Evaluation:
         metrics: {task: metrics}.
         seconds: {task: seconds per image of its data set}, reading and post-processing included.
         examples: {data set: [(sample, {task: prediction})]} of the first few images.
+        extremes: {task: its best and worst images}, where asked for.
     """
 
     metrics: dict[str, Metrics]
     seconds: dict[str, float]
     examples: dict[str, list[Example]]
+    extremes: dict[str, Extremes] = field(default_factory=dict)
 
     @property
     def score(self) -> float:
@@ -70,6 +74,8 @@ def evaluate(
     slicing: Slicing | None = None,
     batch_size: int = 1,
     num_examples: int = 0,
+    num_extremes: int = 0,
+    draw_threshold: float = 0.5,
     limit: int | None = None,
     processes: Processes = Processes(),  # noqa: B008  (frozen)
 ) -> Evaluation:
@@ -81,12 +87,15 @@ def evaluate(
         slicing: show large images in tiles too, to the tasks that can put them together.
         batch_size: inputs of one size that run together.
         num_examples: images per data set to hand back with their predictions, for looking at.
+        num_extremes: best and worst images per task to draw.
+        draw_threshold: parts that score below it are not drawn there.
         limit: only the first so many images of each set; None = all.
         processes: those that share the images. All of them have to call this function, with the same weights.
     """
     metrics: dict[str, Metrics] = {}
     seconds: dict[str, float] = {}
     examples: dict[str, list[Example]] = {}
+    ranked: dict[str, Extremes] = {}
     for name, of_set in sets.items():
         chosen = {task: tasks[task] for task in of_set.tasks}
         pipeline = Pipeline(chosen, backend, augment=augment, batch_size=batch_size, slicing=slicing)
@@ -94,9 +103,14 @@ def evaluate(
         # Sharded by the batches that run together, so that results do not depend on the number of processes.
         batches = [images[start : start + batch_size] for start in range(0, len(images), batch_size)]
         started = time.perf_counter()
-        meters, shown = _measure(name, pipeline, of_set.reader, batches, num_examples, processes)
+        scored = {
+            key: ExtremesMeter(task, num_extremes, draw_threshold) for key, task in chosen.items() if num_extremes
+        }
+        meters, shown = _measure(name, pipeline, of_set.reader, batches, num_examples, scored, processes)
         for task, meter in meters.items():
             metrics[task] = _merged(meter, batches, processes)
+        for task, of_task in scored.items():
+            ranked[task] = extremes(itertools.chain(*processes.all_gather(of_task.kept)), num_extremes)
         elapsed = (time.perf_counter() - started) / len(images) if images else math.nan
         seconds |= dict.fromkeys(chosen, processes.all_gather(elapsed)[0])
         # An example is with one of the processes; one at a time, since images are large.
@@ -104,13 +118,19 @@ def evaluate(
             next(found for found in processes.all_gather(shown.get(i)) if found is not None)
             for i in images[:num_examples]
         ]
-    return Evaluation(metrics, seconds, examples)
+    return Evaluation(metrics, seconds, examples, ranked)
 
 
 def _measure(
-    name: str, pipeline: Pipeline, reader: Reader, batches: list[range], num_examples: int, processes: Processes
+    name: str,
+    pipeline: Pipeline,
+    reader: Reader,
+    batches: list[range],
+    num_examples: int,
+    scored: Mapping[str, ExtremesMeter],
+    processes: Processes,
 ) -> tuple[dict[str, Meter[Any]], dict[int, Example]]:
-    """{task: meter} of this process's images, and {position: example} of those that are to be shown."""
+    """{task: meter} of this process's images, and {position: example} of those that are to be shown; fills ``scored``."""
     meters: dict[str, Meter[Any]] = {key: task.new_meter() for key, task in pipeline.tasks.items()}
     shown: dict[int, Example] = {}
     hidden = processes.rank != 0 or not sys.stderr.isatty()
@@ -122,6 +142,8 @@ def _measure(
             for index, sample, prediction in zip(batch, samples, predictions, strict=True):
                 for task, meter in meters.items():
                     meter.add(sample, prediction[task])
+                for task, extremes_meter in scored.items():
+                    extremes_meter.add(sample, prediction[task], index)
                 if index < num_examples:
                     shown[index] = (sample, prediction)
             bar.update(len(batch) * processes.count)

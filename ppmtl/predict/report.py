@@ -9,10 +9,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 
 from ppmtl.files import atomic_write
 from ppmtl.predict.evaluate import Evaluation
+from ppmtl.predict.extremes import Extremes
 from ppmtl.tables import columns
 from ppmtl.tasks.base import Metrics
 
@@ -37,13 +39,21 @@ def text(result: Evaluation, *, classwise: bool = True) -> str:
 
 
 def write(result: Evaluation, folder: Path, extra: Mapping[str, Any]) -> list[Path]:
-    """Writes metrics.json, per-class CSVs, confusion matrices and precision-recall curves; returns the paths.
+    """Writes metrics.json, per-class CSVs, confusion matrices, precision-recall curves, best and worst images.
 
-    ``extra`` is what else metrics.json records (weights, config, views).
+    Args:
+        result: the evaluation.
+        folder: made if it is not there.
+        extra: what else metrics.json records (weights, config, views).
+
+    Returns:
+        The paths written.
     """
     folder.mkdir(parents=True, exist_ok=True)
+    images = {task: _write_extremes(task, found, folder) for task, found in result.extremes.items()}
     document = {
         **extra,
+        "images": images,
         "score": result.score,
         "tasks": {
             task: dict(primary=m.primary, **m.values, seconds_per_image=result.seconds[task], per_class=m.per_class)
@@ -51,6 +61,7 @@ def write(result: Evaluation, folder: Path, extra: Mapping[str, Any]) -> list[Pa
         },
     }
     written = [folder / "metrics.json"]
+    written += [folder / row["file"] for of_task in images.values() for rows in of_task.values() for row in rows]
     with atomic_write(written[0]) as temporary:
         temporary.write_text(json.dumps(without_nan(document), indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     for task, metrics in result.metrics.items():
@@ -65,6 +76,17 @@ def write(result: Evaluation, folder: Path, extra: Mapping[str, Any]) -> list[Pa
             written.append(folder / f"{task}_precision_recall.png")
             _plot_curves(metrics, written[-1])
     return written
+
+
+def _write_extremes(task: str, found: Extremes, folder: Path) -> dict[str, list[dict[str, Any]]]:
+    """Writes <task>_worst_0.jpg, ...; {"worst" and "best": [{"file", "score", "image"}]} comes back."""
+    rows: dict[str, list[dict[str, Any]]] = {"worst": [], "best": []}
+    for kind, images in (("worst", found.worst), ("best", found.best)):
+        for number, image in enumerate(images):
+            name = f"{task}_{kind}_{number}.jpg"
+            cv2.imencode(".jpg", image.pair[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 85])[1].tofile(folder / name)
+            rows[kind].append({"file": name, "score": image.score, "image": image.path})
+    return rows
 
 
 def without_nan(value: Any) -> Any:
@@ -101,6 +123,7 @@ def new_figure(width: float, height: float) -> Any:
 def _plot_confusion(metrics: Metrics, path: Path) -> None:
     assert metrics.confusion is not None
     names = [str(name) for name in metrics.per_class["class"]]
+    names += ["(background)"] * (len(metrics.confusion) - len(names))
     share = metrics.confusion / np.maximum(metrics.confusion.sum(axis=1, keepdims=True), 1)
     side = min(24.0, 3 + 0.32 * len(names))
     figure = new_figure(side + 1, side)
@@ -115,7 +138,9 @@ def _plot_confusion(metrics: Metrics, path: Path) -> None:
             ink = "white" if share[row, column] > 0.5 else "black"
             axes.text(column, row, f"{share[row, column]:.2f}"[1:] if share[row, column] < 1 else "1",
                       ha="center", va="center", fontsize=6, color=ink)  # fmt: skip
-    axes.set(xlabel="predicted", ylabel="true", title=f"{metrics.primary} {metrics.values[metrics.primary]:.4f}")
+    title = f"{metrics.primary} {metrics.values[metrics.primary]:.4f}"
+    axes.set(xlabel="predicted", ylabel="true")
+    axes.set_title("\n".join(filter(None, (title, metrics.confusion_note))), fontsize=10)
     figure.savefig(path, dpi=110)
 
 

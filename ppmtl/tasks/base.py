@@ -32,7 +32,9 @@ class Metrics:
         primary: the key of ``values`` that enters the challenge's score and picks the best model.
         values: {name: number}; fractions in 0..1, NaN where undefined.
         per_class: {column: one value per class}; the first column is the class name.
-        confusion: (C, C) int64, rows = truth, columns = prediction; None where the task has none.
+        confusion: (C, C) int64, rows = truth, columns = prediction; or (C + 1, C + 1), the last being the background;
+            None where the task has none.
+        confusion_note: what the matrix counts, where that is not plain.
         curves: {class name: (recall, precision)}; empty where the task has none.
     """
 
@@ -40,6 +42,7 @@ class Metrics:
     values: dict[str, float]
     per_class: dict[str, list[str] | list[float]] = field(default_factory=dict)
     confusion: np.ndarray | None = None
+    confusion_note: str = ""
     curves: dict[str, tuple[np.ndarray, np.ndarray]] = field(default_factory=dict)
 
 
@@ -217,6 +220,25 @@ class Task(ABC, Generic[P]):
         """An empty meter for one validation set."""
 
     # Predictions for people and programs
+
+    def image_score(self, sample: Sample, prediction: P, threshold: float) -> float:  # noqa: ARG002
+        """How good the prediction for one image is, to find the best and worst of a set; more is better, NaN = no answer.
+
+        Here: the primary metric of this image alone.
+
+        Args:
+            sample: the image with this task's label.
+            prediction: in the image's coordinates.
+            threshold: parts that score below it are not looked at, as in :meth:`draw`.
+        """
+        meter = self.new_meter()
+        meter.add(sample, prediction)
+        metrics = meter.result()
+        return metrics.values[metrics.primary]
+
+    def legend(self) -> dict[str, tuple[int, int, int]]:
+        """{class: RGB colour in which :meth:`draw` shows it}; empty where colours say nothing."""
+        return {}
 
     @abstractmethod
     def to_json(self, prediction: P, *, threshold: float = 0.0) -> dict[str, Any]:

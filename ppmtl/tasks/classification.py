@@ -94,6 +94,10 @@ class Classification(Task[ClassProbs]):
         write_text(canvas, f"{self.classes.names[best]} {prediction.probs[best]:.2f}", (4, 4), (32, 32, 32))
         return canvas
 
+    def image_score(self, sample: Sample, prediction: ClassProbs, threshold: float) -> float:  # noqa: ARG002
+        """The probability of the label's class: Top-1 of one image would be 0 or 1."""
+        return float(prediction.probs[self.label(sample, ClassIndex).index])
+
     def submission_entry(self, prediction: ClassProbs, *, max_boxes: int) -> Any:  # noqa: ARG002
         """The most probable class."""
         if not np.isfinite(prediction.probs).all():

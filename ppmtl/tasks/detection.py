@@ -18,8 +18,9 @@ from typing_extensions import TypedDict
 from ppmtl.data.labels import Boxes
 from ppmtl.ops.affine import apply_to_boxes
 from ppmtl.ops.average_precision import BoxTruth, coco_average_precision
+from ppmtl.ops.box_matching import box_confusion
 from ppmtl.ops.boxes import Detections, box_areas, clip_boxes
-from ppmtl.ops.drawing import class_colors, write_text
+from ppmtl.ops.drawing import class_colors, class_legend, write_text
 from ppmtl.ops.nms import candidates, nms
 from ppmtl.ops.tiles import cut_by, tile_windows
 from ppmtl.ops.wbf import ConfidenceType, weighted_boxes_fusion
@@ -30,6 +31,9 @@ from ppmtl.tasks.views import Slicing, View
 # Of the network input: a box that ends this close to a tile's inner border counts as cut. Measured on demo signs, 1 to 16 px
 # give the same recall, and fewer wrong boxes than keeping them.
 _BORDER_PX = 2.0
+# Of the confusion matrix, which unlike average precision has to draw a line: boxes of lower scores are not shown to people,
+# and at this IoU the challenge calls a box right.
+_CONFUSION_SCORE, _CONFUSION_IOU = 0.3, 0.5
 
 Fraction = Annotated[float, Interval(ge=0.0, le=1.0)]
 FoundBox = TypedDict(
@@ -184,6 +188,17 @@ class Detection(Task[Detections]):
             write_text(canvas, f"{self.classes.names[label]} {score:.2f}", (x1, y1), color, above=True)
         return canvas
 
+    def image_score(self, sample: Sample, prediction: Detections, threshold: float) -> float:
+        """F1 of the boxes that score ``threshold`` and more, matched at IoU 0.5; NaN where there is no box at all."""
+        shown = prediction[prediction.scores >= threshold]
+        matrix = box_confusion(shown, _box_truth(self.label(sample, Boxes)), len(self.classes), _CONFUSION_IOU)
+        boxes = int(matrix[:-1].sum() + matrix[:, :-1].sum())  # labelled and found
+        return 2 * float(np.trace(matrix)) / boxes if boxes else float("nan")
+
+    def legend(self) -> dict[str, tuple[int, int, int]]:
+        """The classes' colours."""
+        return class_legend(self.classes)
+
     def submission_entry(self, prediction: Detections, *, max_boxes: int) -> Any:
         """Rows {"category_id", "bbox": [x, y, width, height], "score"} of the best boxes; COCO counts 100 per class."""
         if not (np.isfinite(prediction.boxes).all() and np.isfinite(prediction.scores).all()):
@@ -243,8 +258,7 @@ class _AveragePrecision:
         self._found: list[Detections] = []
 
     def add(self, sample: Sample, prediction: Detections) -> None:
-        label = self._task.label(sample, Boxes)
-        self._truth.append(BoxTruth(label.boxes, label.classes, label.ignored, label.ignored_classes))
+        self._truth.append(_box_truth(self._task.label(sample, Boxes)))
         self._found.append(prediction)
 
     def state(self) -> Any:
@@ -261,6 +275,9 @@ class _AveragePrecision:
         ap = coco_average_precision(self._truth, self._found, classes)
         labels = [truth.labels for truth in self._truth]
         counts = np.bincount(np.concatenate(labels) if labels else [], minlength=len(classes))
+        confusion = np.zeros((len(classes) + 1, len(classes) + 1), np.int64)
+        for truth, found in zip(self._truth, self._found, strict=True):
+            confusion += box_confusion(found[found.scores >= _CONFUSION_SCORE], truth, len(classes), _CONFUSION_IOU)
         return Metrics(
             primary="ap50",
             values={
@@ -276,12 +293,18 @@ class _AveragePrecision:
                 "ap50_95": ap.ap50_95_per_class.tolist(),
                 "boxes": counts.astype(float).tolist(),
             },
+            confusion=confusion,
+            confusion_note=f"boxes of score {_CONFUSION_SCORE} and more, matched at IoU {_CONFUSION_IOU}",
             curves={
                 name: (ap.recall, curve)
                 for name, curve in zip(classes.names, ap.precision, strict=True)
                 if not np.isnan(curve).any()
             },
         )
+
+
+def _box_truth(label: Boxes) -> BoxTruth:
+    return BoxTruth(label.boxes, label.classes, label.ignored, label.ignored_classes)
 
 
 def _shortest(value: np.float32) -> float:

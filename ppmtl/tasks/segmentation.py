@@ -17,7 +17,7 @@ from typing_extensions import TypedDict
 from ppmtl.data.labels import LabelMap
 from ppmtl.ops import affine
 from ppmtl.ops.confusion import AbsentClass, class_iou, confusion_matrix, mean_iou
-from ppmtl.ops.drawing import class_colors
+from ppmtl.ops.drawing import class_colors, class_legend
 from ppmtl.ops.polygons import encode
 from ppmtl.structures import IGNORE_LABEL, ImageMeta, Label, Sample, Size
 from ppmtl.tasks.base import Merge, Meter, Metrics, Raw, Task
@@ -142,6 +142,10 @@ class Segmentation(Task[SegMap]):
         palette[: len(self.classes)] = class_colors(self.classes)
         blended = cv2.addWeighted(canvas, 0.5, palette[prediction.labels], 0.5, 0)
         return np.where((prediction.labels == IGNORE_LABEL)[..., None], canvas, blended)
+
+    def legend(self) -> dict[str, tuple[int, int, int]]:
+        """The classes' colours."""
+        return class_legend(self.classes)
 
     def submission_entry(self, prediction: SegMap, *, max_boxes: int) -> Any:  # noqa: ARG002
         """The polygons of every class: {"0": contours, ...}."""

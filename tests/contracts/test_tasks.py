@@ -111,6 +111,15 @@ def test_a_right_answer_scores_perfectly_in_tiles_too(name: str, letterbox: bool
 
 
 @pytest.mark.parametrize("name", NAMES)
+def test_the_truth_is_a_perfect_image_and_the_legend_names_classes(name: str) -> None:
+    task = make(name)
+    sample = sample_for(task)
+    assert task.image_score(sample, task.truth(sample.labels["asked"]), 0.5) == pytest.approx(1.0)
+    assert set(task.legend()) <= set(CLASSES.names)
+    assert all(0 <= part <= 255 for color in task.legend().values() for part in color)
+
+
+@pytest.mark.parametrize("name", NAMES)
 def test_targets_and_perfect_answers_have_the_declared_form(name: str) -> None:
     task = make(name)
     targets = task.example_targets(3, SIZE)

@@ -82,18 +82,22 @@ def same(left, right):
     np.testing.assert_equal(left.score, right.score)
     for name, examples in left.examples.items():
         assert [s.path for s, _ in examples] == [s.path for s, _ in right.examples[name]]
+    for name, found in left.extremes.items():
+        for one, other in ((found.worst, right.extremes[name].worst), (found.best, right.extremes[name].best)):
+            np.testing.assert_equal([vars(image) for image in one], [vars(image) for image in other])
 
 
 @pytest.mark.parametrize("sets", [separate, shared])
 @pytest.mark.parametrize(("processes", "batch_size", "images"), [(2, 1, 7), (3, 2, 7), (4, 3, 2)])
 def test_several_processes_measure_the_bits_of_one_and_all_know_them(processes, batch_size, images, sets):
-    alone = evaluate(TASKS, sets(images), backend, batch_size=batch_size, num_examples=3)
+    wanted = {"batch_size": batch_size, "num_examples": 3, "num_extremes": 2}
+    alone = evaluate(TASKS, sets(images), backend, **wanted)
     assert {name: len(examples) for name, examples in alone.examples.items()} == dict.fromkeys(
         sets(images), min(3, images)
     )
     results = together(
         processes,
-        lambda p: evaluate(TASKS, sets(images), backend, batch_size=batch_size, num_examples=3, processes=p),
+        lambda p: evaluate(TASKS, sets(images), backend, **wanted, processes=p),
     )
     for result in results:
         same(alone, result)
@@ -106,6 +110,21 @@ def test_one_data_set_for_all_tasks_measures_what_one_per_task_does():
     for name, metrics in apart.metrics.items():
         np.testing.assert_equal(joint.metrics[name].values, metrics.values)
     assert [list(found) for _, found in joint.examples["street"]] == [list(TASKS)] * 2
+
+
+def test_the_best_and_worst_images_are_those_of_the_scores_and_drawn_in_pairs():
+    full = evaluate(TASKS, shared(9), backend, num_examples=9, num_extremes=2, draw_threshold=0.6)
+    for name, task in TASKS.items():
+        scores = [
+            (task.image_score(sample, found[name], 0.6), sample.path) for sample, found in full.examples["street"]
+        ]
+        ranked = sorted(scores, key=lambda pair: pair[0])  # stable: of equal scores the first image is first
+        assert [(i.score, i.path) for i in full.extremes[name].worst] == ranked[:2]
+        best = sorted(ranked[2:], key=lambda pair: -pair[0])[:2]
+        assert [(i.score, i.path) for i in full.extremes[name].best] == best
+        assert full.extremes[name].best[0].pair.shape == (SIZE, 2 * SIZE + 4, 3)
+    few = evaluate(TASKS, shared(3), backend, num_extremes=2)
+    assert [len(part) for part in (few.extremes["seg"].worst, few.extremes["seg"].best)] == [2, 1]
 
 
 def test_every_image_is_read_once_by_one_process_and_tasks_that_show_it_alike_share_a_run():

@@ -73,3 +73,18 @@ def test_a_perfect_prediction_measures_one_and_an_empty_one_zero():
         meter = task.new_meter()
         meter.add(truth, prediction)
         assert meter.result().values["ap50"] == pytest.approx(expected)
+
+
+def test_confusion_and_the_score_of_an_image_look_at_boxes_that_people_are_shown():
+    task = Detection("det", CLASSES)
+    truth = sample([[10, 10, 30, 20], [50, 5, 80, 45]], [0, 1])
+    label = truth.labels["det"]
+    found = Detections(label.boxes, np.array([0.9, 0.2], np.float32), label.classes)
+    assert task.image_score(truth, found, 0.1) == 1.0
+    assert task.image_score(truth, found, 0.5) == pytest.approx(2 / 3)
+    assert np.isnan(task.image_score(sample([], []), found[:0], 0.5))
+    meter = task.new_meter()
+    meter.add(truth, found)
+    result = meter.result()
+    assert result.values["ap50"] == pytest.approx(1.0)
+    assert result.confusion.tolist() == [[1, 0, 0], [0, 0, 1], [0, 0, 0]]
