@@ -6,6 +6,7 @@ from abc import abstractmethod
 from collections.abc import Mapping
 from typing import ClassVar, TypeAlias
 
+import numpy as np
 import paddle
 from paddle import nn
 
@@ -65,6 +66,23 @@ class Head(nn.Layer):
             image_size: (H, W) of the network input in pixels.
             targets: {name: tensor} as the task's ``collate`` makes them.
         """
+
+    def assigned(
+        self,
+        targets: Mapping[str, np.ndarray],  # noqa: ARG002
+        image_size: tuple[int, int],  # noqa: ARG002
+    ) -> dict[str, np.ndarray]:
+        """Which anchors answer for the targets of a batch, for people to look at; {} for a head without anchors.
+
+        Args:
+            targets: as for ``forward``, as numpy arrays.
+            image_size: (H, W) of the network input in pixels.
+
+        Returns:
+            {level: (n, 6) float32 rows [image, object, x1, y1, x2, y2]}: the anchor's box in input pixels, centred on its
+            cell; an object's number is its place among the batch's objects.
+        """
+        return {}
 
     def choose(
         self, in_specs: Mapping[str, FeatureSpec], reads: tuple[str, ...] | None, *, default: tuple[str, ...]

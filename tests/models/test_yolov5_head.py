@@ -208,3 +208,16 @@ def test_parts_that_do_not_fit_together_are_refused(changes, message):
     values = {"in_specs": SPECS, "num_classes": 3, "neck": SMALL_NECK} | changes
     with pytest.raises(ValueError, match=message):
         YOLOv5(**values)
+
+
+def test_assigned_anchors_are_those_of_the_loss_as_boxes_around_their_cells():
+    # In 64 x 64 px: a box of 16 x 30 px around (30, 27), exactly an anchor of stride 8, and a speck that fits none
+    rows = np.array([[-1] * 6, [1, 2, 30 / 64, 27 / 64, 16 / 64, 30 / 64], [1, 0, 0.9, 0.9, 0.01, 0.01]], np.float32)
+    levels = head().assigned({"boxes": rows}, (64, 64))
+    assert list(levels) == ["stride 8", "stride 16", "stride 32"]
+    assert {tuple(row[:2]) for found in levels.values() for row in found} == {(1, 0)}  # image 1, its first object
+    fine = levels["stride 8"][:, 2:]
+    centres = {tuple(row) for row in ((fine[:, :2] + fine[:, 2:]) / 2).tolist()}
+    assert centres == {(28, 28), (36, 28), (28, 20)}  # the middle lies right of and above that of its cell
+    assert {tuple(row) for row in (fine[:, 2:] - fine[:, :2]).tolist()} == {(10, 13), (16, 30), (33, 23)}
+    assert len(fine) == 9

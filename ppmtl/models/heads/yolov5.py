@@ -18,7 +18,7 @@ from paddle import nn
 
 from ppmtl.config import Part
 from ppmtl.models.base import Head, Side
-from ppmtl.models.heads._yolov5_loss import Anchors, YOLOv5LossSettings, yolov5_loss
+from ppmtl.models.heads._yolov5_loss import Anchors, YOLOv5LossSettings, assign_targets, yolov5_loss
 from ppmtl.models.layers import Conv2D, sigmoid
 from ppmtl.models.necks.yolocsppan import YOLOCSPPAN
 from ppmtl.structures import FeatureSpec
@@ -133,6 +133,21 @@ class YOLOv5(Head):
             boxes.append(decoded[0])
             scores.append(decoded[1])
         return {"boxes": paddle.concat(boxes, axis=1), "scores": paddle.concat(scores, axis=1)}
+
+    def assigned(self, targets: Mapping[str, np.ndarray], image_size: tuple[int, int]) -> dict[str, np.ndarray]:
+        """{"stride 8": rows, ...}; see ``Head.assigned``."""
+        rows = targets["boxes"][targets["boxes"][:, 0] >= 0]
+        rows = np.concatenate([rows[:, :1], np.arange(len(rows), dtype=np.float32)[:, None], rows[:, 2:]], axis=1)
+        found = {}
+        for level, stride in zip(self.loss_settings.anchors, STRIDES, strict=True):
+            anchors, scale = np.array(level, np.float32), (image_size[0] / stride, image_size[1] / stride)
+            cells = assign_targets(rows, anchors / stride, scale=scale, grid=(math.ceil(scale[0]), math.ceil(scale[1])),
+                                   threshold=self.loss_settings.anchor_threshold)  # fmt: skip
+            centres = (np.stack([cells.column, cells.row], axis=1) + 0.5) * stride
+            half = anchors[cells.anchor] / 2
+            parts = [cells.image[:, None], cells.label[:, None], centres - half, centres + half]
+            found[f"stride {stride}"] = np.concatenate(parts, axis=1).astype(np.float32)
+        return found
 
 
 def _check_anchors(anchors: Anchors, balance: Sequence[float]) -> None:
