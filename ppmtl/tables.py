@@ -1,8 +1,9 @@
-"""The one writer of tables: Markdown for documents, aligned columns for a terminal."""
+"""The one writer of tables: Markdown for documents, aligned columns for a terminal, HTML for pages."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from html import escape
 
 
 def markdown(heads: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
@@ -22,6 +23,14 @@ def columns(heads: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
         ).rstrip()
         for line in lines
     )
+
+
+def html(heads: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
+    """An HTML table; all text is escaped."""
+    lines = [[f"<td>{escape(cell)}</td>" for cell in row] for row in _cells(heads, rows)]
+    titles = [f"<th>{escape(head)}</th>" for head in heads]
+    body = "\n".join(f"<tr>{''.join(line)}</tr>" for line in lines)
+    return f"<table>\n<thead><tr>{''.join(titles)}</tr></thead>\n<tbody>\n{body}\n</tbody>\n</table>"
 
 
 def _cells(heads: Sequence[str], rows: Iterable[Sequence[object]]) -> list[list[str]]:

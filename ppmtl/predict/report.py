@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,8 @@ from ppmtl.predict.evaluate import Evaluation
 from ppmtl.predict.extremes import Extremes
 from ppmtl.tables import columns
 from ppmtl.tasks.base import Metrics
+
+_NAME = 26  # letters of a class name that a plot has room for
 
 
 def one_line(result: Evaluation) -> str:
@@ -32,7 +34,8 @@ def text(result: Evaluation, *, classwise: bool = True) -> str:
         lines.append(f"== {task} ({result.seconds[task]:.3f} s per image)")
         lines += [f"   {name:<22}{_number(value)}" for name, value in metrics.values.items()]
         if classwise and metrics.per_class:
-            lines += [f"   {line}" for line in _table(metrics.per_class)]
+            table = columns(list(metrics.per_class), class_rows(metrics.per_class))
+            lines += [f"   {line}" for line in table.splitlines()]
     names = ", ".join(f"{t}.{m.primary}" for t, m in result.metrics.items())
     lines.append(f"score {_number(result.score)}  (mean of {names})")
     return "\n".join(lines)
@@ -100,17 +103,18 @@ def without_nan(value: Any) -> Any:
     return value
 
 
-def _number(value: float) -> str:
-    return "n/a" if math.isnan(value) else f"{value:.4f}"
+def _number(value: float | None) -> str:
+    return "n/a" if value is None or math.isnan(value) else f"{value:.4f}"
 
 
-def _table(per_class: Mapping[str, list[str] | list[float]]) -> list[str]:
+def class_rows(per_class: Mapping[str, Sequence[str | float | None]]) -> list[list[str]]:
+    """The cells of a per-class table, one row per class; the columns are those of ``per_class``."""
     counts = {"pixels", "boxes", "images"}
     cells = [
-        [c if isinstance(c, str) else (f"{c:.0f}" if head in counts else _number(c)) for c in column]
+        [c if isinstance(c, str) else (f"{c:.0f}" if head in counts and c is not None else _number(c)) for c in column]
         for head, column in per_class.items()
     ]
-    return columns(list(per_class), zip(*cells, strict=True)).splitlines()
+    return [list(row) for row in zip(*cells, strict=True)]
 
 
 def new_figure(width: float, height: float) -> Any:
@@ -122,7 +126,7 @@ def new_figure(width: float, height: float) -> Any:
 
 def _plot_confusion(metrics: Metrics, path: Path) -> None:
     assert metrics.confusion is not None
-    names = [str(name) for name in metrics.per_class["class"]]
+    names = [name if len(name) <= _NAME else name[: _NAME - 1] + "…" for name in map(str, metrics.per_class["class"])]
     names += ["(background)"] * (len(metrics.confusion) - len(names))
     share = metrics.confusion / np.maximum(metrics.confusion.sum(axis=1, keepdims=True), 1)
     side = min(24.0, 3 + 0.32 * len(names))

@@ -1,7 +1,8 @@
 """One browser and one stand-in for the service, for all tests of the page."""
 
 import pytest
-from page_browser import Page, chromium
+from browser import chromium
+from page_browser import Page
 from page_stub import Stub, written
 
 
