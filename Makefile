@@ -27,6 +27,7 @@ demo: setup
 	    --infer_dir $(DEMO_DATA)/track1_test_data/seg/images/test --limit 8 --output_dir $(DEMO_OUT)/infer
 	$(BIN)/python tools/eval.py -c configs/allinone_demo.yml -o data_root=$(DEMO_DATA) weights=$(DEMO_OUT)/best_model \
 	    save_dir=$(DEMO_OUT) --visualize 4
+	$(BIN)/python tools/report.py $(DEMO_OUT)
 
 serve: setup
 	$(BIN)/python tools/export_model.py -c configs/allinone_demo.yml -o data_root=$(DEMO_DATA) weights=$(DEMO_OUT)/best_model

@@ -25,7 +25,7 @@ from ppmtl.train.loop import fit
 from ppmtl.train.optim import scaled_learning_rate
 from ppmtl.weights.pretrained import load_pretrained
 
-_EXTREMES = 3  # best and worst images that are drawn per task
+_EXTREMES = 4  # best and worst images that are drawn per task
 
 
 def evaluate_run(

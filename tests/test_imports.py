@@ -14,6 +14,7 @@ ALLOWED = {
     "structures": set(),
     "files": set(),
     "tables": set(),
+    "html_page": set(),
     "config": set(),
     "ops": {"structures"},
     "tasks": {"structures", "ops", "data.labels"},
@@ -32,7 +33,7 @@ ALLOWED = {
 # What deployment can load: no training, no models, and of bundle the reading half only
 DEPLOY = {"structures", "config", "ops", "tasks", "predict", "cli", "files", "tables", "data.images"}
 DEPLOY |= {"bundle.reading", "bundle.settings", "bundle.engines"}
-WITHOUT_PADDLE = ["structures", "files", "tables", "config", "ops", "tasks", "predict", "challenge", "cli"]
+WITHOUT_PADDLE = ["structures", "files", "tables", "html_page", "config", "ops", "tasks", "predict", "challenge", "cli"]
 ENGINES = {"paddle_inference": "paddle", "onnx_runtime": "onnxruntime", "openvino_runtime": "openvino"}
 
 

@@ -145,7 +145,7 @@ def _plot_confusion(metrics: Metrics, path: Path) -> None:
     title = f"{metrics.primary} {metrics.values[metrics.primary]:.4f}"
     axes.set(xlabel="predicted", ylabel="true")
     axes.set_title("\n".join(filter(None, (title, metrics.confusion_note))), fontsize=10)
-    figure.savefig(path, dpi=110)
+    figure.savefig(path, dpi=110, bbox_inches="tight")
 
 
 def _plot_curves(metrics: Metrics, path: Path) -> None:

@@ -170,7 +170,7 @@ def _images(ranked: Mapping[str, Any], legend: Mapping[str, str], folder: Path) 
             for row in rows
         ]  # fmt: skip
         parts += [
-            f"<h3>{kind.capitalize()} images: labels left, prediction right</h3>",
+            f"<h3>{kind.capitalize()} images by their own score: labels left, prediction right</h3>",
             html_page.block("pairs", shown),
         ]
     if parts and legend:
