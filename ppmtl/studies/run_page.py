@@ -115,7 +115,8 @@ def _series(lines: Iterable[Line], names: Iterable[str]) -> Series:
 
 def chart(title: str, series: Series, *, log: bool = False) -> str:
     """Lines over steps as an embedded SVG, readable at the width of a phone."""
-    import matplotlib
+    import matplotlib  # slow to import
+    from matplotlib.ticker import LogFormatter
 
     drawing = new_figure(4.4, 2.9)
     axes = drawing.subplots()
@@ -134,7 +135,7 @@ def chart(title: str, series: Series, *, log: bool = False) -> str:
     if log:
         axes.set_yscale("log")
         axes.yaxis.set_major_formatter("{x:g}")  # 10, not 10^1
-        axes.yaxis.set_minor_formatter("{x:g}")
+        axes.yaxis.set_minor_formatter(LogFormatter(labelOnlyBase=False, minor_thresholds=(1.5, 0.5)))
     if len(series) > 1:
         axes.legend(fontsize=7.5, framealpha=0.7)
     buffer = io.BytesIO()
