@@ -30,7 +30,7 @@ class LogFile:
 
     def __init__(self, save_dir: Path, first_step: int) -> None:
         self._path = save_dir / NAME
-        kept = [line for line in read(save_dir) if first_step and line["step"] <= first_step]
+        kept = [line for line in read(save_dir) if line["step"] <= first_step] if first_step else []
         save_dir.mkdir(parents=True, exist_ok=True)
         with atomic_write(self._path) as fresh:
             fresh.write_text("".join(map(_line, kept)), encoding="utf-8")

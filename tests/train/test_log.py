@@ -64,4 +64,6 @@ def test_a_resumed_run_goes_on_from_its_checkpoint_and_a_new_one_starts_a_new_fi
 def test_a_damaged_line_is_named(tmp_path):
     (tmp_path / "log.jsonl").write_text('{"step": 1}\nnonsense\n{"step": 2}\n')
     with pytest.raises(ValueError, match=r"log\.jsonl, line 2: .*nonsense"):
-        read(tmp_path)
+        LogFile(tmp_path, 2)
+    LogFile(tmp_path, 0)  # a new run does not mind
+    assert read(tmp_path) == []
