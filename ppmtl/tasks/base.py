@@ -163,18 +163,31 @@ class Task(ABC, Generic[P]):
         Raises:
             ValueError: naming the sample, if it has none or one of another kind than ``kind``.
         """
-        found = sample.labels.get(self.name)
-        if not isinstance(found, kind):
-            got = "none" if found is None else type(found).__name__
+        found = self.label_or_none(sample, kind)
+        if found is None:
             raise ValueError(
-                f"{sample.path}: task '{self.name}' needs a label of kind {kind.__name__}, this image has {got}; check the "
+                f"{sample.path}: task '{self.name}' needs a label of kind {kind.__name__}, this image has none; check the "
                 "tasks of its source or evaluation set"
+            )
+        return found
+
+    def label_or_none(self, sample: Sample, kind: type[L]) -> L | None:
+        """The sample's label for this task, None where its data set has none; ValueError if it is of another kind."""
+        found = sample.labels.get(self.name)
+        if found is not None and not isinstance(found, kind):
+            raise ValueError(
+                f"{sample.path}: task '{self.name}' needs a label of kind {kind.__name__}, this image has "
+                f"{type(found).__name__}; check the tasks of its source or evaluation set"
             )
         return found
 
     @abstractmethod
     def collate(self, samples: Sequence[Sample]) -> dict[str, np.ndarray]:
-        """The target arrays of a batch, none of them empty; raises ValueError naming a sample without this label."""
+        """The target arrays of a batch, none of them empty.
+
+        An image without a label for this task is marked in them, and the heads leave it out of their losses: it is never
+        a negative. A task whose targets cannot say so raises ValueError naming the image (:meth:`label` does).
+        """
 
     @abstractmethod
     def example(self, size: Size) -> Label:

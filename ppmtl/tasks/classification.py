@@ -50,8 +50,9 @@ class Classification(Task[ClassProbs]):
     section: ClassVar[str | None] = "cls"
 
     def collate(self, samples: Sequence[Sample]) -> dict[str, np.ndarray]:
-        """{"class_index": (B,) int64}."""
-        return {"class_index": np.asarray([self.label(sample, ClassIndex).index for sample in samples], np.int64)}
+        """{"class_index": (B,) int64}, -1 for an image without a label."""
+        labels = [self.label_or_none(sample, ClassIndex) for sample in samples]
+        return {"class_index": np.asarray([-1 if label is None else label.index for label in labels], np.int64)}
 
     def example(self, size: Size) -> ClassIndex:  # noqa: ARG002
         """The last class."""

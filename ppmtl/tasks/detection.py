@@ -72,21 +72,27 @@ class Detection(Task[Detections]):
     merge_iou: Fraction = 0.55
 
     def collate(self, samples: Sequence[Sample]) -> dict[str, np.ndarray]:
-        """{"boxes": (M, 6) float32}, rows [image, class, cx, cy, w, h] normalised to the input size.
+        """{"boxes": (M, 6) float32}, rows [image, class, cx, cy, w, h] normalised to the input size, and {"supervised":
+        (B,) float32}: 1 for an image with a label, which may hold no box, 0 for one of which nothing is known.
 
         A batch without any box carries one row with image -1: Paddle's DataLoader cannot move zero-size arrays
         (reference/paddle.md, trap T3).
         """
         rows = [np.full((1, 6), -1, np.float32)]
+        supervised = np.zeros(len(samples), np.float32)
         for index, sample in enumerate(samples):
-            label = self.label(sample, Boxes)
+            label = self.label_or_none(sample, Boxes)
+            if label is None:
+                continue
+            supervised[index] = 1
             height, width = sample.size
             boxes = label.boxes / np.asarray([width, height, width, height], np.float32)
             row = np.empty((len(boxes), 6), np.float32)
             row[:, 0], row[:, 1] = index, label.classes
             row[:, 2:4], row[:, 4:6] = (boxes[:, :2] + boxes[:, 2:]) / 2, boxes[:, 2:] - boxes[:, :2]
             rows.append(row)
-        return {"boxes": np.concatenate(rows[1:] if any(map(len, rows[1:])) else rows[:1])}
+        boxes = np.concatenate(rows[1:] if any(map(len, rows[1:])) else rows[:1])
+        return {"boxes": boxes, "supervised": supervised}
 
     def example(self, size: Size) -> Boxes:
         """Two boxes that do not touch, of the first and the last class."""

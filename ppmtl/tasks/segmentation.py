@@ -75,8 +75,13 @@ class Segmentation(Task[SegMap]):
             )
 
     def collate(self, samples: Sequence[Sample]) -> dict[str, np.ndarray]:
-        """{"label_map": (B, H, W) int64}, 255 = not labelled."""
-        return {"label_map": np.stack([self.label(sample, LabelMap).labels for sample in samples]).astype(np.int64)}
+        """{"label_map": (B, H, W) int64}, 255 = not labelled; all of it for an image without a label map."""
+        labels = [self.label_or_none(sample, LabelMap) for sample in samples]
+        maps = [
+            np.full(sample.size, IGNORE_LABEL) if label is None else label.labels
+            for sample, label in zip(samples, labels, strict=True)
+        ]
+        return {"label_map": np.stack(maps).astype(np.int64)}
 
     def example(self, size: Size) -> LabelMap:
         """Blocks of an eighth of the image that run through all classes, and one that is not labelled."""

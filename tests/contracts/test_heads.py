@@ -15,7 +15,7 @@ from paddle.static import InputSpec
 from ppmtl.config import resolve_part
 from ppmtl.config.parts import part_names
 from ppmtl.models.base import Head
-from ppmtl.structures import ClassList, FeatureSpec
+from ppmtl.structures import ClassList, FeatureSpec, Sample
 from ppmtl.tasks.base import Task
 from ppmtl.tasks.views import View
 
@@ -109,6 +109,49 @@ def test_loss_terms_are_named_finite_positive_float32_scalars(name: str) -> None
         assert list(term.shape) == []
         assert term.dtype == paddle.float32
         assert 0 < float(term) < 1e4
+
+
+def differentiate(head: Head, inputs: dict[str, paddle.Tensor], samples: list[Sample]) -> dict[str, np.ndarray]:
+    """The loss terms of the samples, and the gradients of their sum by every parameter and feature."""
+    head.clear_gradients()
+    inputs = {name: value.detach() for name, value in inputs.items()}
+    for level in inputs.values():
+        level.stop_gradient = False
+    arrays = task_of(head).collate(samples)
+    terms = head(inputs, (64, 96), {name: paddle.to_tensor(array) for name, array in arrays.items()})
+    sum(terms.values()).backward()
+    parameters = {name: p for name, p in head.named_parameters() if not p.stop_gradient}
+    found = {key: term.numpy() for key, term in terms.items()}
+    given = {name: inputs[name] for name in head.reads} | parameters
+    assert [name for name, value in given.items() if value.grad is None] == []
+    return found | {name: value.grad.numpy() for name, value in given.items()}
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_the_loss_of_a_batch_with_missing_labels_is_that_of_the_labelled_images_alone(name: str) -> None:
+    head = build(name)
+    head.eval()  # batch statistics and dropout see every image, labelled or not
+    task, inputs = task_of(head), features((64, 96), batch=4)
+    image = np.zeros((64, 96, 3), np.uint8)
+    labelled, missing = Sample("a", image, {"asked": task.example((64, 96))}), Sample("b", image)
+    mixed = differentiate(head, inputs, [missing, labelled, missing, labelled])
+    alone = differentiate(head, {key: value[1::2] for key, value in inputs.items()}, [labelled] * 2)
+    for key, wanted in alone.items():
+        found = mixed[key]
+        if key in head.reads:
+            assert not found[::2].any(), key
+            found = found[1::2]
+        np.testing.assert_allclose(found, wanted, rtol=1e-6, atol=1e-6 * np.abs(wanted).max(), err_msg=key)
+    assert max(np.abs(mixed[key]).max() for key in head.reads) > 0
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_a_batch_without_any_label_costs_nothing_and_gives_every_parameter_a_gradient_of_zeros(name: str) -> None:
+    head = build(name)
+    head.train()
+    found = differentiate(head, features((64, 96)), [Sample("b", np.zeros((64, 96, 3), np.uint8))] * 2)
+    assert len(found) > 5
+    assert [key for key, value in found.items() if not (value == 0).all()] == []  # NaN is not 0
 
 
 @pytest.mark.parametrize("name", MODULES)

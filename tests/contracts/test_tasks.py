@@ -133,17 +133,30 @@ def test_targets_and_perfect_answers_have_the_declared_form(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_an_image_without_its_label_or_with_another_kind_is_refused_by_name(name: str) -> None:
+def test_a_label_of_another_kind_is_refused_by_name_and_a_meter_takes_no_image_without_one(name: str) -> None:
     task = make(name)
     others = [make(other) for other in NAMES if make(other).label_type is not task.label_type]
     for labels in ({}, {"asked": others[0].example(SIZE)}):
         bad = Sample("street.jpg", np.zeros((*SIZE, 3), np.uint8), labels)
-        with pytest.raises(
-            ValueError, match=rf"street\.jpg: task 'asked' needs a label of kind {task.label_type.__name__}"
-        ):
-            task.collate([bad])
-        with pytest.raises(ValueError, match=r"street\.jpg"):
+        what = rf"street\.jpg: task 'asked' needs a label of kind {task.label_type.__name__}"
+        with pytest.raises(ValueError, match=what):
             task.new_meter().add(bad, task.truth(task.example(SIZE)))
+        if labels:
+            with pytest.raises(ValueError, match=what):
+                task.collate([bad])
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_targets_keep_their_form_where_labels_are_missing_and_differ_from_those_of_labels(name: str) -> None:
+    task = make(name)
+    labelled = sample_for(task)
+    missing = Sample("b.jpg", labelled.image, {})
+    full = task.collate([labelled, labelled])
+    for samples in ([labelled, missing], [missing, missing]):
+        targets = task.collate(samples)
+        assert {key: array.dtype for key, array in targets.items()} == {key: a.dtype for key, a in full.items()}
+        assert all(array.size for array in targets.values())
+        assert any(not np.array_equal(array, full[key]) for key, array in targets.items())
 
 
 @pytest.mark.parametrize("name", NAMES)

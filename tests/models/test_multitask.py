@@ -130,7 +130,7 @@ def test_each_task_trains_its_head_and_the_backbone_and_nothing_else():
     targets = {
         "seg": {"label_map": paddle.zeros([2, 64, 64], "int64")},
         "cls": {"class_index": paddle.zeros([2], "int64")},
-        "det": {"boxes": paddle.to_tensor([[0.0, 1, 0.5, 0.5, 0.3, 0.3]])},
+        "det": {"boxes": paddle.to_tensor([[0.0, 1, 0.5, 0.5, 0.3, 0.3]]), "supervised": paddle.ones([2])},
     }
     for task, target in targets.items():
         model = small_model()

@@ -41,7 +41,8 @@ def features(image_size: tuple[int, int], batch: int = 1) -> dict[str, paddle.Te
 
 
 def boxes_target(*rows: list[float]) -> dict[str, paddle.Tensor]:
-    return {"boxes": paddle.to_tensor(np.array(rows, np.float32).reshape(-1, 6))}
+    boxes = paddle.to_tensor(np.array(rows, np.float32).reshape(-1, 6))
+    return {"boxes": boxes, "supervised": paddle.ones([2])}
 
 
 def test_decoding_equals_the_reference():

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from samples import make_sample
 
+from ppmtl.data.labels import ClassIndex
 from ppmtl.structures import ClassList, Sample
 from ppmtl.tasks.classification import Classification, ClassProbs
 
@@ -38,6 +39,7 @@ def test_views_are_averaged_and_one_view_comes_back_as_it_is():
     assert merge.result().probs.tolist() == [0.5, 0, 0, 0, 0, 0, 0.5]
 
 
-def test_a_image_without_a_class_is_refused_by_name():
-    with pytest.raises(ValueError, match=r"a\.jpg"):
-        Classification("cls", CLASSES).collate([Sample("a.jpg", np.zeros((2, 2, 3), np.uint8))])
+def test_an_image_without_a_class_has_the_index_minus_one():
+    image = np.zeros((2, 2, 3), np.uint8)
+    samples = [Sample("a.jpg", image), Sample("b.jpg", image, {"cls": ClassIndex(3)})]
+    assert Classification("cls", CLASSES).collate(samples)["class_index"].tolist() == [-1, 3]

@@ -22,14 +22,17 @@ def test_targets_are_normalised_centres_with_the_images_position():
 
 
 def test_a_batch_without_boxes_carries_one_padding_row():
-    rows = Detection("det", CLASSES).collate([sample([], [])])["boxes"]
-    assert rows.shape == (1, 6)
-    assert rows[0, 0] == -1
+    targets = Detection("det", CLASSES).collate([sample([], [])])
+    assert targets["boxes"].shape == (1, 6)
+    assert targets["boxes"][0, 0] == -1
+    assert targets["supervised"].tolist() == [1]  # it is known that there is nothing
 
 
-def test_a_image_without_a_box_list_is_refused_by_name():
-    with pytest.raises(ValueError, match=r"b\.jpg"):
-        Detection("det", CLASSES).collate([Sample("b.jpg", np.zeros((5, 5, 3), np.uint8))])
+def test_an_image_without_a_box_list_is_marked_and_has_no_row():
+    unknown = Sample("b.jpg", np.zeros((5, 5, 3), np.uint8))
+    targets = Detection("det", CLASSES).collate([unknown, sample([[0, 0, 4, 4]], [1])])
+    assert targets["supervised"].tolist() == [0, 1]
+    assert targets["boxes"][:, :2].tolist() == [[1, 1]]
 
 
 def test_decoding_undoes_the_view_clips_and_drops_what_is_outside():

@@ -54,10 +54,10 @@ def test_an_empty_matrix_has_no_mean():
     assert np.isnan(mean_iou(np.zeros((2, 2), np.int64), "skip"))
 
 
-def test_a_image_without_a_label_map_is_refused_by_name():
+def test_no_pixel_of_an_image_without_a_label_map_is_labelled():
     task = Segmentation("seg", ClassList(("a",)))
-    with pytest.raises(ValueError, match=r"street\.jpg.*needs a label of kind LabelMap.*none"):
-        task.collate([Sample("street.jpg", np.zeros((2, 2, 3), np.uint8))])
+    targets = task.collate([Sample("street.jpg", np.zeros((2, 3, 3), np.uint8))])
+    assert targets["label_map"].tolist() == [[[255] * 3] * 2]
 
 
 @pytest.mark.parametrize("flip", [False, True])

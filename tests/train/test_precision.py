@@ -270,10 +270,15 @@ def low_precision_losses(dtype: str) -> dict[str, paddle.Tensor]:
     seg, cls, det = UPerNet(specs, 3, channels=8), CBAMFC(specs, 5, channels=8), YOLOv5(specs, 2)
     for layer in (seg.classifier, seg.aux[-1], cls.fc, *det.outputs):
         layer.register_forward_post_hook(low)
+    box = paddle.to_tensor([[0.0, 1, 0.5, 0.5, 0.3, 0.3]])
     terms = {
         "seg": seg(features, (64, 64), {"label_map": paddle.zeros([2, 64, 64], "int64")}),
         "cls": cls(features, (64, 64), {"class_index": paddle.to_tensor([1, 2])}),
-        "det": det(features, (64, 64), {"boxes": paddle.to_tensor([[0.0, 1, 0.5, 0.5, 0.3, 0.3]])}),
+        "det": det(
+            features,
+            (64, 64),
+            {"boxes": paddle.to_tensor([[0.0, 1, 0.5, 0.5, 0.3, 0.3]]), "supervised": paddle.ones([2])},
+        ),
     }
     return {f"{task}.{name}": value for task, of_task in terms.items() for name, value in of_task.items()}
 

@@ -15,6 +15,7 @@ from annotated_types import Ge, Interval
 from paddle import nn
 
 from ppmtl.models.base import Head, Side
+from ppmtl.models.heads._labelled import labelled_mean
 from ppmtl.models.layers import Conv2D, ConvBNReLU, sigmoid
 from ppmtl.structures import FeatureSpec
 
@@ -105,14 +106,16 @@ class CBAMFC(Head):
         image_size: tuple[Side, Side],  # noqa: ARG002
         targets: Mapping[str, paddle.Tensor] | None = None,
     ) -> dict[str, paddle.Tensor]:
-        """{"probs": (B, C)}, or the loss terms when there are targets ({"class_index": (B,) int64})."""
+        """{"probs": (B, C)}, or the loss terms when there are targets ({"class_index": (B,) int64, -1 = no label})."""
         x = self.cbam(self.conv(features[self.reads[0]])).mean([2, 3])
         logits = self.fc(self.dropout(x)).astype("float32")
         if targets is None:
             return {"probs": F.softmax(logits, axis=1)}
-        labels = targets["class_index"]
+        labels = paddle.clip(targets["class_index"], min=0)  # no operator below knows of -1
         if self.label_smoothing == 0.0 or self.num_classes == 1:
-            return {"loss_ce": F.cross_entropy(logits, labels)}
-        off = self.label_smoothing / (self.num_classes - 1)
-        soft = F.one_hot(labels, self.num_classes) * (1 - self.label_smoothing - off) + off
-        return {"loss_ce": F.cross_entropy(logits, soft, soft_label=True)}
+            losses = F.cross_entropy(logits, labels, reduction="none")
+        else:
+            off = self.label_smoothing / (self.num_classes - 1)
+            soft = F.one_hot(labels, self.num_classes) * (1 - self.label_smoothing - off) + off
+            losses = F.cross_entropy(logits, soft, soft_label=True, reduction="none")
+        return {"loss_ce": labelled_mean(losses, targets["class_index"] >= 0)}

@@ -18,10 +18,11 @@ from paddle import nn
 
 from ppmtl.config import Part
 from ppmtl.models.base import Head, Side
+from ppmtl.models.heads._labelled import labelled_part, zero_loss
 from ppmtl.models.heads._yolov5_loss import Anchors, YOLOv5LossSettings, assign_targets, yolov5_loss
 from ppmtl.models.layers import Conv2D, sigmoid
 from ppmtl.models.necks.yolocsppan import YOLOCSPPAN
-from ppmtl.structures import FeatureSpec
+from ppmtl.structures import FeatureSpec, Size
 
 STRIDES = (8, 16, 32)
 COCO_ANCHORS: Anchors = (
@@ -44,8 +45,8 @@ class YOLOv5(Head):
         reads: the features of stride 8, 16 and 32, in this order; None = the backbone's only ones of these strides.
         neck: built with the three chosen specs; must keep sizes and offer ``out_specs``.
         anchors: per level, (w, h) in input pixels; the default is COCO's.
-        loss_gain: multiplies all three terms; None = the images in the batch, as when the paper was written (one
-            process). In a shared backbone it decides how loud detection is beside the other tasks.
+        loss_gain: multiplies all three terms; None = the labelled images in the batch, as when the paper was written
+            (one process). In a shared backbone it decides how loud detection is beside the other tasks.
         box_weight: of 1 - CIoU.
         objectness_weight: of the objectness term.
         class_weight: of the class term.
@@ -114,7 +115,9 @@ class YOLOv5(Head):
         image_size: tuple[Side, Side],
         targets: Mapping[str, paddle.Tensor] | None = None,
     ) -> dict[str, paddle.Tensor]:
-        """The loss terms when there are targets ({"boxes"}, see ``yolov5_loss``), else what every anchor of every cell says.
+        """The loss terms when there are targets, else what every anchor of every cell says.
+
+        Targets are "boxes" (see ``yolov5_loss``) and "supervised" (B,): the loss is that of the batch of images with 1.
 
         Returns:
             "boxes" (B, N, 4) float32 xyxy in input pixels, not clipped, and "scores" (B, N, C) float32 = objectness x
@@ -124,7 +127,7 @@ class YOLOv5(Head):
         # Indices, not zip(strict=True): Paddle's exporter rewrites zip and does not know the keyword.
         maps = [self.outputs[index](level) for index, level in enumerate(levels)]
         if targets is not None:
-            return yolov5_loss(maps, targets["boxes"], image_size, self.loss_settings)
+            return self._loss(maps, image_size, targets)
         boxes, scores = [], []
         for index, stride in enumerate(STRIDES):
             # float32: pixel coordinates above 2048 have no fraction left in float16.
@@ -148,6 +151,16 @@ class YOLOv5(Head):
             parts = [cells.image[:, None], cells.label[:, None], centres - half, centres + half]
             found[f"stride {stride}"] = np.concatenate(parts, axis=1).astype(np.float32)
         return found
+
+    def _loss(
+        self, maps: Sequence[paddle.Tensor], image_size: Size, targets: Mapping[str, paddle.Tensor]
+    ) -> dict[str, paddle.Tensor]:
+        # A method of its own: Paddle's exporter would rewrite its conditions, though an exported graph has no targets
+        labelled = targets["supervised"].numpy() > 0
+        if not labelled.any():
+            return dict.fromkeys(("loss_box", "loss_obj", "loss_cls"), zero_loss(maps))
+        maps, rows = labelled_part(maps, targets["boxes"], labelled)
+        return yolov5_loss(maps, rows, image_size, self.loss_settings)
 
 
 def _check_anchors(anchors: Anchors, balance: Sequence[float]) -> None:
