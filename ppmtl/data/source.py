@@ -42,10 +42,12 @@ class Batch:
     Attributes:
         images: (B, H, W, 3) uint8 RGB, or float32 on the same 0..255 scale.
         targets: {task: {target name: array or tensor}}.
+        labelled: {task: how many of the images have a label for it}.
     """
 
     images: Any
     targets: Mapping[str, Mapping[str, Any]]
+    labelled: Mapping[str, int]
 
 
 @dataclass(frozen=True)
@@ -70,6 +72,7 @@ class Source:
             "sequential" = file order.
         rank: this process.
         world_size: number of processes.
+        every: the loop takes a batch in every so many optimizer steps only, from the first one on.
         repeat: start over after so many steps, augmentation included (to see whether a model can learn a few batches by
             heart); None = never.
 
@@ -88,13 +91,14 @@ class Source:
         sampler: Sampler = "shuffle",
         rank: int = 0,
         world_size: int = 1,
+        every: int = 1,
         repeat: int | None = None,
     ) -> None:
         if len(reader) == 0:
             raise ValueError(f"source '{name}': the data set has no samples; check its paths")
         self.name, self.reader, self.views = name, reader, dict(views)
         self.batch_size, self.sampler, self.rank, self.world_size = batch_size, sampler, rank, world_size
-        self.repeat = repeat
+        self.every, self.repeat = every, repeat
         self._entropy = (seed, zlib.crc32(name.encode()))
         self._passes: dict[int, np.ndarray] = {}
         self._by_class: list[np.ndarray] = []
@@ -106,6 +110,14 @@ class Source:
                     "has not; use sampler: shuffle"
                 )
             self._by_class = [np.flatnonzero(class_of == index) for index in np.unique(class_of)]
+
+    def number_of(self, step: int) -> int:
+        """The number, in this stream, of the batch taken at optimizer step ``step`` or, if none is, at the next one.
+
+        Batches are counted, not steps, so that a source with ``every`` leaves out none of its samples. Accumulated
+        batches are not regarded: multiply by their number.
+        """
+        return -(-step // self.every)
 
     def indices(self, step: int) -> list[int]:
         """The data set indices of this process's batch at ``step``, in batch order."""
@@ -128,7 +140,7 @@ class Source:
         """{view: the batch of ``step``} as numpy arrays.
 
         Raises:
-            ValueError: if a file is unreadable or lacks a label, or the transforms leave images of several sizes.
+            ValueError: if a file is unreadable or wrong, or the transforms leave images of several sizes.
         """
         samples = [self.samples(step, position) for position in range(self.batch_size)]
         return {view: self._batch(view, [of_views[view] for of_views in samples]) for view in self.views}
@@ -146,7 +158,8 @@ class Source:
         for task, arrays in targets.items():
             for key, array in arrays.items():
                 assert array.size, f"{task}.{key}: Paddle's DataLoader cannot carry zero-size arrays; collate must pad"
-        return Batch(np.stack([sample.image for sample in samples]), targets)
+        labelled = {name: sum(name in sample.labels for sample in samples) for name in settings.tasks}
+        return Batch(np.stack([sample.image for sample in samples]), targets, labelled)
 
     def loader(self, start_step: int, num_steps: int, num_workers: int) -> Generator[dict[str, Batch], None, None]:
         """Yields {view: batch} of ``num_steps`` steps from ``start_step`` on, as Paddle tensors.
@@ -206,7 +219,7 @@ class _Steps:
         return len(self.steps)
 
     def __getitem__(self, index: int) -> dict[str, Any]:
-        """{"views": {view: {"images", "targets"}}}, or {"error": UTF-8 bytes}.
+        """{"views": {view: {"images", "targets", "labelled"}}}, or {"error": UTF-8 bytes}.
 
         Paddle answers an exception in a worker with "Blocking queue is killed" in the main process, perhaps steps
         before the one it belongs to; so what a user can cause travels as a value, in order.
@@ -215,7 +228,7 @@ class _Steps:
             batches = self.source.batches(self.steps[index])
         except (ValueError, OSError) as error:
             return {"error": np.frombuffer(f"{error}".encode() or b"unknown", np.uint8)}
-        return {"views": {view: {"images": b.images, "targets": b.targets} for view, b in batches.items()}}
+        return {"views": {view: vars(batch) for view, batch in batches.items()}}
 
 
 def _in_this_process(source: Source, steps: range) -> Generator[dict[str, Batch], None, None]:
@@ -225,7 +238,7 @@ def _in_this_process(source: Source, steps: range) -> Generator[dict[str, Batch]
         batches = {}
         for view, batch in source.batches(step).items():
             targets = {t: {k: paddle.to_tensor(a) for k, a in arrays.items()} for t, arrays in batch.targets.items()}
-            batches[view] = Batch(paddle.to_tensor(batch.images), targets)
+            batches[view] = Batch(paddle.to_tensor(batch.images), targets, batch.labelled)
         yield batches
 
 

@@ -115,7 +115,9 @@ class Diagnosis:
         last = list(norms.values())[-STARVING_ROUNDS:]
         if len(last) < STARVING_ROUNDS:
             return
-        for task in last[-1].keys() - self._warned:
+        for task in (
+            set(last[-1]).intersection(*last) - self._warned
+        ):  # a source's every, or its labels, may leave one out
             # Where every gradient is zero (a frozen part, a loss that is switched off) no task is worse off
             shares = [of.get(task, 0.0) / top if (top := max(of.values())) > 0 else 1.0 for of in last]
             if max(shares) >= STARVING_SHARE:

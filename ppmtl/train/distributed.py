@@ -6,7 +6,7 @@ import os
 import traceback
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from typing import Any
+from typing import Any, TypeVar
 
 import paddle
 import paddle.distributed as dist
@@ -14,6 +14,8 @@ from paddle import nn
 
 from ppmtl.predict.processes import JobError, Processes
 from ppmtl.train.watch import Watch
+
+Key = TypeVar("Key")
 
 _watch: Watch | None = None  # of this process, once it has joined a job
 _BATCH_NORM = (nn.BatchNorm1D, nn.BatchNorm2D, nn.BatchNorm3D)  # not SyncBatchNorm, whose statistics agree already
@@ -154,8 +156,8 @@ def average_tensors(tensors: Sequence[paddle.Tensor]) -> None:
         tensor.set_value(part.reshape(tensor.shape))
 
 
-def average_numbers(numbers: Mapping[str, float]) -> dict[str, float]:
-    """{name: mean over all processes}; every process must give the same names in the same order."""
+def average_numbers(numbers: Mapping[Key, float]) -> dict[Key, float]:
+    """{key: mean over all processes}; every process must give the same keys in the same order."""
     if dist.get_world_size() == 1:
         return dict(numbers)
     values = paddle.to_tensor(list(numbers.values()), "float64")

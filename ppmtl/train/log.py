@@ -6,7 +6,7 @@ import logging
 import resource
 import sys
 import time
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import timedelta
@@ -18,7 +18,6 @@ import paddle
 from tqdm import tqdm
 
 from ppmtl.config.settings import Settings
-from ppmtl.data.source import Source
 from ppmtl.train import distributed
 from ppmtl.train.log_file import LogFile
 from ppmtl.train.losses import StepLosses
@@ -61,16 +60,20 @@ class Reporter:
         visual: where scalars and images go as well.
     """
 
-    def __init__(self, settings: Settings, sources: Mapping[str, Source], first_step: int, visual: VisualLog) -> None:
+    def __init__(self, settings: Settings, first_step: int, visual: VisualLog) -> None:
         self._schedule, self._first_step, self.visual = settings.train, first_step, visual
         is_main = paddle.distributed.get_rank() == 0
         self._file = LogFile(Path(settings.save_dir), first_step) if is_main else None
-        processes = paddle.distributed.get_world_size()
-        self._images = sum(s.batch_size for s in sources.values()) * processes * settings.train.accumulate
-        self._since_last_line: dict[str, list[float]] = defaultdict(list)
+        self._new_line()
         hidden = not is_main or not sys.stderr.isatty()
         self._bar = tqdm(total=self._schedule.total_steps, initial=first_step, unit="step", leave=False, disable=hidden)
         self._started, self._step_started, self._data_cost = time.perf_counter(), 0.0, 0.0
+
+    def _new_line(self) -> None:
+        self._sums: dict[str, float] = defaultdict(float)  # of value * weight
+        self._weights: dict[str, float] = defaultdict(float)
+        self._labelled: Counter[str] = Counter()
+        self._wanted: Counter[str] = Counter()
 
     def start_step(self) -> None:
         """Starts the clock of one step."""
@@ -89,33 +92,49 @@ class Reporter:
         """Takes a step's numbers; ``gradient_norm`` None = the step was left out (float16 overflow)."""
         norm = {"skipped": 1.0} if gradient_norm is None else {"grad_norm": gradient_norm}
         rates = {"loss": total_loss, "learning_rate": learning_rate}
-        costs = {"data_cost": self._data_cost, "batch_cost": time.perf_counter() - self._step_started}
-        for numbers in (*losses.numbers, norm, rates, costs):
-            for name, value in numbers.items():
-                self._since_last_line[name].append(value)
+        seconds = time.perf_counter() - self._step_started
+        costs = {"data_cost": self._data_cost, "batch_cost": seconds, "images": float(losses.images)}
+        once = {name: (value, 1.0) for name, value in (norm | rates | costs).items()}
+        for numbers in (*losses.numbers, once):
+            for name, (value, weight) in numbers.items():
+                self._sums[name] += value * weight
+                self._weights[name] += weight
+        for task, (labelled, images) in losses.labelled.items():
+            self._labelled[task] += labelled
+            self._wanted[task] += images
         self._bar.update()
 
     def log(self, done: int, factors: Mapping[str, float]) -> None:
-        """Logs the means since the last line under PaddleDetection's field names; every process has to call it."""
-        means = {name: sum(values) / len(values) for name, values in self._since_last_line.items()}
-        self._since_last_line.clear()
-        means = distributed.average_numbers(means) | {f"weight_{task}": factor for task, factor in factors.items()}
+        """Logs the means since the last line under PaddleDetection's field names; every process has to call it.
+
+        The mean of a loss is over the labelled images of the steps that had the task. Where images lacked a label, the
+        line ends in the count of those that had one.
+        """
+        sums, weights = distributed.average_numbers(self._sums), distributed.average_numbers(self._weights)
+        means = {name: value / weights[name] for name, value in sums.items() if weights[name]}
+        means |= {f"weight_{task}": factor for task, factor in factors.items()}
+        gaps = {f"labelled_{task}": (self._labelled[task], wanted) for task, wanted in self._wanted.items()
+                if self._labelled[task] < wanted}  # fmt: skip
+        self._new_line()
         total, per_epoch = self._schedule.total_steps, self._schedule.steps_per_epoch
         epoch, inside = divmod(done - 1, per_epoch)
         seconds_left = (time.perf_counter() - self._started) / (done - self._first_step) * (total - done)
         elsewhere = ("batch_cost", "data_cost", "learning_rate")
+        images_per_second = means.pop("images") * paddle.distributed.get_world_size() / means["batch_cost"]
         LOGGER.info(
             f"Epoch: [{epoch + 1}] [{inside + 1:>4}/{per_epoch}] step: {done}/{total} "
             f"learning_rate: {means['learning_rate']:.6f} "
             f"{' '.join(f'{name}: {value:.4f}' for name, value in means.items() if name not in elsewhere)} "
+            f"{''.join(f'{name}: {labelled}/{wanted} ' for name, (labelled, wanted) in gaps.items())}"
             f"eta: {timedelta(seconds=round(seconds_left))} "
             f"batch_cost: {means['batch_cost']:.3f} data_cost: {means['data_cost']:.3f} "
-            f"ips: {self._images / means['batch_cost']:.2f} images/s max_mem: {peak_memory_mib():.0f} MB"
+            f"ips: {images_per_second:.2f} images/s max_mem: {peak_memory_mib():.0f} MB"
         )
-        self.visual.scalars(means, done, "train")
+        shares = {name: labelled / wanted for name, (labelled, wanted) in gaps.items()}
+        self.visual.scalars(means | shares, done, "train")
         if self._file is not None:
-            costs = {"ips": self._images / means["batch_cost"], "max_mem": peak_memory_mib()}
-            self._file.add(done, {"epoch": epoch + 1, **means, **costs})
+            costs = {"ips": images_per_second, "max_mem": peak_memory_mib()}
+            self._file.add(done, {"epoch": epoch + 1, **means, **shares, **costs})
 
     def evaluated(self, step: int, values: Mapping[str, Any]) -> None:
         """Writes what an evaluation after ``step`` steps measured, {"score" or "task.metric": value}, to the file."""

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 import signal
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import Any
@@ -13,8 +14,8 @@ import numpy as np
 import paddle
 from paddle import nn
 
-from ppmtl.config.settings import Settings, to_steps
-from ppmtl.data.source import Source
+from ppmtl.config.settings import Settings, named_views, to_steps
+from ppmtl.data.source import Batch, Source
 from ppmtl.models.backend import PaddleBackend
 from ppmtl.predict.drawing import draw_sample
 from ppmtl.predict.evaluate import EvalSet, evaluate
@@ -25,7 +26,7 @@ from ppmtl.train.diagnose import Diagnosis
 from ppmtl.train.freeze import freeze
 from ppmtl.train.gradients import TaskGradients
 from ppmtl.train.log import LOGGER, Reporter, VisualLog
-from ppmtl.train.losses import StepLosses
+from ppmtl.train.losses import StepBatch, StepLosses
 from ppmtl.train.optim import build_optimizer, clip_gradients, learning_rate_at
 from ppmtl.train.precision import ExponentialMovingAverage, Precision
 from ppmtl.train.state import Progress, TrainingState, balance_parameters
@@ -47,8 +48,8 @@ def fit(
 ) -> Progress:
     """Trains ``model`` to the end of the schedule and returns where it ended.
 
-    Each step: for every source in order take its batches, for every view run forward and backward (gradients add up);
-    then one all-reduce, one clip, one optimizer step. Memory is one view's, not the sum.
+    Each step: take the batches of every source whose turn it is; for every view of each run forward and backward
+    (gradients add up); then one all-reduce, one clip, one optimizer step. Memory is one view's, not the sum.
 
     Args:
         settings: the run.
@@ -80,6 +81,11 @@ def fit(
     trainable = [p for p in model.parameters() if not p.stop_gradient]
     learned = list(balance_parameters(balance).values())
     by_task = TaskGradients(model)
+    views = named_views(settings.sources).values()
+    supervised = Counter(task for _, view in views for task in view.tasks)
+    # The first step that takes every source
+    first_full = next((s for s in range(first_step, total) if not any(s % of.every for of in sources.values())), None)
+    several = frozenset(task for task, count in supervised.items() if count > 1)
     is_main = (rank := paddle.distributed.get_rank()) == 0
     keeps_tasks = settings.optimizer.task_clip_norm is not None or (balance is not None and balance.separate)
     if is_main and (save_every or eval_every):
@@ -87,7 +93,7 @@ def fit(
 
     with ExitStack() as stack:
         visual = stack.enter_context(closing(VisualLog(vdl_dir if is_main else None)))
-        reporter = stack.enter_context(closing(Reporter(settings, sources, first_step, visual)))
+        reporter = stack.enter_context(closing(Reporter(settings, first_step, visual)))
         signals = stack.enter_context(StopSignal())
         diagnosis = None
         if diagnose_every and is_main:
@@ -96,7 +102,13 @@ def fit(
             )
         streams = {
             name: stack.enter_context(
-                closing(s.loader(first_step * accumulate, (total - first_step) * accumulate, schedule.num_workers))
+                closing(
+                    s.loader(
+                        s.number_of(first_step) * accumulate,
+                        (s.number_of(total) - s.number_of(first_step)) * accumulate,
+                        schedule.num_workers,
+                    )
+                )
             )
             for name, s in sources.items()
         }
@@ -108,31 +120,32 @@ def fit(
             # Drop-path and dropout too are functions of the step: exact resume
             paddle.seed(int(np.random.SeedSequence([settings.seed, rank, step]).generate_state(1)[0]))
             diagnosed = diagnose_every is not None and (step + 1) % diagnose_every == 0
-            losses = StepLosses(schedule.loss_weights)
-            for name, stream in streams.items():
-                for micro in range(accumulate):
-                    with reporter.waiting_for_data():
-                        batches = next(stream)
-                    for batch in batches.values():
-                        with distributed.no_sync(network):
-                            with precision.autocast():
-                                terms = network(batch.images, targets=batch.targets)
-                            weighted = losses.add(terms, sources[name], step * accumulate + micro)
-                            objectives = {
-                                task: (loss if balance is None else balance.weigh(task, loss)) / accumulate
-                                for task, loss in weighted.items()
-                            }
-                            _backward(objectives, precision, by_task if keeps_tasks or diagnosed else None)
+            with reporter.waiting_for_data():
+                batches = _batches_of(step, streams, sources, accumulate)
+            losses = StepLosses(schedule.loss_weights, batches, several)
+            for of in batches:
+                with distributed.no_sync(network):
+                    with precision.autocast():
+                        terms = network(of.batch.images, targets=of.batch.targets)
+                    weighted = losses.add(of, terms)
+                    objectives = {
+                        task: (loss if balance is None else balance.weigh(task, loss))
+                        * losses.factor(of, task)
+                        / accumulate
+                        for task, loss in weighted.items()
+                    }
+                    _backward(objectives, precision, by_task if keeps_tasks or diagnosed else None)
             losses.to_host(step)  # raises if one is not finite, before any weight changes
             if keeps_tasks or diagnosed:
                 by_task.average()
                 if diagnosis is not None and diagnosed:
-                    diagnosis.record(step + 1, by_task.shared(precision.scale))
+                    shared = by_task.shared(precision.scale)
+                    diagnosis.record(step + 1, {task: shared[task] for task in losses.of_tasks})
                 by_task.put_back(balance, (settings.seed, step), settings.optimizer.task_clip_norm, precision.scale)
                 distributed.average_gradients(learned)
             else:
                 distributed.average_gradients(trainable + learned)
-            if step == first_step:
+            if step == first_full:
                 _report_gradients(model)
             precision.unscale()
             gradient_norm = clip_gradients(trainable, settings.optimizer.clip_norm)
@@ -140,7 +153,7 @@ def fit(
                 _check_gradient(gradient_norm, step)
             precision.step()
             optimizer.clear_grad(set_to_zero=False)
-            of_tasks = {task: losses.of_tasks.get(task, 0.0) / accumulate for task in tasks}
+            of_tasks = {task: losses.of_tasks[task] / accumulate for task in tasks if task in losses.of_tasks}
             if balance is not None:
                 balance.after_step(distributed.average_numbers(of_tasks), step, schedule.steps_per_epoch)
             if ema is not None:
@@ -177,6 +190,22 @@ def _training_state(settings: Settings, model: nn.Layer, tasks: Sequence[str]) -
     decay = settings.train.ema_decay
     ema = ExponentialMovingAverage(precision.weights, decay) if decay else None
     return TrainingState(model, optimizer, precision, balance, ema)
+
+
+def _batches_of(
+    step: int, streams: Mapping[str, Iterator[dict[str, Batch]]], sources: Mapping[str, Source], accumulate: int
+) -> list[StepBatch]:
+    """This process's batches of a step, in the order in which they run; read from the streams."""
+    batches = []
+    for name, stream in streams.items():
+        source = sources[name]
+        first = source.number_of(step) * accumulate
+        for number in range(first, first + accumulate) if step % source.every == 0 else ():
+            batches += [
+                StepBatch(f"{name}.{view}" if view else name, source, number, batch)
+                for view, batch in next(stream).items()
+            ]
+    return batches
 
 
 def _evaluate(

@@ -277,7 +277,7 @@ def low_precision_losses(dtype: str) -> dict[str, paddle.Tensor]:
         "det": det(
             features,
             (64, 64),
-            {"boxes": paddle.to_tensor([[0.0, 1, 0.5, 0.5, 0.3, 0.3]]), "supervised": paddle.ones([2])},
+            {"boxes": box, "supervised": paddle.ones([2])},
         ),
     }
     return {f"{task}.{name}": value for task, of_task in terms.items() for name, value in of_task.items()}

@@ -16,7 +16,7 @@ import pytest
 from paddle import nn
 
 from ppmtl.config.settings import OptimizerSettings, Settings, TrainSettings
-from ppmtl.data.source import Batch
+from ppmtl.data.source import Batch, Source
 from ppmtl.train import checkpoint
 from ppmtl.train.balance.dwa import Dwa
 from ppmtl.train.balance.pcgrad import Pcgrad
@@ -42,13 +42,19 @@ class Toy(nn.Layer):
         return {t: {"loss": (self.heads[t](features) - targets[t]["y"]).square().mean()} for t in targets}
 
 
-class Numbers:
+class Numbers(Source):
     """A stream of random batches for one task; sample i is a function of i, whatever the batch size."""
 
     def __init__(
-        self, task: str, batch_size: int, *, interrupt_at: int | None = None, spoil_at: int | None = None
+        self,
+        task: str,
+        batch_size: int,
+        *,
+        every: int = 1,
+        interrupt_at: int | None = None,
+        spoil_at: int | None = None,
     ) -> None:
-        self.task, self.batch_size = task, batch_size
+        self.task, self.batch_size, self.every = task, batch_size, every
         self.interrupt_at, self.spoil_at = interrupt_at, spoil_at
 
     def loader(self, start_step: int, num_steps: int, num_workers: int) -> Batches:  # noqa: ARG002
@@ -59,7 +65,8 @@ class Numbers:
             draws = np.stack([np.random.default_rng([ord(self.task), row]).normal(size=5) for row in rows])
             target = draws[:, 4:] * (np.nan if step == self.spoil_at else 1)
             images = paddle.to_tensor(draws[:, :4].astype(np.float32))
-            yield {"": Batch(images, {self.task: {"y": paddle.to_tensor(target.astype(np.float32))}})}
+            targets = {self.task: {"y": paddle.to_tensor(target.astype(np.float32))}}
+            yield {"": Batch(images, targets, {self.task: self.batch_size})}
 
     def files(self, step: int) -> list[str]:
         return [f"{self.task}{step}.jpg"]
@@ -76,7 +83,11 @@ class Shared(Numbers):
         for batches in super().loader(start_step, num_steps, num_workers):
             images, target = batches[""].images, batches[""].targets["a"]["y"]
             targets = {task: {"y": target + index} for index, task in enumerate(TASKS)}
-            yield {t: Batch(images, {t: y}) for t, y in targets.items()} if self.views else {"": Batch(images, targets)}
+            groups = [[task] for task in TASKS] if self.views else [TASKS]
+            yield {
+                "".join(group): Batch(images, {t: targets[t] for t in group}, dict.fromkeys(group, self.batch_size))
+                for group in groups
+            }
 
 
 def settings(folder: Path, *, optimizer: Mapping[str, Any] | None = None, **train: Any) -> Settings:
