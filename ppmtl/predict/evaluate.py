@@ -42,12 +42,14 @@ class Evaluation:
         seconds: {task: seconds per image of its data set}, reading and post-processing included.
         examples: {data set: [(sample, {task: prediction})]} of the first few images.
         extremes: {task: its best and worst images}, where asked for.
+        unlabelled: {task: images of its data set without a label for it, which were not measured}; no task that has none.
     """
 
     metrics: dict[str, Metrics]
     seconds: dict[str, float]
     examples: dict[str, list[Example]]
     extremes: dict[str, Extremes] = field(default_factory=dict)
+    unlabelled: dict[str, int] = field(default_factory=dict)
 
     @property
     def score(self) -> float:
@@ -91,8 +93,12 @@ def evaluate(
         draw_threshold: parts that score below it are not drawn there.
         limit: only the first so many images of each set; None = all.
         processes: those that share the images. All of them have to call this function, with the same weights.
+
+    Raises:
+        ValueError: if a file is unreadable or wrong, or no image of a data set has a label for one of its tasks.
     """
     metrics: dict[str, Metrics] = {}
+    unlabelled: dict[str, int] = {}
     seconds: dict[str, float] = {}
     examples: dict[str, list[Example]] = {}
     ranked: dict[str, Extremes] = {}
@@ -107,8 +113,15 @@ def evaluate(
             key: ExtremesMeter(task, num_extremes, draw_threshold) for key, task in chosen.items() if num_extremes
         }
         meters, shown = _measure(name, pipeline, of_set.reader, batches, num_examples, scored, processes)
-        for task, meter in meters.items():
-            metrics[task] = _merged(meter, batches, processes)
+        for task, (meter, measured) in meters.items():
+            metrics[task], count = _merged(meter, measured, processes)
+            if images and not count and limit is None:
+                raise ValueError(
+                    f"eval.datasets.{name}: none of its {len(images)} images has a label for task '{task}'; check its paths, "
+                    "or take the task out of its tasks"
+                )
+            if count < len(images):
+                unlabelled[task] = len(images) - count
         for task, of_task in scored.items():
             ranked[task] = extremes(itertools.chain(*processes.all_gather(of_task.kept)), num_extremes)
         elapsed = (time.perf_counter() - started) / len(images) if images else math.nan
@@ -118,7 +131,7 @@ def evaluate(
             next(found for found in processes.all_gather(shown.get(i)) if found is not None)
             for i in images[:num_examples]
         ]
-    return Evaluation(metrics, seconds, examples, ranked)
+    return Evaluation(metrics, seconds, examples, ranked, unlabelled)
 
 
 def _measure(
@@ -129,9 +142,11 @@ def _measure(
     num_examples: int,
     scored: Mapping[str, ExtremesMeter],
     processes: Processes,
-) -> tuple[dict[str, Meter[Any]], dict[int, Example]]:
-    """{task: meter} of this process's images, and {position: example} of those that are to be shown; fills ``scored``."""
-    meters: dict[str, Meter[Any]] = {key: task.new_meter() for key, task in pipeline.tasks.items()}
+) -> tuple[dict[str, tuple[Meter[Any], list[int]]], dict[int, Example]]:
+    """{task: (meter, positions measured)} of this process's images, and {position: example} of those to be shown."""
+    meters: dict[str, tuple[Meter[Any], list[int]]] = {
+        key: (task.new_meter(), []) for key, task in pipeline.tasks.items()
+    }
     shown: dict[int, Example] = {}
     hidden = processes.rank != 0 or not sys.stderr.isatty()
     total = sum(map(len, batches))
@@ -140,25 +155,31 @@ def _measure(
             samples = [reader[i] for i in batch]
             predictions = pipeline.predict([s.image for s in samples], [s.path for s in samples])
             for index, sample, prediction in zip(batch, samples, predictions, strict=True):
-                for task, meter in meters.items():
+                for task, (meter, measured) in meters.items():
+                    if task not in sample.labels:
+                        continue
                     meter.add(sample, prediction[task])
-                for task, extremes_meter in scored.items():
-                    extremes_meter.add(sample, prediction[task], index)
+                    measured.append(index)
+                    if task in scored:
+                        scored[task].add(sample, prediction[task], index)
                 if index < num_examples:
                     shown[index] = (sample, prediction)
             bar.update(len(batch) * processes.count)
     return meters, shown
 
 
-def _merged(meter: Meter[Any], batches: list[range], processes: Processes) -> Metrics:
-    """The metrics of all processes' images; rank 0 computes them for all."""
+def _merged(meter: Meter[Any], measured: list[int], processes: Processes) -> tuple[Metrics, int]:
+    """The metrics of all processes' images, and how many these are; rank 0 computes them for all.
+
+    ``measured`` are the positions in the data set of what this process's meter holds.
+    """
     if processes.count == 1:
-        return meter.result()
-    states = processes.all_gather(meter.state())
-    metrics = None
+        return meter.result(), len(measured)
+    found = processes.all_gather((meter.state(), measured))
+    result = None
     if processes.rank == 0:
-        order = [i for rank in range(processes.count) for batch in batches[rank :: processes.count] for i in batch]
-        meter.merge(states, np.argsort(order))
-        metrics = meter.result()
-    first: Metrics = processes.all_gather(metrics)[0]
+        order = [position for _, positions in found for position in positions]
+        meter.merge([state for state, _ in found], np.argsort(order))
+        result = meter.result(), len(order)
+    first: tuple[Metrics, int] = processes.all_gather(result)[0]
     return first

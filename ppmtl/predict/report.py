@@ -22,8 +22,9 @@ _NAME = 26  # letters of a class name that a plot has room for
 
 
 def one_line(result: Evaluation) -> str:
-    """ "seg miou 0.5123 | cls top1 0.8000 | det ap50 0.6000 | score 0.6374"."""
-    parts = [f"{task} {m.primary} {m.values[m.primary]:.4f}" for task, m in result.metrics.items()]
+    """ "seg miou 0.5123 | cls top1 0.8000 (3 images unlabelled) | det ap50 0.6000 | score 0.6374"."""
+    gaps = {task: f" ({count} images unlabelled)" for task, count in result.unlabelled.items()}
+    parts = [f"{task} {m.primary} {m.values[m.primary]:.4f}{gaps.get(task, '')}" for task, m in result.metrics.items()]
     return " | ".join([*parts, f"score {result.score:.4f}"])
 
 
@@ -31,7 +32,8 @@ def text(result: Evaluation, *, classwise: bool = True) -> str:
     """The whole report for a terminal; the challenge's score is its last line."""
     lines: list[str] = []
     for task, metrics in result.metrics.items():
-        lines.append(f"== {task} ({result.seconds[task]:.3f} s per image)")
+        gap = f"; {result.unlabelled[task]} images without a label not measured" if task in result.unlabelled else ""
+        lines.append(f"== {task} ({result.seconds[task]:.3f} s per image{gap})")
         lines += [f"   {name:<22}{_number(value)}" for name, value in metrics.values.items()]
         if classwise and metrics.per_class:
             table = columns(list(metrics.per_class), class_rows(metrics.per_class))
@@ -59,7 +61,13 @@ def write(result: Evaluation, folder: Path, extra: Mapping[str, Any]) -> list[Pa
         "images": images,
         "score": result.score,
         "tasks": {
-            task: dict(primary=m.primary, **m.values, seconds_per_image=result.seconds[task], per_class=m.per_class)
+            task: {
+                "primary": m.primary,
+                **m.values,
+                "seconds_per_image": result.seconds[task],
+                **({"unlabelled_images": result.unlabelled[task]} if task in result.unlabelled else {}),
+                "per_class": m.per_class,
+            }
             for task, m in result.metrics.items()
         },
     }

@@ -1,5 +1,7 @@
 """Evaluation: the images sharded over several processes, measured as if there were one."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from samples import boxes_of, make_sample
@@ -59,6 +61,15 @@ def backend(images, tasks):
         else:
             raw[task] = {"probs": np.stack(found)}
     return raw
+
+
+class Gaps(Images):
+    """The same, but only every third image has a label for "seg", and the first has none for "det"."""
+
+    def __getitem__(self, index):
+        sample = super().__getitem__(index)
+        gone = {"seg"} if index % 3 else {"det"} if index == 0 else set()
+        return replace(sample, labels={task: label for task, label in sample.labels.items() if task not in gone})
 
 
 def separate(count):
@@ -155,3 +166,39 @@ def test_tied_boxes_are_ranked_in_the_data_sets_order():
     assert meter.result().values["ap50_95"] != alone  # else the next line would prove nothing
     meter.merge(states, np.argsort([*range(6, 12), *range(6)]))
     assert meter.result().values["ap50_95"] == alone
+
+
+def gaps(count):
+    """One data set for all tasks in which labels are missing."""
+    return {"street": EvalSet(Gaps(count), tuple(TASKS))}
+
+
+def test_an_image_without_a_tasks_label_is_not_measured_for_it_and_counted():
+    found, full = evaluate(TASKS, gaps(7), backend, num_examples=7), evaluate(TASKS, shared(7), backend, num_examples=7)
+    assert found.unlabelled == {"seg": 4, "det": 1}
+    assert full.unlabelled == {}
+    np.testing.assert_equal(found.metrics["cls"].values, full.metrics["cls"].values)
+    for name, positions in (("seg", (0, 3, 6)), ("det", range(1, 7))):
+        meter = TASKS[name].new_meter()
+        for position in positions:
+            sample, predictions = full.examples["street"][position]
+            meter.add(sample, predictions[name])
+        np.testing.assert_equal(found.metrics[name].values, meter.result().values)
+
+
+@pytest.mark.parametrize(("processes", "batch_size"), [(2, 1), (3, 2), (4, 3)])
+def test_several_processes_measure_the_bits_of_one_where_labels_are_missing(processes, batch_size):
+    alone = evaluate(TASKS, gaps(8), backend, batch_size=batch_size)
+    work = lambda p: evaluate(TASKS, gaps(8), backend, batch_size=batch_size, processes=p)  # noqa: E731
+    for result in together(processes, work):
+        same(alone, result)
+        assert result.unlabelled == alone.unlabelled == {"seg": 5, "det": 1}
+
+
+def test_a_data_set_without_any_label_for_a_task_is_an_error_unless_only_its_first_images_are_measured():
+    unlabelled = EvalSet(Gaps(1), ("seg", "det"))
+    with pytest.raises(ValueError, match=r"eval\.datasets\.street: none of its 1 images has a label for task 'det'"):
+        evaluate(TASKS, {"street": unlabelled}, backend)
+    found = evaluate(TASKS, {"street": EvalSet(Gaps(9), ("seg", "det", "cls"))}, backend, limit=1)
+    assert np.isnan(found.metrics["det"].values["ap50"])
+    assert found.unlabelled == {"det": 1}

@@ -1,13 +1,13 @@
 """Reports: text, files, plots."""
 
 import json
-from types import SimpleNamespace
 
 import cv2
 import numpy as np
 import pytest
 
 from ppmtl.predict import report
+from ppmtl.predict.evaluate import Evaluation
 from ppmtl.predict.extremes import Extremes, ScoredImage
 from ppmtl.tasks.base import Metrics
 
@@ -23,8 +23,16 @@ def result():
     recall = np.linspace(0, 1, 101)
     det = Metrics("ap50", {"ap50": 0.75}, curves={"pl50": (recall, 1 - recall / 2)})
     pair = ScoredImage(0.25, 7, "street.jpg", np.zeros((8, 20, 3), np.uint8))
-    return SimpleNamespace(metrics={"seg": seg, "det": det}, seconds={"seg": 0.25, "det": 0.5}, score=0.625,
-                           extremes={"seg": Extremes(worst=(pair,))})  # fmt: skip
+    return Evaluation({"seg": seg, "det": det}, {"seg": 0.25, "det": 0.5}, {}, {"seg": Extremes(worst=(pair,))})
+
+
+def test_images_without_a_label_are_said_in_text_line_and_file(result, tmp_path):
+    result.unlabelled["det"] = 3
+    assert "== det (0.500 s per image; 3 images without a label not measured)" in report.text(result)
+    assert report.one_line(result) == "seg miou 0.5000 | det ap50 0.7500 (3 images unlabelled) | score 0.6250"
+    tasks = json.loads(report.write(result, tmp_path, {})[0].read_text())["tasks"]
+    assert tasks["det"]["unlabelled_images"] == 3
+    assert "unlabelled_images" not in tasks["seg"]
 
 
 def test_the_score_is_the_last_line_and_undefined_values_are_not_numbers(result):
