@@ -16,6 +16,7 @@ from ppmtl.data.readers.coco import COCO
 from ppmtl.data.readers.joined import Joined
 from ppmtl.data.readers.label_png import LabelPNG
 from ppmtl.structures import ClassList
+from ppmtl.tasks.detection import Detection
 
 TASKS = {"seg": ClassList(("road", "car")), "det": ClassList(("sign",), (7,))}
 READERS = {
@@ -53,6 +54,30 @@ def test_images_that_all_readers_have_carry_a_label_per_task_and_are_read_once(s
     assert "2 images with labels for seg, det" in joined.describe()
 
 
+def test_images_that_only_some_readers_have_are_left_out_and_counted_or_carry_the_labels_that_there_are(
+    streets,
+) -> None:
+    (streets / "labels" / "2.png").unlink()
+    readers = READERS | {"seg": partial(READERS["seg"], missing_labels="skip")}
+    common = Joined(streets, TASKS, readers=readers)
+    assert [Path(common.path(i)).name for i in range(len(common))] == ["1.png"]
+    assert "1 images with labels for seg, det, 2 that only some have left out (images: all)" in common.describe()
+    every = Joined(streets, TASKS, readers=readers, images="all")
+    labels = {Path(every.path(i)).name: list(every[i].labels) for i in range(len(every))}
+    assert labels == {"0.png": ["seg"], "1.png": ["seg", "det"], "2.png": ["det"]}
+    assert "3 images with labels for seg (2), det (2) (" in every.describe()
+    assert len(Joined(streets, {"det": TASKS["det"]}, readers=readers, images="all")) == 2  # of the tasks asked for
+
+
+def test_an_image_that_a_coco_file_lists_without_boxes_is_labelled_one_that_it_does_not_list_is_not(streets) -> None:
+    every = Joined(streets, TASKS, readers=READERS, images="all")
+    found = {Path(every.path(i)).name: every[i].labels.get("det") for i in range(len(every))}
+    assert found["0.png"] is None
+    assert isinstance(found["1.png"], Boxes)
+    assert len(found["1.png"].boxes) == 0
+    assert Detection("det", TASKS["det"]).collate([every[0], every[1]])["supervised"].tolist() == [0, 1]
+
+
 def test_readers_of_tasks_that_are_not_wanted_are_not_built(streets) -> None:
     (streets / "det.json").unlink()
     joined = Joined(streets, {"seg": TASKS["seg"]}, readers=READERS)
@@ -68,8 +93,9 @@ def test_a_task_without_reader_and_data_sets_without_a_common_image_are_errors(s
     (streets / "masks").mkdir()
     cv2.imwrite(str(streets / "masks" / "1.png"), np.zeros((8, 12), np.uint8))
     elsewhere = {**READERS, "seg": partial(LabelPNG, images="other", labels="masks")}
-    with pytest.raises(ValueError, match=r"no image is in all data sets \(seg 1, det 2 images\)"):
-        Joined(streets, TASKS, readers=elsewhere)
+    for images in ("common", "all"):
+        with pytest.raises(ValueError, match=r"no image is in all data sets \(seg 1, det 2 images\).*images: all"):
+            Joined(streets, TASKS, readers=elsewhere, images=images)
 
 
 def test_the_paths_of_all_readers_are_required(streets) -> None:

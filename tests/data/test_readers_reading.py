@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -48,6 +49,24 @@ def test_one_missing_label_is_named_and_does_not_shift_the_rest(tmp_path: Path) 
     (root / "labels/b.png").unlink()
     with pytest.raises(ValueError, match=r"1 files have no partner.*label_suffix[^\n]*\n.*b\.jpg: no label .*b\.png"):
         LabelPNG(root, {"seg": THREE}, images="images", labels="labels")
+
+
+def test_images_without_a_label_can_be_left_out_and_are_counted_but_labels_without_an_image_cannot(
+    tmp_path: Path,
+) -> None:
+    root = label_set(tmp_path, ["a", "b"])
+    (root / "labels/b.png").unlink()
+    make = partial(LabelPNG, root, {"seg": THREE}, images="images", labels="labels")
+    with pytest.raises(ValueError, match="missing_labels: skip"):
+        make()
+    found = make(missing_labels="skip")
+    assert [Path(found.path(i)).name for i in range(len(found))] == ["a.jpg"]
+    assert "1 images with label maps (1 without one left out)" in found.describe()
+    with pytest.raises(ValueError, match="2 files have no partner"):  # none fits: a wrong suffix is no gap
+        make(missing_labels="skip", label_suffix="_id")
+    write_image(root / "labels/c.png")
+    with pytest.raises(ValueError, match=r"1 files have no partner[^\n]*\n.*c\.png: no image"):
+        make(missing_labels="skip")
 
 
 def test_missing_partners_on_both_sides_are_counted_and_ten_are_named(tmp_path: Path) -> None:

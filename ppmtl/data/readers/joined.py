@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import numpy as np
 
@@ -14,7 +15,7 @@ from ppmtl.structures import ClassList, Label
 
 
 class Joined(Reader):
-    """The images that all of its readers have, each read once, with a label per task.
+    """The images of several readers, each read once, with a label for every task whose reader has the image.
 
     BDD100K is an example: one folder of images, label PNGs for segmentation, a COCO file for detection.
 
@@ -22,9 +23,11 @@ class Joined(Reader):
         root: where relative paths start.
         tasks: {task: its classes}; readers of other tasks are not built.
         readers: {task: reader}. Images are the same when their files are.
+        images: "common" = those that all readers have; "all" = those that any has: an image that the reader of a task does
+            not have carries no label for it and teaches nothing about it.
 
     Raises:
-        ValueError: if a task has no reader, or no image is in all of them.
+        ValueError: if a task has no reader, or no image is in several of them.
     """
 
     def __init__(
@@ -33,6 +36,7 @@ class Joined(Reader):
         tasks: Mapping[str, ClassList],
         *,
         readers: dict[str, Annotated[Callable[..., Any], Part("ppmtl.data.readers")]],
+        images: Literal["common", "all"] = "common",
     ) -> None:
         super().__init__(root, tasks)
         missing = [task for task in tasks if task not in readers]
@@ -43,14 +47,19 @@ class Joined(Reader):
             task: {Path(reader.path(index)).resolve(): index for index in range(len(reader))}
             for task, reader in self._readers.items()
         }
-        first, *others = indices.values()
-        files = [file for file in first if all(file in other for other in others)]
-        if not files:
-            counts = ", ".join(f"{task} {len(reader)}" for task, reader in self._readers.items())
+        counts = Counter(file for of_task in indices.values() for file in of_task)
+        common = [file for file, count in counts.items() if count == len(tasks)]
+        if not common and (images == "common" or max(counts.values()) == 1):
+            sizes = ", ".join(f"{task} {len(reader)}" for task, reader in self._readers.items())
             raise ValueError(
-                f"joined: no image is in all data sets ({counts} images); name the same image folder in all of them"
+                f"joined: no image is in all data sets ({sizes} images); name the same image folder in all of them, or set "
+                "images: all if some images are in only some of them. Data sets that share no image are sources of their own"
             )
-        self._indices = [{task: of_task[file] for task, of_task in indices.items()} for file in files]
+        files = common if images == "common" else list(counts)
+        self._left_out = len(counts) - len(files)
+        self._indices = [
+            {task: of_task[file] for task, of_task in indices.items() if file in of_task} for file in files
+        ]
 
     @staticmethod
     def required_paths(root: str | Path, tasks: Sequence[str], **settings: Any) -> list[Path]:
@@ -72,4 +81,7 @@ class Joined(Reader):
 
     def describe(self) -> str:
         parts = "; ".join(reader.describe() for reader in self._readers.values())
-        return f"{len(self)} images with labels for {', '.join(self.tasks)} ({parts})"
+        counts = Counter(task for of_image in self._indices for task in of_image)
+        labels = ", ".join(f"{task} ({counts[task]})" if counts[task] < len(self) else task for task in self.tasks)
+        left_out = f", {self._left_out} that only some have left out (images: all)" if self._left_out else ""
+        return f"{len(self)} images with labels for {labels}{left_out} ({parts})"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -28,6 +28,8 @@ class LabelPNG(Reader):
         images: folder of images, searched with its sub-folders.
         labels: folder of label maps.
         label_suffix: what a label's name has after the image's, e.g. "_train_id".
+        missing_labels: images without a label map are an "error", or left out and counted ("skip"). A label map without
+            an image is always an error.
 
     Raises:
         ValueError: if ids are not 0..n-1.
@@ -42,6 +44,7 @@ class LabelPNG(Reader):
         images: str,
         labels: str,
         label_suffix: str = "",
+        missing_labels: Literal["error", "skip"] = "error",
     ) -> None:
         super().__init__(root, tasks)
         self._task, classes = self.only_task()
@@ -51,7 +54,8 @@ class LabelPNG(Reader):
                 "class file and the label maps"
             )
         self._name = labels
-        self._pairs = _pair(self.root / images, self.root / labels, label_suffix + ".png")
+        skip = missing_labels == "skip"
+        self._pairs, self._skipped = _pair(self.root / images, self.root / labels, label_suffix + ".png", skip=skip)
 
     @staticmethod
     def required_paths(root: str | Path, tasks: Sequence[str], **settings: Any) -> list[Path]:  # noqa: ARG004
@@ -88,25 +92,28 @@ class LabelPNG(Reader):
         return {self._task: LabelMap(label_map)}
 
     def describe(self) -> str:
-        return f"{self._name}: {len(self)} images with label maps, {len(self.tasks[self._task])} classes"
+        skipped = f" ({self._skipped} without one left out)" if self._skipped else ""
+        return f"{self._name}: {len(self)} images with label maps{skipped}, {len(self.tasks[self._task])} classes"
 
 
-def _pair(images: Path, labels: Path, label_end: str) -> list[tuple[Path, Path]]:
+def _pair(images: Path, labels: Path, label_end: str, *, skip: bool) -> tuple[list[tuple[Path, Path]], int]:
+    """(image, label map) by name, and how many images were left out because they have none and ``skip`` allows it."""
     image_of = _by_key(images, SUFFIXES, "")
     label_of = _by_key(labels, (".png",), label_end)
     if not image_of:
         raise ValueError(f"{images}: no images ({', '.join(SUFFIXES)}) found; check the folder")
-    alone = [
-        Finding(f"{image_of[key]}", f"no label {labels / key}{label_end}") for key in sorted(image_of.keys() - label_of)
-    ]
+    unlabelled = sorted(image_of.keys() - label_of)
+    if len(unlabelled) == len(image_of):
+        skip = False  # a wrong folder or label_suffix, not a gap
+    alone = [] if skip else [Finding(f"{image_of[key]}", f"no label {labels / key}{label_end}") for key in unlabelled]
     alone += [Finding(f"{label_of[key]}", f"no image {images / key}.*") for key in sorted(label_of.keys() - image_of)]
     if alone:
         raise DataError(
-            f"{images} and {labels}: {len(alone)} files have no partner of the same name; add or remove them, or set "
-            "label_suffix if label names have an ending",
+            f"{images} and {labels}: {len(alone)} files have no partner of the same name; add or remove them, set "
+            "label_suffix if label names have an ending, or missing_labels: skip to leave out images without one",
             alone,
         )
-    return [(image_of[key], label_of[key]) for key in sorted(image_of)]
+    return [(image_of[key], label_of[key]) for key in sorted(image_of.keys() & label_of)], len(unlabelled)
 
 
 def _by_key(folder: Path, suffixes: tuple[str, ...], ending: str) -> dict[str, Path]:
