@@ -140,6 +140,19 @@ def check_agreement(settings: Settings) -> None:
         raise ConfigError(problems)
 
 
+def require_work(settings: Settings) -> None:
+    """Checks that every optimizer step takes a batch; raises ConfigError if all sources leave out some."""
+    every = {name: source.every for name, source in settings.sources.items()}
+    if every and min(every.values()) > 1:
+        name, number = min(every.items(), key=lambda item: item[1])
+        raise ConfigError(
+            [
+                f"sources.{name}.every: got {number}, and no other source takes part in every step either: some steps would "
+                f"have no batch; set -o sources.{name}.every=1"
+            ]
+        )
+
+
 def require_data(settings: Settings, *, training: bool, evaluation: bool) -> None:
     """Checks that every data path of the run exists, class files included, without reading any.
 
@@ -247,6 +260,7 @@ def build_sources(
             sampler=source.sampler,
             rank=rank,
             world_size=world_size,
+            every=source.every,
             repeat=repeat,
         )
         for name, source in settings.sources.items()

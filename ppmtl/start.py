@@ -106,6 +106,7 @@ def start_training(run: build.Run, options: TrainOptions) -> str:
     Returns:
         Why the run ended before its schedule, e.g. "SIGTERM"; "" if it did not.
     """
+    build.require_work(run.settings)
     rank, world_size = distributed.start(run.settings.device)
     save_dir = Path(run.settings.save_dir)
     if options.fast_dev_run and rank == 0:
@@ -132,7 +133,8 @@ def start_training(run: build.Run, options: TrainOptions) -> str:
         (save_dir / "environment.json").write_text(json.dumps(description["environment"], indent=1), encoding="utf-8")
     LOGGER.info("environment: %s", ", ".join(f"{k} {v}" for k, v in description["environment"].items()))
     for name, source in sources.items():
-        LOGGER.info("source %s: %s, batch %d -> %s", name, source.reader.describe(), source.batch_size,
+        pace = f" in every {source.every} steps" if source.every > 1 else ""
+        LOGGER.info("source %s: %s, batch %d%s -> %s", name, source.reader.describe(), source.batch_size, pace,
                     ", ".join(settings.sources[name].all_tasks(name)))  # fmt: skip
     for name, of_set in eval_sets.items():
         LOGGER.info("validation %s: %s", name, of_set.reader.describe())

@@ -142,3 +142,10 @@ def test_multipliers_name_parts_with_dots_in_quotes_and_survive_being_saved(tmp_
         "heads.seg": 10.0,
         "backbone": 0.1,
     }
+
+
+def test_every_step_needs_a_source():
+    settings = build.load(DEMO, ["sources.seg.every=2", "sources.det.every=3"]).settings
+    build.require_work(settings)
+    with pytest.raises(ConfigError, match=r"sources\.seg\.every: got 2.*set -o sources\.seg\.every=1"):
+        build.require_work(build.load(DEMO, ["sources.seg.every=2", "sources.det.every=3"], ["seg", "det"]).settings)

@@ -58,7 +58,7 @@ def compare(run: build.Run, arguments: argparse.Namespace, out: Path) -> str:
     for number, (seed, tasks) in enumerate(plan, 1):
         folder = out / f"{'+'.join(tasks)}_seed{seed}"
         print(f"[{number}/{len(plan)}] {' + '.join(tasks)}, seed {seed} -> {folder}", flush=True)
-        seconds = _train(arguments, folder, tasks, seed, steps)
+        seconds = _train(arguments, folder, tasks, seed, *_own_pace(run, tasks, steps))
         report = _evaluate(arguments, folder, tasks)
         primaries |= {task: report[task]["primary"] for task in tasks}
         metrics = {task: float(report[task][report[task]["primary"]] or 0.0) for task in tasks}
@@ -81,7 +81,19 @@ def _run(tool: str, given: argparse.Namespace, folder: Path, tasks: Sequence[str
         raise ValueError(f"{tool}.py ended with code {code}; the end of {console}:\n{tail}")
 
 
-def _train(given: argparse.Namespace, folder: Path, tasks: Sequence[str], seed: int, steps: int) -> float:
+def _own_pace(run: build.Run, tasks: Sequence[str], steps: int) -> tuple[int, list[str]]:
+    """The steps of a run for some tasks that takes as many of their batches as ``steps`` of all tasks, and its overrides.
+
+    They differ where none of these tasks' sources takes part in every step.
+    """
+    every = {name: s.every for name, s in run.settings.sources.items() if set(s.all_tasks(name)) & set(tasks)}
+    pace = math.gcd(*every.values()) or 1
+    return -(-steps // pace), [f"sources.{name}.every={n // pace}" for name, n in every.items() if pace > 1]
+
+
+def _train(
+    given: argparse.Namespace, folder: Path, tasks: Sequence[str], seed: int, steps: int, pace: Sequence[str]
+) -> float:
     """Trains one run to its end, if it is not there yet; returns its seconds of optimizer steps."""
     plan = folder / "plan.json"
     wanted = {"config": given.config, "overrides": given.overrides, "steps": steps, "nprocs": given.nprocs}
@@ -91,7 +103,7 @@ def _train(given: argparse.Namespace, folder: Path, tasks: Sequence[str], seed: 
     plan.write_text(json.dumps(wanted))
     if not (folder / f"step_{steps:07d}").exists():
         own = ["train.epochs=1", f"train.steps_per_epoch={steps}", "train.eval_every=null",
-               f"train.save_every={max(1, steps // 4)}", "train.early_stop=null", f"seed={seed}"]  # fmt: skip
+               f"train.save_every={max(1, steps // 4)}", "train.early_stop=null", f"seed={seed}", *pace]  # fmt: skip
         resume = ["-r", "auto"] if any(folder.glob("step_*")) else []
         _run("train", given, folder, tasks, [*own, "--nprocs", str(given.nprocs), *resume])
     costs = re.findall(r" step: (\d+)/.* batch_cost: ([\d.]+)", (folder / "train.log").read_text(encoding="utf-8"))

@@ -63,7 +63,7 @@ class Cost:
         parameter_count: their sum.
         state_bytes: weights, gradients and optimizer.
         activation_bytes: of the largest view: the loop runs one after the other, so memory is not the sum.
-        step_flop: floating-point operations of one optimizer step on one process.
+        step_flop: floating-point operations of one optimizer step on one process; the mean where a source has ``every``.
         uncounted: parameters of layers whose multiply-adds are not known here.
     """
 
@@ -96,7 +96,8 @@ def estimate(
         sources.append(SourceCost(name, source.batch_size, sizes[name], _under(counted, "backbone"), heads, kept))
     count = sum(sum(parts.values()) for parts in parameters.values())
     per_parameter = 16 + (4 if settings.train.ema_decay else 0)  # weight, gradient, AdamW's two moments, average
-    macs = sum(s.batch_size * (s.backbone + sum(s.heads.values())) for s in sources)
+    paces = [source.every for source, _ in named_views(settings.sources).values()]
+    macs = sum(s.batch_size * (s.backbone + sum(s.heads.values())) / n for s, n in zip(sources, paces, strict=True))
     return Cost(
         parameters=parameters,
         parameter_count=count,
@@ -105,7 +106,7 @@ def estimate(
         state_bytes_per_parameter=per_parameter,
         state_bytes=count * per_parameter,
         activation_bytes=max((s.batch_size * s.activation_bytes for s in sources), default=0),
-        step_flop=FLOP_PER_MAC * FORWARD_AND_BACKWARD * macs,
+        step_flop=round(FLOP_PER_MAC * FORWARD_AND_BACKWARD * macs),
         total_steps=settings.train.total_steps,
         uncounted=uncounted_parameters(model),
     )

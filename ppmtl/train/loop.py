@@ -25,7 +25,7 @@ from ppmtl.train import checkpoint, distributed
 from ppmtl.train.diagnose import Diagnosis
 from ppmtl.train.freeze import freeze
 from ppmtl.train.gradients import TaskGradients
-from ppmtl.train.log import LOGGER, Reporter, VisualLog
+from ppmtl.train.log import LOGGER, Reporter, VisualLog, announce
 from ppmtl.train.losses import StepBatch, StepLosses
 from ppmtl.train.optim import build_optimizer, clip_gradients, learning_rate_at
 from ppmtl.train.precision import ExponentialMovingAverage, Precision
@@ -96,6 +96,10 @@ def fit(
         reporter = stack.enter_context(closing(Reporter(settings, first_step, visual)))
         signals = stack.enter_context(StopSignal())
         diagnosis = None
+        for name, s in sources.items():
+            if math.gcd(s.every, diagnose_every or 1) > 1:
+                announce("--diagnose %s never falls on a step of source '%s' (every: %d); give a number without a common "
+                         "divisor", diagnose_every, name, s.every)  # fmt: skip
         if diagnose_every and is_main:
             diagnosis = stack.enter_context(
                 Diagnosis(save_dir, by_task.shared_names, start_step=first_step, visual=visual, balance=balance)

@@ -1,10 +1,12 @@
 """The arithmetic of single against joint."""
 
 import math
+from pathlib import Path
 
 import pytest
 
-from ppmtl.studies.compare import Measured, comparison, delta_m
+from ppmtl import build
+from ppmtl.studies.compare import Measured, _own_pace, comparison, delta_m
 
 
 def run(tasks: tuple[str, ...], seed: int = 0, **metrics: float) -> Measured:
@@ -40,3 +42,11 @@ def test_several_seeds_show_mean_and_range():
     text = comparison(RUNS + again, PRIMARIES)
     assert "0.5000 (0.4000 to 0.6000)" in text
     assert "seeds 0, 1" in text
+
+
+def test_a_task_alone_takes_as_many_of_its_batches_as_beside_the_others():
+    demo = str(Path(__file__).resolve().parents[2] / "configs" / "allinone_demo.yml")
+    run = build.load(demo, ["sources.cls.every=2", "sources.det.every=4"])
+    assert _own_pace(run, ["seg", "cls", "det"], 101) == (101, [])
+    assert _own_pace(run, ["cls"], 101) == (51, ["sources.cls.every=1"])
+    assert _own_pace(run, ["cls", "det"], 101) == (51, ["sources.cls.every=1", "sources.det.every=2"])

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 from collections.abc import Generator, Mapping
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
@@ -20,7 +22,9 @@ from ppmtl.data.source import Batch, Source
 from ppmtl.train import checkpoint
 from ppmtl.train.balance.dwa import Dwa
 from ppmtl.train.balance.pcgrad import Pcgrad
+from ppmtl.train.balance.tbgc import Tbgc
 from ppmtl.train.balance.uncertainty import Uncertainty
+from ppmtl.train.log import LOGGER
 from ppmtl.train.log_file import read
 from ppmtl.train.loop import fit
 from ppmtl.train.state import Progress
@@ -143,6 +147,99 @@ def test_one_source_for_several_tasks_differentiates_together_or_apart_and_in_on
             np.testing.assert_allclose(value, together[name], atol=1e-5)
     run(settings(tmp_path / "one"), sources={"all": Numbers("a", 4)})
     assert not np.allclose(weights(tmp_path / "one")["backbone.0.weight"], together["backbone.0.weight"], atol=1e-3)
+
+
+class Listed(Numbers):
+    """Notes the number of every batch that it gives."""
+
+    def loader(self, start_step: int, num_steps: int, num_workers: int) -> Batches:
+        self.given = list(range(start_step, start_step + num_steps))
+        return super().loader(start_step, num_steps, num_workers)
+
+
+def paced(**changes: Any) -> dict[str, Numbers]:
+    return {"a": Listed("a", 4, **changes), "b": Listed("b", 4, every=2), "c": Listed("c", 4, every=3)}
+
+
+def test_a_source_with_every_takes_all_its_batches_in_order_in_its_own_steps_and_resumes_bit_for_bit(tmp_path):
+    for accumulate in (1, 2):
+        full, half = tmp_path / f"full{accumulate}", tmp_path / f"half{accumulate}"
+        sources = paced()
+        run(settings(full, accumulate=accumulate, save_every=1, keep_last=6), sources=sources)
+        assert [len(s.given) for s in sources.values()] == [6 * accumulate, 3 * accumulate, 2 * accumulate]
+        for step in (1, 2, 3):
+            sources = paced()
+            run(settings(half, accumulate=accumulate), sources=sources, resume=checkpoint.step_folder(full, step))
+            done = [step, -(-step // 2), -(-step // 3)]
+            assert [s.given[0] for s in sources.values()] == [count * accumulate for count in done]
+            for stem in ("model", "optimizer"):
+                assert same_bytes(weights(full, stem=stem), weights(half, stem=stem)), (accumulate, step)
+
+
+def test_a_step_that_a_source_leaves_out_does_not_move_its_head(tmp_path):
+    run(settings(tmp_path, save_every=1, keep_last=6), sources=paced())
+    heads = [weights(tmp_path, step)["heads.b.weight"].tobytes() for step in range(1, 7)]
+    assert heads[0] == heads[1] != heads[2] == heads[3] != heads[4] == heads[5]
+
+
+def test_the_log_means_a_loss_over_the_steps_that_had_it_and_counts_only_images_that_were_seen(tmp_path, monkeypatch):
+    lines: list[str] = []
+    monkeypatch.setattr(LOGGER, "info", lambda text, *values: lines.append(text % values if values else text))
+    run(settings(tmp_path / "one", log_every=1), sources=paced())
+    single = [dict(re.findall(r"(\S+): (\S+)", line)) for line in lines if "Epoch" in line]
+    assert ["loss_b" in line for line in single] == [True, False, True, False, True, False]
+    assert ["loss_c" in line for line in single] == [True, False, False, True, False, False]
+    lines.clear()
+    run(settings(tmp_path / "six", log_every=6), sources=paced())
+    (mean,) = [dict(re.findall(r"(\S+): (\S+)", line)) for line in lines if "Epoch" in line]
+    for name, count in (("loss_a", 6), ("loss_b", 3), ("loss_c", 2)):
+        values = [float(line[name]) for line in single if name in line]
+        assert (len(values), float(mean[name])) == (count, pytest.approx(np.mean(values), abs=1e-4))
+    images = float(mean["ips"]) * float(mean["batch_cost"]) * 6
+    assert images == pytest.approx(4 * (6 + 3 + 2), rel=0.2)  # the seconds are printed with three digits
+
+
+@pytest.mark.parametrize("method", [Uncertainty, partial(Dwa, temperature=1.0), Pcgrad, Tbgc])
+def test_balancing_resumes_exactly_where_sources_leave_out_steps(tmp_path, method):
+    options = {"balance": method, "epochs": 3, "steps_per_epoch": 2, "save_every": 1, "keep_last": 6}
+    run(settings(tmp_path / "full", **options), sources=paced())
+    run(settings(tmp_path / "half", **options), sources=paced(), resume=checkpoint.step_folder(tmp_path / "full", 3))
+    for stem in ("model", "optimizer", *(["balance"] if method not in (Pcgrad, Tbgc) else [])):
+        assert same_bytes(weights(tmp_path / "full", stem=stem), weights(tmp_path / "half", stem=stem)), stem
+
+
+def test_a_diagnosis_that_never_sees_a_source_says_so(tmp_path, monkeypatch):
+    said: list[str] = []
+    monkeypatch.setattr("ppmtl.train.loop.announce", lambda text, *values: said.append(text % values))
+    run(settings(tmp_path), sources=paced(), diagnose_every=2)
+    assert len(said) == 1
+    assert "--diagnose 2 never falls on a step of source 'b' (every: 2)" in said[0]
+
+
+def test_dwa_means_a_loss_over_the_steps_that_had_it(tmp_path):
+    seen: list[set[str]] = []
+
+    class Watched(Dwa):
+        def after_step(self, losses: Mapping[str, float], step: int, steps_per_epoch: int) -> None:
+            seen.append(set(losses))
+            super().after_step(losses, step, steps_per_epoch)
+
+    run(settings(tmp_path, balance=Watched), sources=paced())
+    assert seen == [{"a", "b", "c"}, {"a"}, {"a", "b"}, {"a", "c"}, {"a", "b"}, {"a"}]
+
+
+def test_a_step_without_any_label_moves_no_learned_weight_of_a_task_and_tells_dwa_nothing(tmp_path):
+    class Unlabelled(Numbers):
+        def loader(self, start_step: int, num_steps: int, num_workers: int) -> Batches:
+            for batches in super().loader(start_step, num_steps, num_workers):
+                yield {"": replace(batches[""], labelled={self.task: 0})}
+
+    sources = {"a": Numbers("a", 4), "b": Unlabelled("b", 4), "c": Numbers("c", 4)}
+    run(settings(tmp_path, balance=Uncertainty), sources=sources)
+    balance = weights(tmp_path, stem="balance")
+    assert {name: bool(value.any()) for name, value in balance.items()} == {
+        "log_variances.a": True, "log_variances.b": False, "log_variances.c": True,
+    }  # fmt: skip
 
 
 def test_a_clip_by_task_that_never_bites_changes_nothing(tmp_path):
