@@ -39,7 +39,7 @@ class Squares:
         return Sample(f"{index}.png", image, {"cls": ClassIndex(index % 3)})
 
 
-def source(batch_size, processes):
+def source(batch_size, processes, data=None):
     from ppmtl.data.source import Source, SourceView
     from ppmtl.data.transforms import HorizontalFlip, RandomErasing
     from ppmtl.structures import ClassList
@@ -47,7 +47,9 @@ def source(batch_size, processes):
 
     tasks = {"cls": Classification("cls", ClassList(("a", "b", "c")))}
     views = {"s": SourceView((HorizontalFlip(), RandomErasing(p=1.0)), tasks)}
-    return Source("s", Squares(), views, batch_size=batch_size, seed=3, rank=processes.rank, world_size=processes.count)
+    return Source(
+        "s", data or Squares(), views, batch_size=batch_size, seed=3, rank=processes.rank, world_size=processes.count
+    )
 
 
 def network(seed, normalised=False):
@@ -83,6 +85,7 @@ def agreement(folder):
         "gradients": gradients(processes),
         "training": training(processes),
         "missing": missing_gradients(processes),
+        "gaps": [labels_with_gaps(processes, step) for step in range(15)],
         "buffers": buffers(processes),
         "omp": os.environ.get("OMP_NUM_THREADS"),
     }
@@ -113,6 +116,61 @@ def joined(model):
 
 def distance(left, right):
     return float(np.abs(left - right).max())
+
+
+class Gaps(Squares):
+    """The same, but most images lack a label; so do all of some batches, on one process or on both."""
+
+    def __getitem__(self, index):
+        from dataclasses import replace
+
+        sample = super().__getitem__(index)
+        return sample if index in (1, 2, 6, 9) else replace(sample, labels={})
+
+
+def labels_with_gaps(processes, step):
+    """Returns how far the averaged gradient and loss are from those of the joined batches, and the counts of labels."""
+    import paddle
+
+    from ppmtl.models.heads._labelled import labelled_mean
+    from ppmtl.predict.processes import Processes
+    from ppmtl.train import distributed
+    from ppmtl.train.losses import StepBatch, StepLosses
+
+    def backward(model, batch_size, sharded):
+        """Two micro-batches of a step, as the training loop runs them."""
+        stream = source(batch_size, sharded, data=Gaps())
+        batches = [StepBatch("s", stream, 2 * step + i, stream.batches(2 * step + i)["s"]) for i in range(2)]
+        losses = StepLosses({}, batches)
+        for of in batches:
+            with distributed.no_sync(model):
+                images = paddle.to_tensor(of.batch.images).astype("float32").transpose([0, 3, 1, 2]) / 255
+                labels = paddle.to_tensor(of.batch.targets["cls"]["class_index"])
+                each = paddle.nn.functional.cross_entropy(model(images), paddle.clip(labels, min=0), reduction="none")
+                weighted = losses.add(of, {"cls": {"loss_ce": labelled_mean(each, labels >= 0)}})
+                (weighted["cls"] * losses.factor(of, "cls") / 2).backward()
+        losses.to_host(step)
+        own = sum(of.batch.labelled["cls"] for of in batches)
+        return (
+            own,
+            losses.labelled["cls"],
+            distributed.average_numbers({"cls": losses.of_tasks.get("cls", 0.0) / 2})["cls"],
+        )
+
+    model, alone = network(seed=1), network(seed=1)
+    shared = distributed.wrap(model)
+    own, counted, loss_ = backward(shared, 1, processes)
+    has_gradient = all(parameter.grad is not None for parameter in model.parameters())
+    distributed.average_gradients(model.parameters())
+    _, _, wanted = backward(alone, processes.count, Processes())
+    return {
+        "own": own,
+        "counted": counted,
+        "has_gradient": has_gradient,
+        "loss": abs(loss_ - wanted),
+        "largest": float(np.abs(joined(alone)).max()),
+        "gradient": distance(joined(model), joined(alone)),
+    }
 
 
 def training(processes):

@@ -44,6 +44,21 @@ def test_the_gradient_is_that_of_the_joined_batch(found):
         assert gradients["own"] > 0.01  # the halves differ, so an average is needed
 
 
+def test_two_processes_with_missing_labels_equal_one_with_the_joined_batch(found):
+    labelled = [[of["own"] for of in of_rank["gaps"]] for of_rank in found]
+    pairs = set(zip(*labelled, strict=True))
+    assert any(0 in pair and sum(pair) for pair in pairs)  # no label on one process
+    assert (0, 0) in pairs  # none anywhere
+    assert any(one != other and one * other for one, other in pairs)  # more on one than on the other
+    for of_rank in found:
+        for of, own in zip(of_rank["gaps"], zip(*labelled, strict=True), strict=True):
+            assert of["has_gradient"]
+            assert of["gradient"] < 1e-6
+            assert of["loss"] < 1e-6
+            assert (of["largest"] > 0.01) == bool(sum(own))
+            assert of["counted"] == [sum(own), 4]
+
+
 def test_weights_start_and_stay_equal(found):
     first, second = (of_rank["training"] for of_rank in found)
     assert first["own"] != second["own"]
