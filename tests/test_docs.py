@@ -34,7 +34,7 @@ def test_links_and_commands_lead_to_files_and_headings(doc):
 
 def test_the_example_of_several_tasks_on_the_same_images_runs(tmp_path):
     write_streets(tmp_path)
-    (example,) = re.findall(r"```yaml\n(.*?)```", (ROOT / "docs/data.md").read_text(encoding="utf-8"), re.DOTALL)
+    example, partly = re.findall(r"```yaml\n(.*?)```", (ROOT / "docs/data.md").read_text(encoding="utf-8"), re.DOTALL)
     others = yaml.safe_load(config(tmp_path).read_text())
     others["model"]["heads"].pop("cls")  # the example has no such task
     path = tmp_path / "example.yml"
@@ -47,3 +47,10 @@ def test_the_example_of_several_tasks_on_the_same_images_runs(tmp_path):
     of_views = {view: list(batch.targets) for view, batch in source.batches(0).items()}
     assert of_views == {"strong": ["det"], "weak": ["seg"]}
     assert build.build_eval_sets(settings, tasks)["street"].tasks == ("seg", "det")
+
+    (tmp_path / "labels" / "0.png").unlink()
+    content = yaml.safe_load(path.read_text()) | yaml.safe_load(partly)
+    path.write_text(yaml.safe_dump(content))
+    settings = build.load(str(path), [], None).settings
+    (source,) = build.build_sources(settings, build.build_tasks(settings)).values()
+    assert "6 images with labels for seg (5), det" in source.reader.describe()

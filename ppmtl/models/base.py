@@ -64,7 +64,9 @@ class Head(nn.Layer):
         Args:
             features: {name: feature}; at least those that it reads.
             image_size: (H, W) of the network input in pixels.
-            targets: {name: tensor} as the task's ``collate`` makes them.
+            targets: {name: tensor} as the task's ``collate`` makes them. Images that they mark as having no label take no
+                part in the loss, which is that of a batch of the others; without any label the terms are 0, with
+                gradients of 0.
         """
 
     def assigned(
