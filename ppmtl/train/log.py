@@ -115,12 +115,12 @@ class Reporter:
         means |= {f"weight_{task}": factor for task, factor in factors.items()}
         gaps = {f"labelled_{task}": (self._labelled[task], wanted) for task, wanted in self._wanted.items()
                 if self._labelled[task] < wanted}  # fmt: skip
+        images = means.pop("images") * paddle.distributed.get_world_size()
         self._new_line()
         total, per_epoch = self._schedule.total_steps, self._schedule.steps_per_epoch
         epoch, inside = divmod(done - 1, per_epoch)
         seconds_left = (time.perf_counter() - self._started) / (done - self._first_step) * (total - done)
         elsewhere = ("batch_cost", "data_cost", "learning_rate")
-        images_per_second = means.pop("images") * paddle.distributed.get_world_size() / means["batch_cost"]
         LOGGER.info(
             f"Epoch: [{epoch + 1}] [{inside + 1:>4}/{per_epoch}] step: {done}/{total} "
             f"learning_rate: {means['learning_rate']:.6f} "
@@ -128,12 +128,12 @@ class Reporter:
             f"{''.join(f'{name}: {labelled}/{wanted} ' for name, (labelled, wanted) in gaps.items())}"
             f"eta: {timedelta(seconds=round(seconds_left))} "
             f"batch_cost: {means['batch_cost']:.3f} data_cost: {means['data_cost']:.3f} "
-            f"ips: {images_per_second:.2f} images/s max_mem: {peak_memory_mib():.0f} MB"
+            f"ips: {images / means['batch_cost']:.2f} images/s max_mem: {peak_memory_mib():.0f} MB"
         )
         shares = {name: labelled / wanted for name, (labelled, wanted) in gaps.items()}
         self.visual.scalars(means | shares, done, "train")
         if self._file is not None:
-            costs = {"ips": images_per_second, "max_mem": peak_memory_mib()}
+            costs = {"ips": images / means["batch_cost"], "max_mem": peak_memory_mib()}
             self._file.add(done, {"epoch": epoch + 1, **means, **shares, **costs})
 
     def evaluated(self, step: int, values: Mapping[str, Any]) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import signal
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ import paddle
 from paddle import nn
 
 from ppmtl.config.settings import Settings, named_views, to_steps
-from ppmtl.data.source import Batch, Source
+from ppmtl.data.source import Source
 from ppmtl.models.backend import PaddleBackend
 from ppmtl.predict.drawing import draw_sample
 from ppmtl.predict.evaluate import EvalSet, evaluate
@@ -26,7 +26,7 @@ from ppmtl.train.diagnose import Diagnosis
 from ppmtl.train.freeze import freeze
 from ppmtl.train.gradients import TaskGradients
 from ppmtl.train.log import LOGGER, Reporter, VisualLog, announce
-from ppmtl.train.losses import StepBatch, StepLosses
+from ppmtl.train.losses import StepLosses, open_stream, take_batches
 from ppmtl.train.optim import build_optimizer, clip_gradients, learning_rate_at
 from ppmtl.train.precision import ExponentialMovingAverage, Precision
 from ppmtl.train.state import Progress, TrainingState, balance_parameters
@@ -81,11 +81,10 @@ def fit(
     trainable = [p for p in model.parameters() if not p.stop_gradient]
     learned = list(balance_parameters(balance).values())
     by_task = TaskGradients(model)
-    views = named_views(settings.sources).values()
-    supervised = Counter(task for _, view in views for task in view.tasks)
-    # The first step that takes every source
-    first_full = next((s for s in range(first_step, total) if not any(s % of.every for of in sources.values())), None)
+    supervised = Counter(task for _, view in named_views(settings.sources).values() for task in view.tasks)
     several = frozenset(task for task, count in supervised.items() if count > 1)
+    # Of the steps still to come, the first that takes every source
+    first_full = next((s for s in range(first_step, total) if not any(s % of.every for of in sources.values())), None)
     is_main = (rank := paddle.distributed.get_rank()) == 0
     keeps_tasks = settings.optimizer.task_clip_norm is not None or (balance is not None and balance.separate)
     if is_main and (save_every or eval_every):
@@ -96,25 +95,17 @@ def fit(
         reporter = stack.enter_context(closing(Reporter(settings, first_step, visual)))
         signals = stack.enter_context(StopSignal())
         diagnosis = None
-        for name, s in sources.items():
-            if math.gcd(s.every, diagnose_every or 1) > 1:
+        for name, source in sources.items():
+            if math.gcd(source.every, diagnose_every or 1) > 1:
                 announce("--diagnose %s never falls on a step of source '%s' (every: %d); give a number without a common "
-                         "divisor", diagnose_every, name, s.every)  # fmt: skip
+                         "divisor", diagnose_every, name, source.every)  # fmt: skip
         if diagnose_every and is_main:
             diagnosis = stack.enter_context(
                 Diagnosis(save_dir, by_task.shared_names, start_step=first_step, visual=visual, balance=balance)
             )
         streams = {
-            name: stack.enter_context(
-                closing(
-                    s.loader(
-                        s.number_of(first_step) * accumulate,
-                        (s.number_of(total) - s.number_of(first_step)) * accumulate,
-                        schedule.num_workers,
-                    )
-                )
-            )
-            for name, s in sources.items()
+            name: stack.enter_context(closing(open_stream(source, first_step, schedule)))
+            for name, source in sources.items()
         }
         model.train()  # not network.train(): that would reach past the model and wake up its frozen parts
         for step in range(first_step, total):
@@ -125,7 +116,7 @@ def fit(
             paddle.seed(int(np.random.SeedSequence([settings.seed, rank, step]).generate_state(1)[0]))
             diagnosed = diagnose_every is not None and (step + 1) % diagnose_every == 0
             with reporter.waiting_for_data():
-                batches = _batches_of(step, streams, sources, accumulate)
+                batches = take_batches(step, streams, sources, accumulate)
             losses = StepLosses(schedule.loss_weights, batches, several)
             for of in batches:
                 with distributed.no_sync(network):
@@ -133,11 +124,9 @@ def fit(
                         terms = network(of.batch.images, targets=of.batch.targets)
                     weighted = losses.add(of, terms)
                     objectives = {
-                        task: (loss if balance is None else balance.weigh(task, loss))
-                        * losses.factor(of, task)
-                        / accumulate
+                        task: (loss if balance is None else balance.weigh(task, loss)) / accumulate * losses.factor(of, task)
                         for task, loss in weighted.items()
-                    }
+                    }  # fmt: skip
                     _backward(objectives, precision, by_task if keeps_tasks or diagnosed else None)
             losses.to_host(step)  # raises if one is not finite, before any weight changes
             if keeps_tasks or diagnosed:
@@ -194,22 +183,6 @@ def _training_state(settings: Settings, model: nn.Layer, tasks: Sequence[str]) -
     decay = settings.train.ema_decay
     ema = ExponentialMovingAverage(precision.weights, decay) if decay else None
     return TrainingState(model, optimizer, precision, balance, ema)
-
-
-def _batches_of(
-    step: int, streams: Mapping[str, Iterator[dict[str, Batch]]], sources: Mapping[str, Source], accumulate: int
-) -> list[StepBatch]:
-    """This process's batches of a step, in the order in which they run; read from the streams."""
-    batches = []
-    for name, stream in streams.items():
-        source = sources[name]
-        first = source.number_of(step) * accumulate
-        for number in range(first, first + accumulate) if step % source.every == 0 else ():
-            batches += [
-                StepBatch(f"{name}.{view}" if view else name, source, number, batch)
-                for view, batch in next(stream).items()
-            ]
-    return batches
 
 
 def _evaluate(

@@ -1,14 +1,15 @@
-"""The loss terms of one optimizer step: weighted on the device, brought to the host in one transfer."""
+"""The batches of one optimizer step and their loss terms: weighted on the device, brought to the host in one transfer."""
 
 from __future__ import annotations
 
 import math
 from collections import Counter, defaultdict
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Generator, Mapping, Sequence
 from dataclasses import dataclass
 
 import paddle
 
+from ppmtl.config.settings import TrainSettings
 from ppmtl.data.source import Batch, Source
 from ppmtl.train import distributed
 
@@ -28,6 +29,29 @@ class StepBatch:
     source: Source
     number: int
     batch: Batch
+
+
+Stream = Generator[dict[str, Batch], None, None]
+
+
+def open_stream(source: Source, first_step: int, schedule: TrainSettings) -> Stream:
+    """The source's batches from optimizer step ``first_step`` to the end of the schedule."""
+    first, end = (source.number_of(step) * schedule.accumulate for step in (first_step, schedule.total_steps))
+    return source.loader(first, end - first, schedule.num_workers)
+
+
+def take_batches(
+    step: int, streams: Mapping[str, Stream], sources: Mapping[str, Source], accumulate: int
+) -> list[StepBatch]:
+    """This process's batches of a step, in the order in which they run: of every source whose turn it is."""
+    batches = []
+    for name, stream in streams.items():
+        source = sources[name]
+        first = source.number_of(step) * accumulate
+        for number in range(first, first + accumulate) if step % source.every == 0 else ():
+            for view, batch in next(stream).items():
+                batches.append(StepBatch(f"{name}.{view}" if view else name, source, number, batch))
+    return batches
 
 
 class StepLosses:
