@@ -133,7 +133,7 @@ def start_training(run: build.Run, options: TrainOptions) -> str:
         (save_dir / "environment.json").write_text(json.dumps(description["environment"], indent=1), encoding="utf-8")
     LOGGER.info("environment: %s", ", ".join(f"{k} {v}" for k, v in description["environment"].items()))
     for name, source in sources.items():
-        pace = f" in every {source.every} steps" if source.every > 1 else ""
+        pace = f" every {source.every} steps" if source.every > 1 else ""
         LOGGER.info("source %s: %s, batch %d%s -> %s", name, source.reader.describe(), source.batch_size, pace,
                     ", ".join(settings.sources[name].all_tasks(name)))  # fmt: skip
     for name, of_set in eval_sets.items():

@@ -60,7 +60,7 @@ def test_a_run_counts_what_is_missing_shows_both_sources_and_resumes_bit_for_bit
     log = (folder / "one/train.log").read_text()
     assert "6 images with labels for seg (4), det (4), cls (3)" in log
     assert "labels: 4 images with label maps (2 without one left out)" in log
-    assert "batch 3 in every 2 steps -> seg" in log
+    assert "batch 3 every 2 steps -> seg" in log
     assert re.search(r"seg miou \S+ \(2 images unlabelled\) \| det ap50 \S+ \(2 .*\| cls top1 \S+ \(3 ", log)
     tool("train", "-c", streets, "-r", folder / "one/step_0000003", "-o", f"save_dir={folder / 'two'}", cwd=folder)
     assert lines_of(folder / "two") == lines[3:]

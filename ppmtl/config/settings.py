@@ -103,9 +103,7 @@ class SourceSettings:
     views: dict[str, ViewSettings] = field(default_factory=dict)  # a drawn sample is read once and goes through each
     # "shuffle" sees every image once per pass; "class_balanced" draws a class, then one of its images
     sampler: Literal["shuffle", "class_balanced", "sequential"] = "shuffle"
-    every: Positive = (
-        1  # takes part in every so many optimizer steps only, from the first on; its gradient is not scaled up
-    )
+    every: Positive = 1  # 2: in every second optimizer step only, from the first on; the gradient is not scaled up
 
     def __post_init__(self) -> None:
         if self.views and (self.transforms or self.tasks):
