@@ -46,7 +46,7 @@ def test_the_score_is_the_last_line_and_undefined_values_are_not_numbers(result)
 def test_a_confusion_matrix_with_a_background_has_a_row_more_than_classes(result, tmp_path):
     matrix = np.array([[3, 0, 1], [0, 2, 0], [1, 0, 0]])
     det = Metrics("ap50", {"ap50": 0.75}, {"class": ["a", "b"]}, confusion=matrix, confusion_note="boxes")
-    result.metrics = {"det": det}
+    result.metrics["det"] = det
     assert "det_confusion.png" in {path.name for path in report.write(result, tmp_path, {})}
 
 
