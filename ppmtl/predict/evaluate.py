@@ -156,7 +156,8 @@ def _measure(
             predictions = pipeline.predict([s.image for s in samples], [s.path for s in samples])
             for index, sample, prediction in zip(batch, samples, predictions, strict=True):
                 for task, (meter, measured) in meters.items():
-                    if task not in sample.labels:
+                    # Not the key: the check of a bundle measures one task under several
+                    if pipeline.tasks[task].name not in sample.labels:
                         continue
                     meter.add(sample, prediction[task])
                     measured.append(index)
