@@ -13,6 +13,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import ClassVar
 
 import numpy as np
 
@@ -64,7 +65,13 @@ class Label(ABC):
 
     The kinds that exist are in ``ppmtl/data/labels.py``. The canvas and the transforms use only what is declared here, so a
     new kind of label is one class and no edit elsewhere. Labels are immutable: every method returns a new one.
+
+    Attributes:
+        complete: what such a label does not list is not in the image. An image of several (a mosaic) then has a label only
+            where each of them has one.
     """
+
+    complete: ClassVar[bool] = False
 
     @abstractmethod
     def moved(self, a: np.ndarray, size: Size, min_visible: float) -> Label:
@@ -82,6 +89,24 @@ class Label(ABC):
 
     def kept(self, mask: np.ndarray) -> Label:  # noqa: ARG002
         """This label with only those parts whose entry in ``mask`` (N,) bool, in the order of ``objects``, is True."""
+        return self
+
+    def regions(self, size: Size) -> list[np.ndarray]:  # noqa: ARG002
+        """The pixels of every part, in the order of ``objects``, (H, W) uint8 each; [] for a label that knows none."""
+        return []
+
+    def joined(self, other: Label | None, where: np.ndarray | None, min_visible: float) -> Label | None:  # noqa: ARG002
+        """The label of this image with another one laid over it; None where nothing true can be said about both.
+
+        Args:
+            other: the other image's label for the same task and of the same size; None = it has none.
+            where: (H, W) bool, the pixels at which the other image covers this one; None = both show through everywhere.
+            min_visible: parts of which a smaller share is left uncovered are dropped.
+        """
+        return None
+
+    def drawn(self, rng: np.random.Generator) -> Label:  # noqa: ARG002
+        """One of several ways to say the same, for a label that has them; called once, after the transforms."""
         return self
 
 

@@ -47,3 +47,22 @@ def write_text(
     cv2.rectangle(canvas, (x, y), (x + width + 2, y + height + base + 2), color, -1)
     ink = (0, 0, 0) if np.dot(color, (0.299, 0.587, 0.114)) > 140 else (255, 255, 255)
     cv2.putText(canvas, text, (x + 1, y + height + 1), _FONT, scale, ink, 1, cv2.LINE_AA)
+
+
+def write_lines(canvas: np.ndarray, text: str) -> None:
+    """Writes a sentence along the lower edge on a darkened strip, in place, broken into lines that fit the width."""
+    scale = max(0.35, max(canvas.shape) / 1600)
+    (_, height), base = cv2.getTextSize("Ag", _FONT, scale, 1)
+    lines: list[str] = []
+    for word in text.split():
+        longer = f"{lines[-1]} {word}" if lines else word
+        if lines and cv2.getTextSize(longer, _FONT, scale, 1)[0][0] <= canvas.shape[1] - 4:
+            lines[-1] = longer
+        else:
+            lines.append(word)
+    step = height + base + 2
+    top = max(0, canvas.shape[0] - step * len(lines) - 2)
+    canvas[top:] //= 4
+    for number, line in enumerate(lines):
+        at = (2, top + step * number + height + 2)
+        cv2.putText(canvas, line, at, _FONT, scale, (255, 255, 255), 1, cv2.LINE_AA)

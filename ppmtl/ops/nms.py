@@ -19,14 +19,17 @@ def candidates(boxes: np.ndarray, scores: np.ndarray, score_threshold: float) ->
         scores: (N, C) float32 in 0..1.
         score_threshold: kept when score > threshold (strictly).
     """
-    rows, labels = np.nonzero(scores > score_threshold)
-    values = scores[rows, labels]
-    order = np.argsort(-values, kind="stable")[:MAX_CANDIDATES]
+    rows, labels = best_pairs(scores, score_threshold)
     return Detections(
-        boxes[rows[order]].astype(np.float32, copy=False),
-        values[order].astype(np.float32),
-        labels[order].astype(np.int64),
+        boxes[rows].astype(np.float32, copy=False), scores[rows, labels].astype(np.float32), labels.astype(np.int64)
     )
+
+
+def best_pairs(scores: np.ndarray, score_threshold: float) -> tuple[np.ndarray, np.ndarray]:
+    """(rows, classes) of the pairs that :func:`candidates` takes from ``scores`` (N, C), best first."""
+    rows, labels = np.nonzero(scores > score_threshold)
+    order = np.argsort(-scores[rows, labels], kind="stable")[:MAX_CANDIDATES]
+    return rows[order], labels[order]
 
 
 def nms(detections: Detections, iou_threshold: float, max_detections: int) -> Detections:

@@ -8,7 +8,7 @@ into a prediction. ``tests/contracts/test_tasks.py`` checks every file of the fo
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass, field, replace
 from typing import Any, ClassVar, Generic, Protocol, TypeVar
 
@@ -98,6 +98,7 @@ class Task(ABC, Generic[P]):
     tolerances: ClassVar[Mapping[str, float]]  # {raw array: largest absolute difference of an exported graph}
     layer: ClassVar[int] = 1  # drawing order: masks 0, objects 1, text 2
     section: ClassVar[str | None] = None  # of the challenge's submission; None = it does not ask for this
+    mirrors: ClassVar[bool] = True  # the answer for a mirrored image is the mirrored answer
 
     name: str
     classes: ClassList
@@ -133,7 +134,7 @@ class Task(ABC, Generic[P]):
         plain = self.plain_size(original)
         if not augment:
             return [View(plain, interpolation=self.interpolation, letterbox=self.letterbox)]
-        flips = (False, True) if self.tta.flip else (False,)
+        flips = (False, True) if self.tta.flip and self.mirrors else (False,)
         sizes = self.tta.sizes_for(plain)
         return [View(size, flip, self.interpolation, letterbox=self.letterbox) for size in sizes for flip in flips]
 
@@ -156,6 +157,15 @@ class Task(ABC, Generic[P]):
         self.tta = replace(self.tta, **given)
 
     # Labels and targets
+
+    def refuses(self, transform: Callable[..., Any]) -> str:
+        """Why a view with this transform cannot supervise the task, or an empty text."""
+        if getattr(transform, "mixes", False) and self.label_type.joined is Label.joined:
+            return (
+                f"{type(transform).__name__} shows several images as one, of which nobody knows the {self.label_type.__name__} "
+                f"of task '{self.name}'; remove it, or train the task with a view of its own"
+            )
+        return ""
 
     def label(self, sample: Sample, kind: type[L]) -> L:
         """The sample's label for this task.

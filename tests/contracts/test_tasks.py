@@ -21,11 +21,16 @@ from ppmtl.tasks.views import Slicing, View
 
 NAMES = part_names("ppmtl.tasks")
 CLASSES = ClassList(tuple("abcde"), (3, 5, 7, 11, 13))
+VOCABULARY = ClassList(("[PAD]", "[UNK]", "[BOS]", "[EOS]", *"abcde"))
+CLASSES_OF = {"captions": VOCABULARY}
+PERFECT = {
+    "captions": "bleu4"
+}  # its primary metric, CIDEr-D, is 0 for a set of one image (ppmtl/ops/caption_scores.py)
 SIZE: Size = (96, 160)  # of the image; every view below scales it by a whole number, so nothing is lost to sampling
 
 
 def make(name: str, **settings: Any) -> Task[Any]:
-    task = resolve_part("ppmtl.tasks", name)("asked", CLASSES, **settings)
+    task = resolve_part("ppmtl.tasks", name)("asked", CLASSES_OF.get(name, CLASSES), **settings)
     assert isinstance(task, Task)
     return task
 
@@ -65,11 +70,11 @@ def score(task: Task[Any], **options: Any) -> tuple[float, int]:
     meter = task.new_meter()
     meter.add(sample, found["asked"])
     metrics = meter.result()
-    return metrics.values[metrics.primary], oracle.shown
+    return metrics.values[PERFECT.get(task.task_type, metrics.primary)], oracle.shown
 
 
 def test_the_listing_found_the_task_types() -> None:
-    assert {"classification", "detection", "segmentation"} <= set(NAMES)
+    assert {"captions", "classification", "detection", "instances", "segmentation"} <= set(NAMES)
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -96,7 +101,9 @@ VIEWS: dict[str, tuple[dict[str, Any], dict[str, Any], int]] = {  # task setting
 @pytest.mark.parametrize("name", NAMES)
 def test_a_right_answer_scores_perfectly_through_every_view(name: str, view: str) -> None:
     settings, options, count = VIEWS[view]
-    assert score(make(name, **settings), **options) == (pytest.approx(1.0), count)
+    task = make(name, **settings)
+    count = count if task.mirrors else 1
+    assert score(task, **options) == (pytest.approx(1.0), count)
 
 
 @pytest.mark.parametrize("letterbox", [False, True])
@@ -124,7 +131,7 @@ def test_targets_and_perfect_answers_have_the_declared_form(name: str) -> None:
     task = make(name)
     targets = task.example_targets(3, SIZE)
     assert targets
-    assert all(array.size and array.dtype in (np.int64, np.float32) for array in targets.values())
+    assert all(array.size and array.dtype in (np.int64, np.float32, np.uint8) for array in targets.values())
     raw, shapes = task.perfect_raw(task.example(SIZE), SIZE), task.raw_shapes(1, SIZE)
     assert sorted(raw) == sorted(shapes) == sorted(task.tolerances)
     for key, shape in shapes.items():
@@ -166,8 +173,8 @@ def test_the_truth_is_a_prediction_that_measures_perfect_and_is_what_json_drawin
     meter = task.new_meter()
     meter.add(sample, truth)
     metrics = meter.result()
-    assert metrics.values[metrics.primary] == pytest.approx(1.0)
-    assert len({len(column) for column in metrics.per_class.values()}) == 1
+    assert metrics.values[PERFECT.get(name, metrics.primary)] == pytest.approx(1.0)
+    assert len({len(column) for column in metrics.per_class.values()}) <= 1
     document = task.to_json(truth)
     TypeAdapter(task.json_type).validate_json(json.dumps(document), strict=True)
     drawn = task.draw(sample.image.copy(), truth, 0.5)
@@ -198,4 +205,4 @@ def test_one_view_comes_back_from_a_merge_unchanged(name: str) -> None:
     merge, truth = task.new_merge(), task.truth(task.example(SIZE))
     merge.add(truth)
     for key, value in vars(merge.result()).items():
-        np.testing.assert_array_equal(value, getattr(truth, key))
+        np.testing.assert_equal(value, getattr(truth, key))
