@@ -13,7 +13,7 @@ from typing import Any
 
 from ppmtl.config import ConfigError, ConfigTree, check, load_config, suggestion, target_of
 from ppmtl.config.settings import ClassSettings, Settings
-from ppmtl.data.classes import read_class_file
+from ppmtl.data.classes import read_class_file, read_vocabulary
 from ppmtl.data.reader import Reader
 from ppmtl.data.source import Source, SourceView
 from ppmtl.models.multitask import MultiTaskModel
@@ -180,6 +180,7 @@ def missing_paths(settings: Settings, *, training: bool, evaluation: bool) -> li
         parts += [(settings.eval.datasets[name].part, of_set) for name, of_set in settings.eval.tasks().items()]
     wanted = [path for part, of in parts for path in target_of(part).required_paths(root, of, **part.keywords)]
     files = [task.classes.names for task in settings.tasks.values()]
+    files += [name for task in settings.tasks.values() for name in task.classes.captions if training]
     wanted += [root / name for name in files if isinstance(name, str)]
     return sorted({path for path in wanted if not path.exists()})
 
@@ -212,15 +213,19 @@ def build_tasks(settings: Settings, stored: Mapping[str, Any] | None = None) -> 
 
 
 def _class_list(wanted: ClassSettings, root: Path) -> ClassList:
-    if wanted.names is None:
+    if wanted.captions:
+        classes = read_vocabulary([root / name for name in wanted.captions], wanted.min_count)
+        source = f"{', '.join(wanted.captions)} (min_count {wanted.min_count})"
+    elif wanted.names is None:
         assert wanted.count is not None
         return ClassList(tuple(str(index) for index in range(wanted.count)))
-    classes = (
-        read_class_file(root / wanted.names) if isinstance(wanted.names, str) else ClassList(wanted.names, wanted.ids)
-    )
+    elif isinstance(wanted.names, str):
+        classes, source = read_class_file(root / wanted.names), wanted.names
+    else:
+        classes, source = ClassList(wanted.names, wanted.ids), str(wanted.names)
     if wanted.count not in (None, len(classes)):
         raise ValueError(
-            f"count is {wanted.count}, but {wanted.names} has {len(classes)} classes; set count to {len(classes)}, or name "
+            f"count is {wanted.count}, but {source} has {len(classes)} classes; set count to {len(classes)}, or name "
             "the right file"
         )
     return classes

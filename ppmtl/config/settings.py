@@ -46,10 +46,18 @@ class ClassSettings:
     # null: the classes are called "0", "1", ...
     names: str | tuple[str, ...] | None = None
     ids: tuple[int, ...] = ()  # the classes' numbers in your files, one per name of a list; (): 0, 1, ... or the file's
+    # Instead of names: COCO caption files under data_root, whose words are the vocabulary of a caption task. Read when a
+    # training starts; from then on the vocabulary is in the checkpoints
+    captions: tuple[str, ...] = ()
+    min_count: Positive = 1  # rarer words are left out
 
     def __post_init__(self) -> None:
-        if self.count is None and self.names is None:
-            raise ValueError("give count, or names (a list, a text file or a COCO json), or both")
+        if self.count is None and self.names is None and not self.captions:
+            raise ValueError(
+                "give count, or names (a list, a text file or a COCO json), or both; for a vocabulary names or captions"
+            )
+        if self.captions and self.names is not None:
+            raise ValueError("names are a finished vocabulary and captions build one: give one of the two")
         if self.ids and not isinstance(self.names, tuple):
             raise ValueError("ids number the names of a list; give names as a list too")
 

@@ -1,13 +1,15 @@
-"""Class lists from files: a text file, or the categories of a COCO file."""
+"""Class lists from files: a text file, the categories of a COCO file, or the words of caption files."""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
-from ppmtl.data.findings import shorten
+from ppmtl.data.findings import DataError, Finding, shorten
 from ppmtl.data.listing import read_json, read_text
+from ppmtl.ops.words import SPECIAL, words
 from ppmtl.structures import IGNORE_LABEL, ClassList
 
 # Label descriptions often list the ignore label beside the classes ("255 ignore"); it is not a class.
@@ -56,6 +58,39 @@ def read_categories(json_path: str | Path) -> ClassList:
     if bad:
         raise ValueError(f"{path}: {len(bad)} categories lack a whole-number 'id' or a text 'name':\n{shorten(bad)}")
     return _class_list(path, [(c["id"], c["name"]) for c in categories])
+
+
+def read_vocabulary(paths: Sequence[str | Path], min_count: int) -> ClassList:
+    """The words of COCO caption files that occur at least ``min_count`` times, the most frequent first, after [PAD] and others.
+
+    Raises:
+        ValueError: if a file has no list ``annotations``.
+        DataError: with every annotation that has no caption.
+    """
+    counts: Counter[str] = Counter()
+    for path in map(Path, paths):
+        content = read_json(path)
+        annotations = content.get("annotations") if isinstance(content, dict) else None
+        if not isinstance(annotations, list) or not annotations:
+            raise ValueError(f"{path}: has no 'annotations' list, so there are no captions to take words from")
+        problems = [
+            Finding(f"annotations[{i}]", text) for i, a in enumerate(annotations) if (text := caption_problem(a))
+        ]
+        if problems:
+            raise DataError(f"{path}: {len(problems)} annotations are no captions", problems)
+        counts.update(word for annotation in annotations for word in words(annotation["caption"]))
+    known = sorted(
+        (word for word, count in counts.items() if count >= min_count), key=lambda word: (-counts[word], word)
+    )
+    return ClassList((*SPECIAL, *known))
+
+
+def caption_problem(annotation: Any) -> str:
+    """What is wrong with the text of an entry of ``annotations`` of a caption file, or an empty string."""
+    caption = annotation.get("caption") if isinstance(annotation, dict) else None
+    if not isinstance(caption, str) or not words(caption):
+        return f"needs a text 'caption' with at least one word, got {caption!r}"
+    return ""
 
 
 def _class_list(path: Path, pairs: Sequence[tuple[int, str]]) -> ClassList:

@@ -26,6 +26,7 @@ class Rle:
     counts: np.ndarray
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "counts", self.counts.astype(np.int32, copy=False))
         if self.counts.min(initial=0) < 0 or int(self.counts.sum()) != self.size[0] * self.size[1]:
             raise ValueError(
                 f"run lengths must not be negative and must add up to {self.size[0]} x {self.size[1]} pixels, got "
@@ -47,7 +48,7 @@ class Rle:
         apart = np.ones(ends.shape[1] + 1, bool)  # a run that goes on at the top of the next column is one run
         apart[1:-1] = ends[0, 1:] != ends[1, :-1]
         edges = np.stack([ends[0][apart[:-1]], ends[1][apart[1:]]], axis=1).ravel()
-        counts = np.diff(np.concatenate([[0], edges, [height * width]])).astype(np.int32)
+        counts = np.diff(np.concatenate([[0], edges, [height * width]]))
         return Rle(size, counts if counts[-1] or len(counts) == 1 else counts[:-1])
 
     def pixels(self) -> np.ndarray:

@@ -63,7 +63,7 @@ def study(
 ) -> tuple[Cost, list[Device]]:
     """Estimates the cost of a run; with ``measure``, times a small step and adds this machine to ``devices``."""
     # A count is enough here: the class files may be on another machine, with the data
-    counted = {n: replace(t, classes=replace(t.classes, names=None, ids=())) if t.classes.count else t
+    counted = {n: replace(t, classes=replace(t.classes, names=None, ids=(), captions=())) if t.classes.count else t
                for n, t in settings.tasks.items()}  # fmt: skip
     tasks, sizes = build.build_tasks(replace(settings, tasks=counted)), train_sizes(settings, given)
     if measure:

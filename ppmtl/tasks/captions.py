@@ -21,7 +21,7 @@ from typing_extensions import TypedDict
 from ppmtl.data import labels
 from ppmtl.ops.caption_scores import bleu, cider_d
 from ppmtl.ops.drawing import write_lines
-from ppmtl.ops.words import numbered, sentence, words
+from ppmtl.ops.words import SPECIAL, numbered, sentence, words
 from ppmtl.structures import ImageMeta, Label, Sample, Size
 from ppmtl.tasks.base import Merge, Meter, Metrics, Raw, Task
 
@@ -66,6 +66,8 @@ class Captions(Task[Caption]):
     def __post_init__(self) -> None:
         super().__post_init__()
         self._index = {piece: number for number, piece in enumerate(self.classes.names)}
+        if self.classes.names == tuple(map(str, range(len(self.classes)))):  # only counted, to look at the model
+            self._index |= {piece: number for number, piece in enumerate(SPECIAL)}
         found = [
             next((self._index[name] for name in names if name in self._index), None)
             for names in (("[PAD]",), ("[UNK]",), ("[BOS]", "[CLS]"), ("[EOS]", "[SEP]"))

@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -16,22 +16,27 @@ from ppmtl.data.findings import DataError, Finding
 from ppmtl.data.labels import Boxes
 from ppmtl.data.listing import read_json, require_files
 from ppmtl.data.reader import Reader
+from ppmtl.ops.masks import Mask, Rle, unpacked
 from ppmtl.structures import ClassList, Label, Size
 
 log = logging.getLogger(__name__)
 
+Object = tuple[list[float], int, Mask | None]  # xyxy pixel box, class index, mask where it is asked for and known
+
 _LEAST = {"id": 0, "height": 1, "width": 1}
 _MIN_SIDE = 1.0  # px
+_SHOWN = 80  # characters of a wrong value
+_FEWEST_NUMBERS = 6  # of a polygon: three points
 
 
 @dataclass
 class _Entry:
-    """One entry of ``images`` with its annotations: (xyxy pixel box, class index) pairs."""
+    """One entry of ``images`` with its annotations."""
 
     file_name: str
     size: Size
-    boxes: list[tuple[list[float], int]] = field(default_factory=list)
-    ignored: list[tuple[list[float], int]] = field(default_factory=list)
+    objects: list[Object] = field(default_factory=list)
+    ignored: list[Object] = field(default_factory=list)
 
 
 class COCO(Reader):
@@ -52,14 +57,16 @@ class COCO(Reader):
         DataError: with every wrong id or value, and every missing image.
     """
 
+    _with_masks: ClassVar[bool] = False
+
     def __init__(self, root: str | Path, tasks: Mapping[str, ClassList], *, images: str, annotations: str) -> None:
         super().__init__(root, tasks)
         self._task, classes = self.only_task()
         self._json, self._folder = self.root / annotations, self.root / images
         content = read_json(self._json)
         wrong: list[Finding] = []
-        entries = _entries(self._json, content, wrong)
-        self._dropped = _attach_boxes(entries, content, classes, wrong)
+        entries = image_entries(self._json, content, wrong)
+        self._dropped = _attach_objects(entries, content, classes, wrong, self._with_masks)
         if wrong:
             ids = classes.ids
             spelt = f"{ids[0]}..{ids[-1]}" if ids == tuple(range(ids[0], ids[-1] + 1)) else ", ".join(map(str, ids))
@@ -84,6 +91,11 @@ class COCO(Reader):
 
     def labels(self, index: int, image: np.ndarray) -> dict[str, Label]:
         """The boxes; ValueError if the image's size is not the one in the annotation file."""
+        entry = self._fitting(index, image)
+        return {self._task: Boxes(*arrays(entry.objects), *arrays(entry.ignored))}
+
+    def _fitting(self, index: int, image: np.ndarray) -> _Entry:
+        """The entry of an image; ValueError if the image's size is not the one that it says."""
         entry, size = self._entries[index], image.shape[:2]
         if size != entry.size:
             turned = " (turned: the boxes refer to the image without its EXIF orientation)"
@@ -92,11 +104,11 @@ class COCO(Reader):
                 f"{turned if size == entry.size[::-1] else ''}; boxes would be off: use the image that was annotated, or "
                 "scale the annotations"
             )
-        return {self._task: Boxes(*_arrays(entry.boxes), *_arrays(entry.ignored))}
+        return entry
 
     def describe(self) -> str:
-        empty = sum(not entry.boxes for entry in self._entries)
-        classes = [index for entry in self._entries for _, index in entry.boxes]
+        empty = sum(not entry.objects for entry in self._entries)
+        classes = [index for entry in self._entries for _, index, _ in entry.objects]
         ignored = sum(len(entry.ignored) for entry in self._entries)
         return (
             f"{self._json.name}: {len(self)} images ({empty} without objects), {len(classes)} boxes of "
@@ -105,13 +117,18 @@ class COCO(Reader):
         )
 
 
-def _arrays(pairs: Sequence[tuple[list[float], int]]) -> tuple[np.ndarray, np.ndarray]:
-    boxes = np.array([box for box, _ in pairs], np.float32).reshape(-1, 4)
-    return boxes, np.array([index for _, index in pairs], np.int64)
+def arrays(objects: Sequence[Object]) -> tuple[np.ndarray, np.ndarray]:
+    """The boxes (N, 4) float32 and the classes (N,) int64 of objects."""
+    boxes = np.array([box for box, _, _ in objects], np.float32).reshape(-1, 4)
+    return boxes, np.array([index for _, index, _ in objects], np.int64)
 
 
-def _entries(json_path: Path, content: Any, wrong: list[Finding]) -> dict[int, _Entry]:
-    """{image id: entry without boxes} in file order; adds what is wrong to ``wrong``."""
+def image_entries(json_path: Path, content: Any, wrong: list[Finding]) -> dict[int, _Entry]:
+    """{image id: entry without objects} in file order; adds what is wrong to ``wrong``.
+
+    Raises:
+        ValueError: if it is no COCO file, or lists no images.
+    """
     lists = [content.get(key) if isinstance(content, dict) else None for key in ("images", "annotations")]
     if not all(isinstance(part, list) for part in lists):
         raise ValueError(f"{json_path}: is no COCO file: it needs the lists 'images' and 'annotations'")
@@ -140,7 +157,9 @@ def _image_problem(entry: Any, entries: Mapping[int, _Entry]) -> str:
     return ""
 
 
-def _attach_boxes(entries: dict[int, _Entry], content: Any, classes: ClassList, wrong: list[Finding]) -> int:
+def _attach_objects(
+    entries: dict[int, _Entry], content: Any, classes: ClassList, wrong: list[Finding], with_masks: bool
+) -> int:
     """Adds every annotation to its image; returns how many boxes were dropped as too small or outside."""
     index_of = classes.index_of()
     dropped = 0
@@ -149,15 +168,53 @@ def _attach_boxes(entries: dict[int, _Entry], content: Any, classes: ClassList, 
             wrong.append(Finding(f"annotations[{position}]", problem))
             continue
         entry, index = entries[annotation["image_id"]], index_of[annotation["category_id"]]
+        try:
+            mask = _mask(annotation.get("segmentation"), entry.size) if with_masks else None
+        except ValueError as error:
+            wrong.append(Finding(f"annotations[{position}]", f"segmentation ({entry.file_name}): {error}"))
+            continue
         (height, width), (x, y, w, h) = entry.size, annotation["bbox"]
         box = [max(x, 0.0), max(y, 0.0), min(x + w, float(width)), min(y + h, float(height))]
         if w <= 0 or h <= 0 or box[2] - box[0] < _MIN_SIDE or box[3] - box[1] < _MIN_SIDE:
             dropped += 1
-        elif annotation.get("iscrowd") or annotation.get("ignore"):
-            entry.ignored.append((box, index))
         else:
-            entry.boxes.append((box, index))
+            crowd = annotation.get("iscrowd") or annotation.get("ignore")
+            (entry.ignored if crowd else entry.objects).append((box, index, mask))
     return dropped
+
+
+def _mask(segmentation: Any, size: Size) -> Mask | None:
+    """The mask of a COCO ``segmentation``, None where there is none; ValueError saying what is wrong with it."""
+    if not segmentation:
+        return None
+    if isinstance(segmentation, list):
+        return tuple(_ring(polygon) for polygon in segmentation)
+    counts = segmentation.get("counts") if isinstance(segmentation, dict) else None
+    if isinstance(counts, str):
+        counts = unpacked(counts)
+    elif not (isinstance(counts, list) and all(type(count) is int for count in counts)):
+        raise ValueError(
+            "must be a list of polygons, or run lengths as a mapping with 'size' and 'counts' (whole numbers or COCO's "
+            f"compressed text), got {shortened(segmentation)}"
+        )
+    if segmentation.get("size") != list(size):
+        raise ValueError(
+            f"its run lengths are for [height, width] {segmentation.get('size')}, the image has {list(size)}"
+        )
+    return Rle(size, np.array(counts, np.int64))
+
+
+def _ring(polygon: Any) -> np.ndarray:
+    numbers = polygon if isinstance(polygon, list) and all(type(v) in (int, float) for v in polygon) else []
+    if len(numbers) < _FEWEST_NUMBERS or len(numbers) % 2 or not all(map(math.isfinite, numbers)):
+        raise ValueError(f"a polygon is a list x1, y1, x2, y2, ... of three or more points, got {shortened(polygon)}")
+    return np.array(numbers, np.float64).reshape(-1, 2)
+
+
+def shortened(value: Any) -> str:
+    """What a message can show of a value from a file."""
+    text = repr(value)
+    return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}..."
 
 
 def _annotation_problem(annotation: Any, entries: Mapping[int, _Entry], index_of: Mapping[int, int]) -> str:
