@@ -267,6 +267,7 @@ def build_sources(
             world_size=world_size,
             every=source.every,
             repeat=repeat,
+            total_batches=-(-settings.train.total_steps // source.every) * settings.train.accumulate,
         )
         for name, source in settings.sources.items()
     }

@@ -15,6 +15,7 @@ import numpy as np
 from ppmtl.ops import affine
 from ppmtl.structures import Label, Sample, Size
 
+_TRIES = 5  # draws of another sample
 IMAGE_FILL = 127  # PaddleSeg's 127.5, which its uint8 cast turns into 127
 
 
@@ -24,6 +25,7 @@ class Canvas:
     Args:
         sample: as read.
         draw: gives another sample of the same data set for a random generator; None = there is no other.
+        progress: how much of the run is over, 0..1; some transforms end before it does.
 
     Attributes:
         size: (height, width) of the window onto the moved image; what the next transform works on.
@@ -31,8 +33,10 @@ class Canvas:
         min_visible: boxes of which a smaller share of the area is left in the window are dropped.
     """
 
-    def __init__(self, sample: Sample, draw: Callable[[np.random.Generator], Sample] | None = None) -> None:
-        self._sample, self._draw = sample, draw
+    def __init__(
+        self, sample: Sample, draw: Callable[[np.random.Generator], Sample] | None = None, progress: float = 0.0
+    ) -> None:
+        self._sample, self._draw, self.progress = sample, draw, progress
         self._to_window, self.size = affine.identity(), sample.size
         self.interpolation: affine.Interpolation = "linear"
         self.min_visible = 0.15  # reference/model.md section 8 recommends 10-20 %
@@ -94,13 +98,39 @@ class Canvas:
     def another(self, rng: np.random.Generator) -> Sample:
         """Reads another sample of the same data set, drawn by ``rng``, without transforms (for mosaic, mixup).
 
-        The draw hangs on the sample's own generator, so it is the same for any number of workers and processes.
+        The draw hangs on the sample's own generator, so it is the same for any number of workers and processes. A sample that
+        lacks a complete label (``Label.complete``) of this one would cost both theirs, so it is drawn again, a few times.
         """
         if self._draw is None:
             raise ValueError(
                 f"{self._sample.path}: a transform asks for another sample; only a training source has them"
             )
-        return self._draw(rng)
+        needed = {task for task, label in self._sample.labels.items() if label.complete}
+        for _ in range(_TRIES):
+            other = self._draw(rng)
+            if needed <= set(other.labels):
+                break
+        return other
+
+    def lay(self, other: Sample, where: np.ndarray | None, image: np.ndarray) -> None:
+        """Lays another sample of the window's size over this one.
+
+        Args:
+            other: its labels are joined with those of this sample (``Label.joined``).
+            where: (H, W) bool, the pixels that it covers; None = both show through everywhere.
+            image: (H, W, 3), what is seen then.
+        """
+        below, labels = self.sample.labels, {}
+        for task in dict.fromkeys((*below, *other.labels)):
+            upper = other.labels.get(task)
+            if task in below:
+                joined = below[task].joined(upper, where, self.min_visible)
+            else:
+                assert upper is not None
+                joined = upper.joined(None, where if where is None else ~where, self.min_visible)
+            if joined is not None:
+                labels[task] = joined
+        self.sample = replace(self._sample, image=image, labels=labels)
 
     def _render(self) -> None:
         sample, a = self._sample, self._to_window
@@ -119,12 +149,18 @@ def augment(
     transforms: Sequence[Transform],
     rng: np.random.Generator,
     draw: Callable[[np.random.Generator], Sample] | None = None,
+    progress: float = 0.0,
 ) -> Sample:
-    """The sample after all transforms, in order; every random draw comes from ``rng``. For ``draw`` see ``Canvas``."""
-    canvas = Canvas(sample, draw)
+    """The sample after all transforms, in order; every random draw comes from ``rng``.
+
+    For ``draw`` and ``progress`` see ``Canvas``. Labels that can be said in several ways draw one of them last.
+    """
+    canvas = Canvas(sample, draw, progress)
     for transform in transforms:
         transform(canvas, rng)
-    return canvas.sample
+    done = canvas.sample
+    labels = {task: label.drawn(rng) for task, label in done.labels.items()}
+    return done if all(label is done.labels[task] for task, label in labels.items()) else replace(done, labels=labels)
 
 
 def _inside(a: np.ndarray, size: Size, window: Size) -> bool:

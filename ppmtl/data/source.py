@@ -75,9 +75,11 @@ class Source:
         every: the loop takes a batch in every so many optimizer steps only, from the first one on.
         repeat: start over after so many steps, augmentation included (to see whether a model can learn a few batches by
             heart); None = never.
+        total_batches: of the run, for transforms that end before it does; None = endless.
 
     Raises:
-        ValueError: if the data set is empty, or has no ``class_indices()`` and the sampler needs them.
+        ValueError: if the data set is empty, has no ``class_indices()`` and the sampler needs them, or a view has a
+            transform after which the label of one of its tasks would be untrue.
     """
 
     def __init__(
@@ -93,12 +95,17 @@ class Source:
         world_size: int = 1,
         every: int = 1,
         repeat: int | None = None,
+        total_batches: int | None = None,
     ) -> None:
         if len(reader) == 0:
             raise ValueError(f"source '{name}': the data set has no samples; check its paths")
         self.name, self.reader, self.views = name, reader, dict(views)
         self.batch_size, self.sampler, self.rank, self.world_size = batch_size, sampler, rank, world_size
-        self.every, self.repeat = every, repeat
+        self.every, self.repeat, self.total_batches = every, repeat, total_batches
+        for view, settings in self.views.items():
+            for task in settings.tasks.values():
+                if reasons := [text for transform in settings.transforms if (text := task.refuses(transform))]:
+                    raise ValueError(f"source '{name}'{f', view {view!r}' if view else ''}: {reasons[0]}")
         self._entropy = (seed, zlib.crc32(name.encode()))
         self._passes: dict[int, np.ndarray] = {}
         self._by_class: list[np.ndarray] = []
@@ -133,7 +140,7 @@ class Source:
         sample, found = self.reader[self._index(place)], {}
         for view, settings in self.views.items():
             rng = self._rng(_AUGMENT, place, *([zlib.crc32(view.encode())] if view else []))
-            found[view] = augment(sample, settings.transforms, rng, self._draw)
+            found[view] = augment(sample, settings.transforms, rng, self._draw, self._progress(step))
         return found
 
     def batches(self, step: int) -> dict[str, Batch]:
@@ -177,6 +184,10 @@ class Source:
     def _draw(self, rng: np.random.Generator) -> Sample:
         """Another sample for a transform that needs one."""
         return self.reader[int(rng.integers(len(self.reader)))]
+
+    def _progress(self, step: int) -> float:
+        """How much of the run is over at ``step``, 0..1; what is repeated looks alike every time."""
+        return (step if self.repeat is None else step % self.repeat) / self.total_batches if self.total_batches else 0.0
 
     def _place(self, step: int, position: int) -> int:
         """The number of a sample in the run's stream; the processes of a batch take turns.

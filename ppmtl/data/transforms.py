@@ -10,13 +10,14 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 import cv2
 import numpy as np
 from annotated_types import Ge, Gt, Interval
 
 from ppmtl.data import _colour
+from ppmtl.data._mixing import blend, mosaic, paste
 from ppmtl.data._windows import corner_around, draw_corner, draw_ratio, require_order, whole_pixels
 from ppmtl.data.canvas import Canvas
 from ppmtl.data.labels import visible_shares
@@ -85,6 +86,8 @@ class PadCrop:
 class HorizontalFlip:
     """Mirrors left and right with probability ``p``."""
 
+    mirrors: ClassVar[bool] = True
+
     p: Probability = 0.5
 
     def __call__(self, canvas: Canvas, rng: np.random.Generator) -> None:
@@ -102,6 +105,95 @@ class Resize:
     def __call__(self, canvas: Canvas, rng: np.random.Generator) -> None:  # noqa: ARG002
         canvas.interpolation = self.interpolation
         canvas.stretch(self.size)
+
+
+@dataclass(kw_only=True)
+class Letterbox:
+    """Scales into ``size`` (height, width), aspect kept, and pads both sides equally: what a letterboxed evaluation shows."""
+
+    size: tuple[Pixels, Pixels]
+
+    def __call__(self, canvas: Canvas, rng: np.random.Generator) -> None:  # noqa: ARG002
+        canvas.move(affine.letterbox(canvas.size, self.size), self.size)
+
+
+@dataclass(kw_only=True)
+class Mosaic:
+    """Shows the image and three others in the four corners of a ``size`` (height, width) window, with probability ``p``.
+
+    Otherwise the image stays as it is, so follow it with ``letterbox`` of the same size.
+
+    Attributes:
+        scale: every image is fitted into the window and magnified by a factor between these, drawn evenly on a log scale;
+            a corner shows a random part of it.
+        centre: where the corners meet, as shares of height and width, lies between these.
+        until: share of the run after which it ends, so that the last steps see images as they are.
+
+    Source: Bochkovskiy et al. 2020; numbers as in YOLOv7's recipes, which scale all four alike.
+    """
+
+    mixes: ClassVar[bool] = True
+
+    size: tuple[Pixels, Pixels]
+    p: Probability = 1.0
+    scale: tuple[Positive, Positive] = (0.5, 1.5)
+    centre: tuple[Share, Share] = (0.25, 0.75)
+    until: Probability = 0.9
+
+    def __post_init__(self) -> None:
+        require_order("mosaic: scale", *self.scale)
+        require_order("mosaic: centre", *self.centre)
+
+    def __call__(self, canvas: Canvas, rng: np.random.Generator) -> None:
+        if canvas.progress >= self.until or rng.random() >= self.p:
+            return
+        y, x = (whole_pixels(side * rng.uniform(*self.centre)) for side in self.size)
+        mosaic(canvas, self.size, (y, x), [draw_ratio(self.scale, rng) for _ in range(4)], rng)
+
+
+@dataclass(kw_only=True)
+class MixUp:
+    """Blends the image with another one, letterboxed to its size, with probability ``p``; the labels of both count.
+
+    The share of each is drawn from Beta(concentration, concentration): about one half. A label map keeps only pixels at which
+    both images show the same class.
+
+    Source: Zhang et al. 2018; p and concentration as in YOLOv7's recipes. ``until`` as in ``mosaic``.
+    """
+
+    mixes: ClassVar[bool] = True
+
+    p: Probability = 0.15
+    concentration: Positive = 32.0
+    until: Probability = 0.9
+
+    def __call__(self, canvas: Canvas, rng: np.random.Generator) -> None:
+        if canvas.progress < self.until and rng.random() < self.p:
+            blend(canvas, float(rng.beta(self.concentration, self.concentration)), rng)
+
+
+@dataclass(kw_only=True)
+class CopyPaste:
+    """Pastes objects of another image, letterboxed to this one's size, over it, with probability ``p``.
+
+    Needs labels with masks. What the objects cover is cut out of this image's masks and label maps.
+
+    Attributes:
+        share: each of the other image's objects is pasted with this probability.
+        until: as in ``mosaic``.
+
+    Source: Ghiasi et al. 2021, without their jitter of the pasted image.
+    """
+
+    mixes: ClassVar[bool] = True
+
+    p: Probability = 0.3
+    share: Share = 0.5
+    until: Probability = 0.9
+
+    def __call__(self, canvas: Canvas, rng: np.random.Generator) -> None:
+        if canvas.progress < self.until and rng.random() < self.p:
+            paste(canvas, self.share, rng)
 
 
 @dataclass(kw_only=True)
