@@ -76,6 +76,18 @@ def mean_iou(matrix: np.ndarray, absent: AbsentClass = "skip") -> float:
     return float(np.mean(present)) if len(present) else float("nan")
 
 
+def frequency_weighted_iou(matrix: np.ndarray) -> float:
+    """The mean IoU weighted by how many pixels each class has; NaN without a labelled pixel.
+
+    Source: Long et al. 2015, sec. 5 ("frequency weighted IU").
+    """
+    pixels = matrix.sum(axis=1)
+    if not pixels.any():
+        return float("nan")
+    present = pixels > 0
+    return float(pixels[present] @ class_iou(matrix)[present] / pixels.sum())
+
+
 def _as_uint8(values: np.ndarray, what: str) -> np.ndarray:
     if not np.issubdtype(values.dtype, np.integer):
         raise ValueError(f"{what} must be integers, got {values.dtype}: take the argmax first")

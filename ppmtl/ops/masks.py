@@ -12,6 +12,9 @@ from ppmtl.structures import Size
 Rings = tuple[np.ndarray, ...]  # closed outlines, (K, 2) float64 x, y in pixels each; an object is their union
 
 
+_MOST_BITS = 32  # of a run length; no image has more pixels
+
+
 @dataclass(frozen=True, eq=False)
 class Rle:
     """The pixels of one object, however large the image is.
@@ -26,12 +29,12 @@ class Rle:
     counts: np.ndarray
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "counts", self.counts.astype(np.int32, copy=False))
         if self.counts.min(initial=0) < 0 or int(self.counts.sum()) != self.size[0] * self.size[1]:
             raise ValueError(
                 f"run lengths must not be negative and must add up to {self.size[0]} x {self.size[1]} pixels, got "
                 f"{len(self.counts)} that add up to {int(self.counts.sum())}"
             )
+        object.__setattr__(self, "counts", self.counts.astype(np.int32, copy=False))
 
     @staticmethod
     def of(pixels: np.ndarray, size: Size | None = None, corner: tuple[int, int] = (0, 0)) -> Rle:
@@ -79,8 +82,8 @@ def unpacked(text: str) -> np.ndarray:
     value = shift = 0
     for character in text:
         bits = ord(character) - 48
-        if not 0 <= bits < 64 or shift > 60:
-            raise ValueError(f"compressed run lengths are characters from '0' to 'o', got {character!r}")
+        if not 0 <= bits < 64 or shift > _MOST_BITS:
+            raise ValueError(f"compressed run lengths are short numbers in characters '0' to 'o', got {character!r}")
         value |= (bits & 31) << shift
         shift += 5
         if not bits & 32:

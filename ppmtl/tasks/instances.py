@@ -226,15 +226,17 @@ def _masks(raw: Raw, index: int, meta: ImageMeta, found: _Candidates) -> tuple[R
 
 
 def _in_box(probs: np.ndarray, a: np.ndarray, box: np.ndarray, size: Size) -> Rle:
-    """Where ``probs`` (h, w), moved by ``a`` into an image of ``size``, are above one half at pixels centred in the box."""
+    """Where ``probs`` (h, w), moved by ``a`` into an image of ``size``, are above one half inside the box.
+
+    A pixel is inside by its index, not by its centre: so the authors' ``process_mask_upsample`` does it, and the loss.
+    """
     left, top = (math.floor(v) for v in box[:2])
     right, bottom = (math.ceil(v) for v in box[2:])
-    part = affine.warp(
-        probs, affine.compose(a, affine.translation(-left, -top)), (bottom - top, right - left), "linear", 0
-    )
-    x, y = np.arange(left, right) + 0.5, np.arange(top, bottom)[:, None] + 0.5
-    inside = (x >= box[0]) & (x < box[2]) & (y >= box[1]) & (y < box[3])
-    return Rle.of((part > 0.5) & inside, size, (top, left))
+    into_box = affine.compose(a, affine.translation(-left, -top))
+    part = affine.warp(probs, into_box, (bottom - top, right - left), "linear", 0) > 0.5
+    part[: math.ceil(box[1]) - top] = False
+    part[:, : math.ceil(box[0]) - left] = False
+    return Rle.of(part, size, (top, left))
 
 
 def _fused(views: Sequence[Detections], iou_threshold: float, confidence: ConfidenceType = "avg") -> InstanceMasks:

@@ -16,7 +16,7 @@ from typing_extensions import TypedDict
 
 from ppmtl.data.labels import LabelMap
 from ppmtl.ops import affine
-from ppmtl.ops.confusion import AbsentClass, class_iou, confusion_matrix, mean_iou
+from ppmtl.ops.confusion import AbsentClass, class_iou, confusion_matrix, frequency_weighted_iou, mean_iou
 from ppmtl.ops.drawing import class_colors, class_legend
 from ppmtl.ops.polygons import encode
 from ppmtl.structures import IGNORE_LABEL, ImageMeta, Label, Sample, Size
@@ -259,6 +259,7 @@ class _IoU:
             primary="miou",
             values={
                 "miou": mean_iou(matrix, self._task.absent),
+                "fwiou": frequency_weighted_iou(matrix),
                 "pixel_accuracy": accuracy,
                 "miou_absent_skipped": mean_iou(matrix, "skip"),
                 "miou_absent_zero": mean_iou(matrix, "zero"),

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from ppmtl.ops import confusion
-from ppmtl.ops.confusion import class_iou, confusion_matrix, mean_iou
+from ppmtl.ops.confusion import class_iou, confusion_matrix, frequency_weighted_iou, mean_iou
 
 GOLDEN = json.loads((Path(__file__).parents[1] / "golden" / "miou.json").read_text())["cases"]
 
@@ -95,3 +95,9 @@ def test_negative_and_fractional_predictions_are_refused():
         confusion_matrix(np.array([[-1]]), label, 5)
     with pytest.raises(ValueError, match="must be integers"):
         confusion_matrix(np.array([[0.5]]), label, 5)
+
+
+def test_frequent_classes_weigh_more_and_absent_ones_nothing():
+    matrix = np.array([[6, 2, 0], [0, 2, 0], [0, 0, 0]])  # IoU 6/8 of 8 pixels, 2/4 of 2
+    assert frequency_weighted_iou(matrix) == pytest.approx(0.8 * 6 / 8 + 0.2 * 2 / 4)
+    assert np.isnan(frequency_weighted_iou(np.zeros((3, 3), np.int64)))

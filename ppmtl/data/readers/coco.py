@@ -192,9 +192,9 @@ def _mask(segmentation: Any, size: Size) -> Mask | None:
     counts = segmentation.get("counts") if isinstance(segmentation, dict) else None
     if isinstance(counts, str):
         counts = unpacked(counts)
-    elif not (isinstance(counts, list) and all(type(count) is int for count in counts)):
+    elif not (isinstance(counts, list) and all(type(n) is int and 0 <= n < 2**31 for n in counts)):
         raise ValueError(
-            "must be a list of polygons, or run lengths as a mapping with 'size' and 'counts' (whole numbers or COCO's "
+            "must be a list of polygons, or run lengths as a mapping with 'size' and 'counts' (whole numbers, or COCO's "
             f"compressed text), got {shortened(segmentation)}"
         )
     if segmentation.get("size") != list(size):
