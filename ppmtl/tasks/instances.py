@@ -333,7 +333,7 @@ class _MaskAP:
                 "mask_ap50_95": mask.ap50_95_per_class.tolist(),
                 "box_ap50": box.ap50_per_class.tolist(),
                 "box_ap50_95": box.ap50_95_per_class.tolist(),
-                "objects": [float(counted.count(category)) for category in classes.ids],
+                "boxes": [float(counted.count(category)) for category in classes.ids],
             },
             curves={
                 name: (mask.recall, curve)
