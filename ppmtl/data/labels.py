@@ -145,7 +145,7 @@ class Instances(Boxes):
             left = Rle.of(pixels * ~where)
             shares[index] = left.area() / max(int(pixels.sum()), 1)
             found[index] = left
-            boxes[index] = _within(boxes[index], mask_hull(left))
+            boxes[index] = _within(boxes[index], mask_hull(left, left.size))
         return replace(self, boxes=boxes, masks=tuple(found)).kept((shares > 0) & (shares >= min_visible))
 
 
@@ -206,10 +206,10 @@ def _moved_objects(
         mask = masks[index]
         if mask is not None:
             mask = move_mask(mask, a, size)
-            hull = mask_hull(mask)
-            if hull is None:
-                continue
             if turned or shares[index] < 1:
+                hull = mask_hull(mask, size)
+                if hull is None:
+                    continue
                 boxes[index] = _within(boxes[index], hull)
         kept.append(index)
         found.append(mask)

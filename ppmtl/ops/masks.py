@@ -144,12 +144,7 @@ def _clipped(ring: np.ndarray, size: Size) -> np.ndarray:
     return ring
 
 
-def mask_hull(mask: Mask) -> np.ndarray | None:
-    """The (4,) float32 xyxy box around the mask, pixels; None for an empty one."""
-    if isinstance(mask, Rle):
-        y, x = np.nonzero(mask.pixels())
-        return np.array([x.min(), y.min(), x.max() + 1, y.max() + 1], np.float32) if len(x) else None
-    if not mask:
-        return None
-    corners = np.concatenate(mask)
-    return np.array([*corners.min(axis=0), *corners.max(axis=0)], np.float32)
+def mask_hull(mask: Mask, size: Size) -> np.ndarray | None:
+    """The (4,) float32 xyxy box around the drawn pixels of a mask in an image of ``size``; None if there are none."""
+    y, x = np.nonzero(draw_mask(mask, size))
+    return np.array([x.min(), y.min(), x.max() + 1, y.max() + 1], np.float32) if len(x) else None

@@ -122,7 +122,7 @@ def test_a_cut_polygon_ends_at_the_window_and_one_outside_is_gone():
 
 
 def test_the_hull_holds_all_pixels_and_an_empty_mask_has_none():
-    assert mask_hull(Rle.of(np.pad(np.ones((2, 3)), ((1, 4), (5, 0))))).tolist() == [5, 1, 8, 3]
-    assert mask_hull((np.array([[1.5, 2], [4, 2], [4, 3.25]]),)).tolist() == [1.5, 2, 4, 3.25]
-    assert mask_hull(Rle.of(np.zeros((2, 2)))) is None
-    assert mask_hull(()) is None
+    assert mask_hull(Rle.of(np.pad(np.ones((2, 3)), ((1, 4), (5, 0)))), (7, 8)).tolist() == [5, 1, 8, 3]
+    assert mask_hull((np.array([[1, 2], [4, 2], [4, 3.75], [1, 3.75]]),), (9, 9)).tolist() == [1, 2, 4, 4]
+    assert mask_hull(Rle.of(np.zeros((2, 2))), (2, 2)) is None
+    assert mask_hull((), (2, 2)) is None

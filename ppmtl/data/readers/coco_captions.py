@@ -41,8 +41,8 @@ class COCOCaptions(Reader):
         texts: dict[int, list[str]] = {image_id: [] for image_id in entries}
         for position, annotation in enumerate(content["annotations"]):
             problem = caption_problem(annotation)
-            if not problem and annotation.get("image_id") not in texts:
-                problem = f"image_id {annotation.get('image_id')!r} is not in 'images'"
+            if not problem and (type(image_id := annotation.get("image_id")) is not int or image_id not in texts):
+                problem = f"image_id {image_id!r} is not in 'images'"
             if problem:
                 wrong.append(Finding(f"annotations[{position}]", problem))
             else:
