@@ -101,20 +101,27 @@ def draw_mask(mask: Mask, size: Size) -> np.ndarray:
         return mask.pixels()
     pixels = np.zeros(size, np.uint8)
     for ring in mask:
-        pixels |= _ring_drawn(ring, size)
+        _add_ring(pixels, ring)
     return pixels
 
 
-def _ring_drawn(ring: np.ndarray, size: Size) -> np.ndarray:
-    """(H, W) uint8 by the even-odd rule: a pixel is inside when an odd number of edges lie to the left of its centre."""
-    height, width = size
-    (x1, y1), (x2, y2) = ring.T, np.roll(ring, -1, axis=0).T
-    centres = np.arange(height)[:, None] + 0.5
+def _add_ring(pixels: np.ndarray, ring: np.ndarray) -> None:
+    """Paints the ring by the even-odd rule: a pixel is inside when an odd number of edges lie to the left of its centre."""
+    height, width = pixels.shape
+    left, top = np.clip(np.floor(ring.min(axis=0)), 0, (width, height)).astype(int).tolist()
+    right, bottom = np.clip(np.ceil(ring.max(axis=0)), 0, (width, height)).astype(int).tolist()
+    (x1, y1), (x2, y2) = ring.T, _next(ring).T
+    centres = np.arange(top, bottom)[:, None] + 0.5
     rows, edges = np.nonzero((y1 <= centres) != (y2 <= centres))
     x = x1[edges] + (centres[rows, 0] - y1[edges]) * ((x2 - x1)[edges] / (y2 - y1)[edges])
-    toggles = np.zeros((height, width + 1), np.int64)
-    np.add.at(toggles, (rows, np.clip(np.ceil(x - 0.5), 0, width).astype(np.int64)), 1)
-    return (np.cumsum(toggles[:, :width], axis=1) % 2).astype(np.uint8)
+    toggles = np.zeros((bottom - top, right - left + 1), np.int64)
+    np.add.at(toggles, (rows, np.clip(np.ceil(x - 0.5) - left, 0, right - left).astype(np.int64)), 1)
+    pixels[top:bottom, left:right] |= (np.cumsum(toggles[:, :-1], axis=1) % 2).astype(np.uint8)
+
+
+def _next(values: np.ndarray) -> np.ndarray:
+    """The values of the next corner, for each corner of a ring."""
+    return np.concatenate([values[1:], values[:1]])  # np.roll takes five times as long
 
 
 def move_mask(mask: Mask, a: np.ndarray, size: Size) -> Mask:
@@ -130,17 +137,19 @@ def move_mask(mask: Mask, a: np.ndarray, size: Size) -> Mask:
 
 def _clipped(ring: np.ndarray, size: Size) -> np.ndarray:
     """The ring inside 0..width, 0..height; (0, 2) where nothing is left. Source: Sutherland and Hodgman 1974."""
+    if (ring.min(axis=0) >= 0).all() and (ring.max(axis=0) <= (size[1], size[0])).all():
+        return ring
     for axis, limit, sign in ((0, 0, -1), (0, size[1], 1), (1, 0, -1), (1, size[0], 1)):
         beyond = sign * (ring[:, axis] - limit)
-        before, beyond_before = np.roll(ring, 1, axis=0), np.roll(beyond, 1)
         inside = beyond <= 0
         if inside.all():
             continue
-        crosses = inside != (beyond_before <= 0)
-        share = np.divide(beyond_before, beyond_before - beyond, out=np.zeros(len(ring)), where=crosses)
-        corners = np.stack([before + share[:, None] * (ring - before), ring], axis=1)
-        corners[:, 0, axis] = limit  # exactly, not up to rounding
-        ring = corners[np.stack([crosses, inside], axis=1)]
+        after, beyond_after = _next(ring), _next(beyond)
+        crosses = inside != (beyond_after <= 0)
+        share = np.divide(beyond, beyond - beyond_after, out=np.zeros(len(ring)), where=crosses)
+        corners = np.stack([ring, ring + share[:, None] * (after - ring)], axis=1)
+        corners[:, 1, axis] = limit  # exactly, not up to rounding
+        ring = corners[np.stack([inside, crosses], axis=1)]
     return ring
 
 
