@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -114,6 +115,39 @@ def test_label_of_another_size_is_refused_even_for_turned_images(tmp_path: Path)
 def test_label_maps_need_classes_without_gaps(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"0\.\.1, got ids \[0, 7\]"):
         LabelPNG(label_set(tmp_path, ["a"]), {"seg": ClassList(("a", "b"), (0, 7))}, images="images", labels="labels")
+
+
+def test_numbers_of_the_files_are_translated_to_classes(tmp_path: Path) -> None:
+    levels = np.zeros((20, 30), np.uint8)
+    levels[:, :10], levels[:, 10:20], levels[0, 0] = 7, 200, 255
+    write_image(tmp_path / "images/a.jpg")
+    write_image(tmp_path / "labels/a.png", levels)
+    values = {"sign": (200,), "road": (0, 3), "car": (7,)}
+    reader = LabelPNG(tmp_path, {"seg": THREE}, images="images", labels="labels", values=values)
+    found = map_of(reader[0])
+    assert found[0, 0] == 255
+    assert [found[1, x] for x in (0, 10, 20)] == [1, 2, 0]
+    unknown = LabelPNG(tmp_path, {"seg": THREE}, images="images", labels="labels", values=values | {"car": (8,)})
+    with pytest.raises(ValueError, match=r"a\.png: labels \[7\] are no classes, allowed are 0, 3, 8, 200, 255"):
+        unknown[0]
+
+
+@pytest.mark.parametrize(
+    ("values", "complaint"),
+    [
+        ({"road": (0,), "car": (1,)}, "missing sign, not in the class list none"),
+        ({"road": (0,), "car": (1,), "sign": (2,), "tree": (3,)}, "not in the class list tree"),
+        (
+            {"road": (0,), "car": (1, 0), "sign": (2,)},
+            "values of class 'car': 0 must be 0..254 and mean one class only",
+        ),
+        ({"road": (0,), "car": (1,), "sign": (255,)}, "values of class 'sign': 255 must be"),
+    ],
+)
+def test_numbers_that_mean_no_class_or_several_are_refused(tmp_path: Path, values: Any, complaint: str) -> None:
+    root = label_set(tmp_path, ["a"])
+    with pytest.raises(ValueError, match=re.escape(complaint)):
+        LabelPNG(root, {"seg": THREE}, images="images", labels="labels", values=values)
 
 
 # ---- ImageList ------------------------------------------------------------------------------------------------------

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
+import cv2
 import numpy as np
 
 from ppmtl.data.findings import DataError, Finding
@@ -14,6 +15,8 @@ from ppmtl.data.label_maps import read_label_map
 from ppmtl.data.labels import LabelMap
 from ppmtl.data.reader import Reader
 from ppmtl.structures import IGNORE_LABEL, ClassList, Label
+
+_NO_CLASS = -1
 
 
 class LabelPNG(Reader):
@@ -30,9 +33,11 @@ class LabelPNG(Reader):
         label_suffix: what a label's name has after the image's, e.g. "_train_id".
         missing_labels: images without a label map are an "error", or left out and counted ("skip"). A label map without
             an image is always an error.
+        values: {class: the numbers that mean it in the files}, for files with more or other numbers than the classes; None =
+            the numbers are the classes' indices.
 
     Raises:
-        ValueError: if ids are not 0..n-1.
+        ValueError: if ids are not 0..n-1, or ``values`` does not name every class once with numbers of its own.
         DataError: with every file that has no partner.
     """
 
@@ -45,6 +50,7 @@ class LabelPNG(Reader):
         labels: str,
         label_suffix: str = "",
         missing_labels: Literal["error", "skip"] = "error",
+        values: dict[str, tuple[int, ...]] | None = None,
     ) -> None:
         super().__init__(root, tasks)
         self._task, classes = self.only_task()
@@ -54,6 +60,7 @@ class LabelPNG(Reader):
                 "class file and the label maps"
             )
         self._name = labels
+        self._index_of = _index_of(classes, values)
         skip = missing_labels == "skip"
         self._pairs, self._skipped = _pair(self.root / images, self.root / labels, label_suffix + ".png", skip=skip)
 
@@ -81,19 +88,47 @@ class LabelPNG(Reader):
                 f"{image.shape[:2]} (after its EXIF rotation, if it has one); export the two at the same size and "
                 "orientation"
             )
-        count = len(self.tasks[self._task])
-        wrong = label_map[(label_map >= count) & (label_map != IGNORE_LABEL)]
-        if wrong.size:
+        found = np.flatnonzero(cv2.calcHist([label_map], [0], None, [256], [0, 256]))
+        wrong = [number for number in found.tolist() if self._index_of[number] == _NO_CLASS]
+        if wrong:
             raise ValueError(
-                f"{label_path}: labels {np.unique(wrong).tolist()} are no classes, allowed are 0..{count - 1} and "
-                f"{IGNORE_LABEL} = not labelled; convert the labels (BDD100K and Cityscapes ship 'train id' files), or "
-                "add the classes to the class list"
+                f"{label_path}: labels {wrong} are no classes, allowed are {_spelt(np.flatnonzero(self._index_of >= 0))} "
+                f"({IGNORE_LABEL} = not labelled); convert the labels (BDD100K and Cityscapes ship 'train id' files), say in "
+                "the reader's values which numbers mean which class, or add the classes to the class list"
             )
-        return {self._task: LabelMap(label_map)}
+        return {self._task: LabelMap(cv2.LUT(label_map, self._index_of.astype(np.uint8)))}
 
     def describe(self) -> str:
         skipped = f" ({self._skipped} without one left out)" if self._skipped else ""
         return f"{self._name}: {len(self)} images with label maps{skipped}, {len(self.tasks[self._task])} classes"
+
+
+def _index_of(classes: ClassList, values: Mapping[str, Sequence[int]] | None) -> np.ndarray:
+    """(256,) int16: the class index of every number in a file, 255 for 255, ``_NO_CLASS`` for numbers that mean nothing."""
+    given = {name: (index,) for index, name in enumerate(classes.names)} if values is None else values
+    if sorted(given) != sorted(classes.names):
+        raise ValueError(
+            f"values must name every class once; missing {', '.join(set(classes.names) - set(given)) or 'none'}, not in the "
+            f"class list {', '.join(set(given) - set(classes.names)) or 'none'}"
+        )
+    table = np.full(256, _NO_CLASS, np.int16)
+    table[IGNORE_LABEL] = IGNORE_LABEL
+    for index, name in enumerate(classes.names):
+        for number in given[name]:
+            if not 0 <= number < IGNORE_LABEL or table[number] != _NO_CLASS:
+                raise ValueError(
+                    f"values of class '{name}': {number} must be 0..{IGNORE_LABEL - 1} and mean one class only; "
+                    f"{IGNORE_LABEL} always means not labelled"
+                )
+            table[number] = index
+    return table
+
+
+def _spelt(numbers: np.ndarray) -> str:
+    """0..18 or 0, 3, 7, 255."""
+    if len(numbers) and numbers[-1] == IGNORE_LABEL and np.array_equal(numbers[:-1], np.arange(len(numbers) - 1)):
+        return f"0..{len(numbers) - 2} and {IGNORE_LABEL}"
+    return ", ".join(map(str, numbers.tolist()))
 
 
 def _pair(images: Path, labels: Path, label_end: str, *, skip: bool) -> tuple[list[tuple[Path, Path]], int]:
