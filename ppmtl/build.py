@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import platform
 import subprocess
 import sys
@@ -232,13 +233,31 @@ def _class_list(wanted: ClassSettings, root: Path) -> ClassList:
 
 
 def build_model(settings: Settings, tasks: Mapping[str, Task[Any]]) -> MultiTaskModel:
-    """The network with freshly initialised weights; seed Paddle before calling it."""
+    """The network with freshly initialised weights; seed Paddle before calling it.
+
+    Raises:
+        ConfigError: if a head's key contradicts what its task knows (``Task.for_head``).
+    """
     backbone, answers = settings.model.backbone(), settings.model.answers()
-    heads = {
-        name: head.part(backbone.out_specs, len(tasks[answers[name]].classes))
-        for name, head in settings.model.heads.items()
-    }
+    heads = {}
+    for name, head in settings.model.heads.items():
+        task = tasks[answers[name]]
+        known = _known_to_task(f"model.heads.{name}", head.part, task)
+        heads[name] = head.part(backbone.out_specs, len(task.classes), **known)
     return MultiTaskModel(backbone, heads, answers=answers, mean=settings.model.mean, std=settings.model.std)
+
+
+def _known_to_task(where: str, part: Any, task: Task[Any]) -> dict[str, Any]:
+    """The keyword arguments of a head that its task knows."""
+    wrong = [
+        f"{where}.{key}: got {part.keywords[key]!r}, but task '{task.name}' has {value!r} by its classes; leave the key out"
+        for key, value in task.for_head().items()
+        if part.keywords.get(key, value) != value
+    ]
+    if wrong:
+        raise ConfigError(wrong)
+    accepted = inspect.signature(target_of(part)).parameters
+    return {key: value for key, value in task.for_head().items() if key in accepted}
 
 
 def build_sources(

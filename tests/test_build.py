@@ -1,12 +1,17 @@
 """Settings -> objects: the wires between tasks, heads, sources and evaluation sets, and one truth about a run."""
 
 import json
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
 
 from ppmtl import build
 from ppmtl.config import ConfigError
+from ppmtl.config.settings import HeadSettings
+from ppmtl.structures import ClassList
+from ppmtl.tasks.captions import Captions
 
 ROOT = Path(__file__).resolve().parents[1]
 DEMO = str(ROOT / "configs" / "allinone_demo.yml")
@@ -149,3 +154,26 @@ def test_every_step_needs_a_source():
     build.require_work(settings)
     with pytest.raises(ConfigError, match=r"sources\.seg\.every: got 2.*set -o sources\.seg\.every=1"):
         build.require_work(build.load(DEMO, ["sources.seg.every=2", "sources.det.every=3"], ["seg", "det"]).settings)
+
+
+class _Speaker:
+    """What a caption head takes."""
+
+    def __init__(self, specs, num_classes, *, bos: int = 2, eos: int = 3) -> None:  # noqa: ARG002
+        self.ends = (bos, eos)
+
+
+def _built_head(monkeypatch, **keys):
+    settings = build.load(DEMO, []).settings
+    vocabulary = ClassList(("[PAD]", "[UNK]", "[SEP]", "[CLS]", "a"))
+    heads = {"cap": HeadSettings(partial(_Speaker, **keys))}
+    settings = replace(settings, model=replace(settings.model, heads=heads))
+    monkeypatch.setattr(build, "MultiTaskModel", lambda _, heads, **__: heads)
+    return build.build_model(settings, {"cap": Captions("cap", vocabulary)})["cap"]
+
+
+def test_a_head_learns_from_its_task_where_sentences_begin_and_end(monkeypatch):
+    assert _built_head(monkeypatch).ends == (3, 2)
+    assert _built_head(monkeypatch, bos=3).ends == (3, 2)
+    with pytest.raises(ConfigError, match=r"model\.heads\.cap\.eos: got 3, but task 'cap' has 2 by its classes; leave"):
+        _built_head(monkeypatch, eos=3)

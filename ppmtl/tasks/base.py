@@ -209,6 +209,10 @@ class Task(ABC, Generic[P]):
         targets = self.collate([sample] * max(batch, 1))
         return targets if batch else {name: array[:0] for name, array in targets.items()}
 
+    def for_head(self) -> Mapping[str, Any]:
+        """Keyword arguments for the head that answers this task, besides the number of classes; it need not have them."""
+        return {}
+
     # Raw arrays and predictions
 
     @abstractmethod

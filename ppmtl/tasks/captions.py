@@ -107,6 +107,10 @@ class Captions(Task[Caption]):
                 targets[image, place, : len(tokens)] = tokens
         return {"tokens": targets}
 
+    def for_head(self) -> Mapping[str, Any]:
+        """The numbers of the tokens that begin and end a sentence: ``bos`` and ``eos``."""
+        return {"bos": self._begin, "eos": self._end}
+
     def _encoded(self, text: str) -> list[int]:
         return [self._begin, *numbered(text, self._index), self._end][: self.max_length]
 
