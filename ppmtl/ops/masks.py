@@ -95,6 +95,20 @@ def unpacked(text: str) -> np.ndarray:
     return np.array(counts, np.int64)
 
 
+def packed(counts: np.ndarray) -> str:
+    """COCO's compressed text of run lengths (R,); :func:`unpacked` gives them back."""
+    text = ""
+    differences = np.array(counts, np.int64)
+    differences[3:] -= counts[1:-2]
+    for value in differences.tolist():
+        more = True
+        while more:
+            bits, value = value & 31, value >> 5
+            more = value != (-1 if bits & 16 else 0)
+            text += chr(48 + bits + 32 * more)
+    return text
+
+
 def draw_mask(mask: Mask, size: Size) -> np.ndarray:
     """(H, W) uint8: 1 where a pixel's centre lies in the mask, so an outline is neither thinner nor thicker than it is."""
     if isinstance(mask, Rle):

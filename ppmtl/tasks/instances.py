@@ -20,7 +20,7 @@ from ppmtl.ops import affine
 from ppmtl.ops.average_precision import average_precision_of_rows, box_rows, coco_mask
 from ppmtl.ops.boxes import Detections, box_areas, clip_boxes, iou_one_to_many
 from ppmtl.ops.drawing import class_colors
-from ppmtl.ops.masks import Mask, Rle, draw_mask, move_mask
+from ppmtl.ops.masks import Mask, Rle, draw_mask, move_mask, packed
 from ppmtl.ops.nms import best_pairs, nms
 from ppmtl.ops.wbf import ConfidenceType
 from ppmtl.structures import ClassList, ImageMeta, Label, Sample, Size
@@ -31,9 +31,9 @@ from ppmtl.tasks.views import View
 _STRIDE = 4  # input pixels per cell of the mask targets, as in YOLOv7's and YOLACT's prototypes
 
 
-class _RunLengths(TypedDict):
+class RunLengths(TypedDict):
     size: list[int]
-    counts: list[int]
+    counts: str
 
 
 FoundInstance = TypedDict(
@@ -44,7 +44,7 @@ FoundInstance = TypedDict(
         "class": str,
         "class_index": int,
         "category_id": int,
-        "segmentation": _RunLengths | list[list[float]] | None,
+        "segmentation": RunLengths | list[list[float]] | None,
     },
 )
 
@@ -258,9 +258,9 @@ def _together(views: Sequence[Detections]) -> InstanceMasks:
 
 
 def _json(mask: Mask | None) -> Any:
-    """COCO's form: uncompressed run lengths, a list of polygons x1, y1, x2, ..., or null."""
+    """COCO's form: compressed run lengths, a list of polygons x1, y1, x2, ..., or null."""
     if isinstance(mask, Rle):
-        return {"size": list(mask.size), "counts": mask.counts.tolist()}
+        return {"size": list(mask.size), "counts": packed(mask.counts)}
     return None if mask is None else [[round(v, 2) for v in ring.ravel().tolist()] for ring in mask]
 
 

@@ -6,7 +6,7 @@ import pytest
 from pycocotools import mask as api
 
 from ppmtl.ops import affine
-from ppmtl.ops.masks import Rle, draw_mask, mask_hull, move_mask, unpacked
+from ppmtl.ops.masks import Rle, draw_mask, mask_hull, move_mask, packed, unpacked
 
 
 def _pixels(rng):
@@ -32,6 +32,8 @@ def test_run_lengths_are_those_of_pycocotools_and_give_the_pixels_back(seed):
     np.testing.assert_array_equal(mine.pixels(), pixels)
     np.testing.assert_array_equal(_without_empty_end(unpacked(theirs["counts"].decode())), mine.counts)
     assert mine.area() == pixels.sum()
+    np.testing.assert_array_equal(unpacked(packed(mine.counts)), mine.counts)
+    assert packed(unpacked(theirs["counts"].decode())) == theirs["counts"].decode()
     given = {"size": list(mine.size), "counts": mine.counts.tolist()}
     np.testing.assert_array_equal(api.decode(api.frPyObjects(given, *mine.size)), pixels)
 
