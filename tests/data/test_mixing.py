@@ -110,6 +110,21 @@ def test_pasted_objects_come_with_pixels_mask_and_levels_and_cover_what_is_below
     assert instances(same).classes.tolist() == [4]  # at the same place the lower one is covered altogether
 
 
+def test_objects_that_are_not_drawn_are_not_pasted_either() -> None:
+    upper = flat(4)
+    objects, ring = instances(upper), np.array([[0, 40.0], [9, 40], [9, 48], [0, 48]])
+    boxes = np.concatenate([objects.boxes, np.array([[0, 40, 9, 48]], np.float32)])
+    two = Instances(boxes, np.array([4, 5]), masks=(*objects.masks, (ring,)))
+    found = set()
+    for seed in range(12):
+        out = run(T.CopyPaste(p=1, share=0.5), seed, flat(1), 0.0, replace(upper, labels={**upper.labels, "ins": two}))
+        classes = frozenset(instances(out).classes.tolist())
+        assert (5 in classes) == bool((out.image[40:, :9] == 40).all())
+        assert (4 in classes) == bool((out.image[10:30, 20:50] == 204).all())
+        found.add(classes)
+    assert found == {frozenset({1}), frozenset({4}), frozenset({1, 5}), frozenset({4, 5})}
+
+
 def test_objects_without_masks_cannot_be_pasted() -> None:
     boxed = flat(2, det=Boxes(np.array([[0, 0, 4, 4]], np.float32), np.array([0])))
     with pytest.raises(ValueError, match=r"2\.jpg: copy_paste needs masks, the label of task 'det' is of kind Boxes"):
