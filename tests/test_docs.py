@@ -35,8 +35,7 @@ def test_links_and_commands_lead_to_files_and_headings(doc):
 def test_the_example_of_several_tasks_on_the_same_images_runs(tmp_path):
     write_streets(tmp_path)
     text = (ROOT / "docs/data.md").read_text(encoding="utf-8")
-    example, partly = re.findall(r"```yaml
-(.*?)```", text, re.DOTALL)[:2]  # the others show single keys
+    example, partly = re.findall(r"```yaml\n(.*?)```", text, re.DOTALL)[:2]  # the others show single keys
     others = yaml.safe_load(config(tmp_path).read_text())
     others["model"]["heads"].pop("cls")  # the example has no such task
     path = tmp_path / "example.yml"
