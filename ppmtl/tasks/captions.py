@@ -150,6 +150,11 @@ class Captions(Task[Caption]):
         """A meter of CIDEr-D and BLEU."""
         return _CaptionScores(self)
 
+    def image_score(self, sample: Sample, prediction: Caption, threshold: float) -> float:  # noqa: ARG002
+        """The mean of BLEU-1 to 4 of this sentence: CIDEr-D weighs words by all images and is 0 for one."""
+        references = [words(text) for text in self.label(sample, labels.Captions).texts]
+        return float(np.mean(bleu([words(prediction.text)], [references])))
+
     def to_json(self, prediction: Caption, *, threshold: float = 0.0) -> dict[str, Any]:  # noqa: ARG002
         """{"caption": text, "score": 0..1}; a threshold does not apply."""
         return {"caption": prediction.text, "score": round(prediction.score, 5)}
