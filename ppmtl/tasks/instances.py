@@ -220,7 +220,7 @@ def _masks(raw: Raw, index: int, meta: ImageMeta, found: _Candidates) -> tuple[R
     prototypes = np.asarray(raw["prototypes"][index], np.float32)
     count, height, width = prototypes.shape
     logits = np.asarray(raw["coefficients"][index], np.float32)[found.rows] @ prototypes.reshape(count, -1)
-    probs = (1 / (1 + np.exp(-logits))).reshape(-1, height, width)
+    probs = (0.5 + 0.5 * np.tanh(0.5 * logits)).reshape(-1, height, width)  # the sigmoid, without overflow
     a = affine.compose(affine.stretch((height, width), meta.input_size), meta.to_original)
     return tuple(_in_box(layer, a, box, meta.original_size) for layer, box in zip(probs, found.boxes, strict=True))
 
