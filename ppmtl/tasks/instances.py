@@ -10,9 +10,10 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar
 
 import numpy as np
+from annotated_types import Ge
 from typing_extensions import TypedDict
 
 from ppmtl.data import labels
@@ -99,7 +100,7 @@ class Instances(Detection):
     }  # fmt: skip
     section: ClassVar[str | None] = None
 
-    max_detections: int = 100
+    max_detections: Annotated[int, Ge(1)] = 100
 
     def collate(self, samples: Sequence[Sample]) -> dict[str, np.ndarray]:
         """The targets of detection, and the objects' masks in the order of its rows.
