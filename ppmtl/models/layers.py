@@ -160,6 +160,88 @@ def _resize_in_graph(x: paddle.Tensor, size: Sequence[int | paddle.Tensor], *, a
     return F.interpolate(x, size=size, mode="bilinear", align_corners=False)
 
 
+class ConvBNSiLU(nn.Layer):
+    """Convolution without bias, batch normalisation, SiLU: the layer of the YOLO family. Odd kernels keep the size.
+
+    Args:
+        stride: 2 halves the size, rounded up.
+        epsilon, momentum: of the batch norm; what this family is trained with. The momentum is Paddle's: the share of
+            the old running value that is kept.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel: int,
+        *,
+        stride: int = 1,
+        epsilon: float = 1e-3,
+        momentum: float = 0.97,
+    ) -> None:
+        super().__init__()
+        bound = (in_channels * kernel * kernel) ** -0.5  # 1/sqrt(fan_in), what this family is trained from
+        self.conv = nn.Conv2D(
+            in_channels,
+            out_channels,
+            kernel,
+            stride=stride,
+            padding=(kernel - 1) // 2,
+            weight_attr=paddle.ParamAttr(initializer=nn.initializer.Uniform(-bound, bound)),
+            bias_attr=False,
+        )
+        self.bn = nn.BatchNorm2D(out_channels, momentum=momentum, epsilon=epsilon)
+
+    def forward(self, x: paddle.Tensor) -> paddle.Tensor:
+        """(B, out_channels, H / stride, W / stride)."""
+        return F.silu(self.bn(self.conv(x)))
+
+    def fold_for_inference(self) -> None:
+        """Leaves one convolution with a bias, and SiLU."""
+        fold_batch_norm(self.conv, self.bn)
+        self.bn = nn.Identity()
+
+
+class Implicit(nn.Layer):
+    """Implicit knowledge round a 1x1 convolution: ``multiply * conv(x + add)`` with two learned vectors.
+
+    The vectors have the shape (1, C, 1, 1), so the optimizer spares them from weight decay. The convolution stays a part
+    of the layer that made it; here it is only called.
+
+    Args:
+        conv: the last convolution of a head, with a bias.
+        enabled: False leaves the convolution as it is, without vectors.
+
+    Source: Wang et al., "You Only Learn One Representation", 2021; drawn from N(0, .02) and N(1, .02) as in its code.
+    """
+
+    def __init__(self, conv: nn.Conv2D, *, enabled: bool = True) -> None:
+        super().__init__()
+        self._conv = (conv,)  # in a tuple: as an attribute it would be listed a second time
+        self.add = self.multiply = None
+        if enabled:
+            out_channels, in_channels = conv.weight.shape[:2]
+            normal = nn.initializer.Normal
+            self.add = self.create_parameter([1, in_channels, 1, 1], default_initializer=normal(0.0, 0.02))
+            self.multiply = self.create_parameter([1, out_channels, 1, 1], default_initializer=normal(1.0, 0.02))
+
+    def forward(self, x: paddle.Tensor) -> paddle.Tensor:
+        """(B, out_channels, H, W) of (B, in_channels, H, W)."""
+        conv = self._conv[0]
+        return conv(x) if self.add is None else self.multiply * conv(x + self.add)
+
+    def fold_for_inference(self) -> None:
+        """Moves both vectors into the convolution: W' = multiply W and b' = multiply (b + W add); in float64."""
+        if self.add is None:
+            return
+        conv = self._conv[0]
+        weight, multiply = _float64(conv.weight)[:, :, 0, 0], _float64(self.multiply).ravel()
+        bias = multiply * (_float64(conv.bias) + weight @ _float64(self.add).ravel())
+        conv.weight.set_value((weight * multiply[:, None])[:, :, None, None].astype(np.float32))
+        conv.bias.set_value(bias.astype(np.float32))
+        self.add = self.multiply = None
+
+
 def sigmoid(x: paddle.Tensor) -> paddle.Tensor:
     """1 / (1 + exp(-x)), also while a graph of the old format (.pdmodel) is exported.
 

@@ -20,8 +20,7 @@ from ppmtl.bundle.writing import write_bundle
 from ppmtl.files import sha256
 from ppmtl.models.backend import PaddleBackend
 from ppmtl.models.base import Backbone
-from ppmtl.models.layers import ConvBNReLU, Foldable
-from ppmtl.models.necks.yolocsppan import BaseConv
+from ppmtl.models.layers import ConvBNReLU, ConvBNSiLU, Foldable
 
 STEMS = ("trunk", "head_seg", "head_cls", "head_det")
 
@@ -103,7 +102,7 @@ def test_the_model_itself_is_left_as_it_was(model):
     [
         lambda: ConvBNReLU(4, 6, 3, bias=True),
         lambda: ConvBNReLU(4, 6, 3, bias=False),
-        lambda: BaseConv(4, 6, 3, stride=2, epsilon=1e-3, momentum=0.97),
+        lambda: ConvBNSiLU(4, 6, 3, stride=2),
     ],
 )
 def test_folding_batch_norm_changes_nothing_beyond_rounding(layer):

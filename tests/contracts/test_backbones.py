@@ -16,7 +16,10 @@ from ppmtl.structures import FeatureSpec
 PACKAGE = "ppmtl.models.backbones"
 MODULES = modules(PACKAGE)
 # The smallest settings of each; a new backbone needs none if its defaults are small
-SMALL = {"convnext": {"depths": (1, 1, 1, 1), "dims": (4, 6, 8, 10), "layer_scale_init": 1.0}}
+SMALL = {
+    "convnext": {"depths": (1, 1, 1, 1), "dims": (4, 6, 8, 10), "layer_scale_init": 1.0},
+    "yolov7_af": {"depth_multiplier": 0.5, "width_multiplier": 0.02},
+}
 
 
 def build(name: str) -> Backbone:

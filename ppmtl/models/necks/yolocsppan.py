@@ -16,37 +16,10 @@ import paddle.nn.functional as F
 from annotated_types import Gt, Interval
 from paddle import nn
 
-from ppmtl.models.layers import fold_batch_norm
+from ppmtl.models.layers import ConvBNSiLU
 from ppmtl.structures import FeatureSpec
 
 BOTTLENECKS_AT_FULL_DEPTH = 3
-
-
-class BaseConv(nn.Layer):
-    """Convolution without bias -> batch norm -> SiLU; odd kernels keep the size, stride 2 halves it."""
-
-    def __init__(self, in_channels: int, out_channels: int, kernel: int, *, stride: int = 1, **norm: Any) -> None:
-        super().__init__()
-        bound = (in_channels * kernel * kernel) ** -0.5  # 1/sqrt(fan_in), what this family is trained from
-        self.conv = nn.Conv2D(
-            in_channels,
-            out_channels,
-            kernel,
-            stride=stride,
-            padding=(kernel - 1) // 2,
-            weight_attr=paddle.ParamAttr(initializer=nn.initializer.Uniform(-bound, bound)),
-            bias_attr=False,
-        )
-        self.bn = nn.BatchNorm2D(out_channels, **norm)
-
-    def forward(self, x: paddle.Tensor) -> paddle.Tensor:
-        """(B, out_channels, H / stride, W / stride)."""
-        return F.silu(self.bn(self.conv(x)))
-
-    def fold_for_inference(self) -> None:
-        """Leaves one convolution with a bias, and SiLU."""
-        fold_batch_norm(self.conv, self.bn)
-        self.bn = nn.Identity()
 
 
 class Bottleneck(nn.Layer):
@@ -54,8 +27,8 @@ class Bottleneck(nn.Layer):
 
     def __init__(self, channels: int, **norm: Any) -> None:
         super().__init__()
-        self.conv1 = BaseConv(channels, channels, 1, **norm)
-        self.conv2 = BaseConv(channels, channels, 3, **norm)
+        self.conv1 = ConvBNSiLU(channels, channels, 1, **norm)
+        self.conv2 = ConvBNSiLU(channels, channels, 3, **norm)
 
     def forward(self, x: paddle.Tensor) -> paddle.Tensor:
         """A tensor shaped like ``x``."""
@@ -68,9 +41,9 @@ class CSPLayer(nn.Layer):
     def __init__(self, in_channels: int, out_channels: int, depth: int, **norm: Any) -> None:
         super().__init__()
         hidden = out_channels // 2
-        self.conv1 = BaseConv(in_channels, hidden, 1, **norm)
-        self.conv2 = BaseConv(in_channels, hidden, 1, **norm)
-        self.conv3 = BaseConv(2 * hidden, out_channels, 1, **norm)
+        self.conv1 = ConvBNSiLU(in_channels, hidden, 1, **norm)
+        self.conv2 = ConvBNSiLU(in_channels, hidden, 1, **norm)
+        self.conv3 = ConvBNSiLU(2 * hidden, out_channels, 1, **norm)
         self.bottlenecks = nn.Sequential(*(Bottleneck(hidden, **norm) for _ in range(depth)))
 
     def forward(self, x: paddle.Tensor) -> paddle.Tensor:
@@ -84,7 +57,7 @@ class YOLOCSPPAN(nn.Layer):
     Args:
         in_specs: three levels, fine to coarse, every stride twice the one before (8, 16, 32).
         depth_multiplier: 1.0 = three bottlenecks in each CSP block; .67 = two, .33 = one.
-        channels: None keeps the input channels; three numbers first bring each level to that width by a 1x1 BaseConv.
+        channels: None keeps the input channels; three numbers first bring each level to that width by a 1x1 ConvBNSiLU.
         bn_epsilon: of every batch norm. Source: the toolkit's trainer sets 1e-3 / .97 for its YOLO models.
         bn_momentum: in Paddle's sense, the share of the old running value that is kept.
 
@@ -113,11 +86,11 @@ class YOLOCSPPAN(nn.Layer):
 
         norm: dict[str, Any] = {"epsilon": bn_epsilon, "momentum": bn_momentum}
         depth = max(round(BOTTLENECKS_AT_FULL_DEPTH * depth_multiplier), 1)
-        reduces = [] if channels is None else [BaseConv(a, b, 1, **norm) for a, b in zip(inputs, widths, strict=True)]
+        reduces = [] if channels is None else [ConvBNSiLU(a, b, 1, **norm) for a, b in zip(inputs, widths, strict=True)]
         self.reduce_convs = nn.LayerList(reduces)
-        self.lateral_convs = nn.LayerList([BaseConv(widths[i], widths[i - 1], 1, **norm) for i in (2, 1)])
+        self.lateral_convs = nn.LayerList([ConvBNSiLU(widths[i], widths[i - 1], 1, **norm) for i in (2, 1)])
         self.fpn_blocks = nn.LayerList([CSPLayer(2 * widths[i - 1], widths[i - 1], depth, **norm) for i in (2, 1)])
-        self.downsample_convs = nn.LayerList([BaseConv(widths[i], widths[i], 3, stride=2, **norm) for i in (0, 1)])
+        self.downsample_convs = nn.LayerList([ConvBNSiLU(widths[i], widths[i], 3, stride=2, **norm) for i in (0, 1)])
         self.pan_blocks = nn.LayerList([CSPLayer(2 * widths[i], widths[i + 1], depth, **norm) for i in (0, 1)])
 
     def forward(self, features: Sequence[paddle.Tensor]) -> list[paddle.Tensor]:
