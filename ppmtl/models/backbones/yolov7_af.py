@@ -153,8 +153,9 @@ class YOLOv7AF(Backbone):
         size = x.shape[2:] if paddle.in_dynamic_mode() else paddle.cast(paddle.shape(x)[2:], "int32")
         levels = self._pyramid(self._backbone(_padded(x, size)))
         outputs = [conv(levels[i]) for i, conv in enumerate(self.outputs)]
-        cut = [y[:, :, : size[0] // stride, : size[1] // stride] for y, stride in zip(outputs, _STRIDES)]  # noqa: B905
-        return dict(zip(_NAMES, cut))  # noqa: B905: Paddle's exporter does not know strict
+        # Indices, not zip(strict=True): Paddle's exporter rewrites zip and does not know the keyword.
+        cut = [y[:, :, : size[0] // _STRIDES[i], : size[1] // _STRIDES[i]] for i, y in enumerate(outputs)]
+        return {name: cut[i] for i, name in enumerate(_NAMES)}
 
     def _backbone(self, x: paddle.Tensor) -> list[paddle.Tensor]:
         """The maps of stride 8, 16 and 32 before the neck."""
