@@ -19,7 +19,7 @@ ALLOWED = {
     "ops": {"structures"},
     "tasks": {"structures", "ops", "data.labels"},
     "data": {"structures", "ops", "config", "tasks"},
-    "models": {"structures", "config", "weights.names"},
+    "models": {"structures", "config", "ops", "weights.names"},
     "weights": {"structures", "config", "files"},
     "predict": {"structures", "files", "tables", "ops", "tasks", "data"},
     "train": {"structures", "config", "files", "ops", "tasks", "data", "models", "weights", "predict"},

@@ -107,3 +107,29 @@ class Head(nn.Layer):
             if name not in in_specs:
                 raise ValueError(f"{me}: reads {name!r}, the backbone has no such feature{suggestion(name, in_specs)}")
         return default if reads is None else reads
+
+
+class StepwiseHead(Head):
+    """A head whose evaluation is a loop and therefore no one graph: it is exported as two, which the loop calls.
+
+    ``state`` and ``memory`` are one tensor each, opaque to the caller: what is kept of the tokens so far, one row per
+    sequence, and what is known about the images, one row per image.
+    """
+
+    search: dict[str, int]  # keywords of ``ops.beam_search.beam_search`` that lead to the sequences of ``forward``
+
+    @abstractmethod
+    def begin(self, features: Mapping[str, paddle.Tensor]) -> tuple[paddle.Tensor, paddle.Tensor, paddle.Tensor]:
+        """(B, V) log probabilities of the first token, the state (B rows), the memory."""
+
+    @abstractmethod
+    def step(
+        self, tokens: paddle.Tensor, rows: paddle.Tensor, state: paddle.Tensor, memory: paddle.Tensor
+    ) -> tuple[paddle.Tensor, paddle.Tensor]:
+        """(R, V) log probabilities of the next token and the new state (R rows).
+
+        Args:
+            tokens: (R,) int64; R is a multiple of the number of images, and rows of one image follow each other.
+            rows: (R,) int64, which row of the state each continues.
+            state, memory: as returned before.
+        """
