@@ -21,7 +21,7 @@ from paddle.pir_utils import OldIrGuard
 from paddle.static import InputSpec
 
 from ppmtl.bundle.settings import IMAGE_SIZE, IMAGES, TRUNK, HeadGraph, Pointwise
-from ppmtl.models.base import Head
+from ppmtl.models.base import Head, StepwiseHead
 from ppmtl.models.layers import Foldable
 from ppmtl.models.multitask import MultiTaskModel
 from ppmtl.structures import Size
@@ -60,8 +60,13 @@ def make_plan(model: MultiTaskModel, tasks: Sequence[str], size: Size | None, ba
     """The plan for a model; runs it once on a black image for the shapes and the names of its outputs.
 
     Raises:
-        ValueError: if the model refuses images of ``size``.
+        ValueError: if the model refuses images of ``size``, or a task is answered in steps.
     """
+    stepwise = [task for task in tasks if isinstance(model.head(task), StepwiseHead)]
+    if stepwise:
+        raise ValueError(
+            f"task {', '.join(stepwise)} is answered in steps and not by one graph, which cannot be exported"
+        )
     model.eval()
     height, width = size or _PROBE
     try:

@@ -9,11 +9,14 @@ from golden_weights import parameter_count
 from test_yolov7_af_backbone import BODY
 from yolor_golden import assert_equals, fill, golden, hv
 
+from ppmtl.bundle.graphs import inference_copy
 from ppmtl.models.backbones import yolov7_af
 from ppmtl.models.heads import _yolov7_af_loss as losses
 from ppmtl.models.heads._yolov7_af_parts import BINS
+from ppmtl.models.heads.semantic import Semantic
 from ppmtl.models.heads.yolov7_af import YOLOv7AF
 from ppmtl.models.heads.yolov7_af_boxes import YOLOv7AFBoxes
+from ppmtl.models.multitask import MultiTaskModel
 from ppmtl.structures import FeatureSpec
 
 NAMES, SIZES, IMAGE = ("p3", "p4", "p5"), ((8, 12), (4, 6), (2, 3)), (64, 96)
@@ -109,20 +112,24 @@ def test_full_size_counts_are_the_references():
     assert parameter_count(with_implicit) == parameter_count(head) + 1_680
 
 
-def test_folding_the_implicit_knowledge_leaves_every_output():
+def test_what_is_exported_has_no_implicit_vectors_left_and_the_same_outputs():
     paddle.seed(3)
-    head = YOLOv7AF(specs(16, 32, 64), 5)
-    head.eval()
-    features = {n: paddle.randn([2, c, *size]) for n, c, size in zip(NAMES, (16, 32, 64), SIZES, strict=True)}
-    before = head(features, IMAGE)
-    for layer in head.sublayers():
-        if hasattr(layer, "fold_for_inference"):
-            layer.fold_for_inference()
-    assert parameter_count(head.implicit) == 0
-    for name, value in head(features, IMAGE).items():
-        np.testing.assert_allclose(
-            value.numpy(), before[name].numpy(), atol=1e-5 * max(1.0, float(before[name].abs().max()))
-        )
+    body = yolov7_af.YOLOv7AF(width_multiplier=0.05)
+    model = MultiTaskModel(body, {"inst": YOLOv7AF(body.out_specs, 5), "seg": Semantic(body.out_specs, 4)})
+    for name, parameter in model.named_parameters():
+        if "implicit" in name:
+            parameter.set_value(parameter + 0.5 * paddle.randn(parameter.shape))
+    model.train()
+    images = paddle.randint(0, 256, [2, 64, 96, 3]).astype("uint8")
+    model(images)  # statistics that are not 0 and 1
+    model.eval()
+    exported = inference_copy(model)
+    left = [name for name, _ in exported.named_parameters() if "implicit" in name]
+    assert left == []
+    found, expected = exported(images), model(images)
+    for task, arrays in expected.items():
+        for name, value in arrays.items():
+            np.testing.assert_allclose(found[task][name].numpy(), value.numpy(), rtol=1e-5, atol=1e-5, err_msg=name)
 
 
 def loss_maps(stop_gradient: bool = False) -> list[paddle.Tensor]:
