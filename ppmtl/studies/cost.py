@@ -150,7 +150,8 @@ def uncounted_parameters(model: nn.Layer) -> tuple[str, ...]:
     """Matrices and kernels that belong to no layer whose multiply-adds are counted."""
     counted = {id(layer.weight) for layer in model.sublayers() if isinstance(layer, _COUNTED)}
     named = model.named_parameters()
-    return tuple(name for name, p in named if p.ndim > 1 and not p.stop_gradient and id(p) not in counted)
+    matrices = [(name, p) for name, p in named if sum(length > 1 for length in p.shape) > 1 and not p.stop_gradient]
+    return tuple(name for name, p in matrices if id(p) not in counted)
 
 
 @paddle.no_grad()

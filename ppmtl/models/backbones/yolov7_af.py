@@ -7,7 +7,7 @@ reference's on golden yolor/elan_block.json, sppcspc.json and yolov7_af_body.jso
 from __future__ import annotations
 
 import math
-from typing import Annotated
+from typing import Annotated, Any
 
 import paddle
 import paddle.nn.functional as F
@@ -181,7 +181,7 @@ def _upsample(x: paddle.Tensor) -> paddle.Tensor:
     return F.interpolate(x, scale_factor=2, mode="nearest")
 
 
-def _padded(x: paddle.Tensor, size: list[int] | paddle.Tensor) -> paddle.Tensor:
+def _padded(x: paddle.Tensor, size: Any) -> paddle.Tensor:  # a list, or a tensor while a graph is exported
     """``x`` with zeros at right and bottom up to multiples of 32: everything halves exactly inside."""
     if paddle.in_dynamic_mode():
         extra = [-side % _STRIDES[-1] for side in size]

@@ -97,8 +97,8 @@ def match(
     if not sum(len(part[0]) for part in parts):
         zero = np.zeros(1, np.int64)
         return Matches(zero, zero, zero - 1, np.zeros(1, np.float32), 1.0)
-    joined = [np.concatenate(column) for column in zip(*parts, strict=True)]
-    return Matches(*joined, divisor=max(float(joined[3].sum()), 1.0))
+    images, found_cells, found_objects, score = (np.concatenate(column) for column in zip(*parts, strict=True))
+    return Matches(images, found_cells, found_objects, score, max(float(score.sum()), 1.0))
 
 
 def box_losses(

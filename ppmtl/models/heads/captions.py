@@ -103,6 +103,8 @@ class Captions(StepwiseHead):
         """
         if targets is not None:
             return {"loss_words": self._loss(features, targets["tokens"])}
+        if not features[self.reads[0]].shape[0]:  # studies/cost.py counts with empty batches
+            return {"tokens": paddle.zeros([0, self.max_length - 1]), "log_probs": paddle.zeros([0])}
         log_probs, state, memory = self.begin(features)
 
         def step(tokens: np.ndarray, rows: np.ndarray, state: paddle.Tensor) -> tuple[np.ndarray, paddle.Tensor]:
@@ -119,8 +121,7 @@ class Captions(StepwiseHead):
     def begin(self, features: Mapping[str, paddle.Tensor]) -> tuple[paddle.Tensor, paddle.Tensor, paddle.Tensor]:
         """(B, V) log probabilities of the first word, the keys and values of the begin, and those of the images."""
         memory = paddle.stack(self._memory(features))
-        first = memory[0, 0, :, 0, 0, 0].unsqueeze(1)  # (B, 1), for its size alone: a graph's batch may be any
-        tokens = paddle.full_like(first, self.bos, dtype="int64")
+        tokens = paddle.full([memory.shape[2], 1], self.bos, "int64")
         x, kept = self.decoder(*self.embedding(tokens, 0), None, memory)
         return self._log_probs(x), paddle.stack(kept), memory
 
