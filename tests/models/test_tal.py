@@ -72,3 +72,13 @@ def test_no_object_and_objects_without_a_cell_centre_give_nothing(truth):
     given = arrays(0) | {"truth": np.array(truth, np.float32).reshape(-1, 4), "labels": np.zeros(len(truth), np.int64)}
     found = assign(**given, top_k=10)
     assert (len(found.cell), len(found.box), len(found.score)) == (0, 0, 0)
+
+
+def test_cells_whose_prediction_overlaps_nothing_are_never_chosen():
+    given = arrays(0)
+    away = given | {"boxes": np.tile(np.array([200, 200, 210, 210], np.float32), (len(given["points"]), 1))}
+    assert len(assign(**away, top_k=10).cell) == 0
+    away["boxes"][27] = given["boxes"][27]
+    found = assign(**away, top_k=10)
+    assert found.cell.tolist() == [27]
+    assert found.score[0] > 0

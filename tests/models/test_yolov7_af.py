@@ -180,6 +180,15 @@ def test_the_gradient_of_each_box_term_equals_the_reference(term):
     np.testing.assert_allclose([np.linalg.norm(m.grad.numpy()[:, 64:]) for m in maps], expected["cls"])
 
 
+def test_a_side_longer_than_the_distribution_reaches_is_asked_for_its_last_bins():
+    bins = np.zeros((1, 4, BINS), np.float32)
+    bins[0, :, 15] = math.log(16)  # shares of 1/31, and 16/31 for the last
+    sides = paddle.to_tensor([[20.0, 15.0, 2.25, -1.0]])
+    short, long = math.log(31), math.log(31 / 16)
+    expected = np.mean([0.01 * short + 0.99 * long] * 2 + [short] * 2)
+    assert float(losses._distribution_loss(paddle.to_tensor(bins), sides)) == pytest.approx(expected, rel=1e-4)
+
+
 @pytest.mark.parametrize("targets", [[-1] * 6, DETECT_LOSS["edge"]["box_without_anchor_centre"]["targets"][0]])
 def test_without_any_match_only_the_class_term_is_paid_and_every_map_has_a_gradient(targets):
     maps = loss_maps()
