@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from ppmtl import build, tables
-from ppmtl.config.settings import ClassSettings, Settings
+from ppmtl.config.settings import Settings
 from ppmtl.structures import Size
 from ppmtl.studies.cost import FLOP_PER_MAC, Cost, estimate, measure_throughput, train_sizes
 from ppmtl.train import distributed
@@ -62,7 +62,10 @@ def study(
     settings: Settings, devices: list[Device], given: Mapping[str, Size], original: Size, *, measure: bool
 ) -> tuple[Cost, list[Device]]:
     """Estimates the cost of a run; with ``measure``, times a small step and adds this machine to ``devices``."""
-    tasks, sizes = counted_tasks(settings), train_sizes(settings, given)
+    # A count is enough here: the class files may be on another machine, with the data
+    counted = {n: replace(t, classes=replace(t.classes, names=None, ids=(), captions=())) if t.classes.count else t
+               for n, t in settings.tasks.items()}  # fmt: skip
+    tasks, sizes = build.build_tasks(replace(settings, tasks=counted)), train_sizes(settings, given)
     if measure:
         distributed.start(settings.device)
     model = build.build_model(settings, tasks)
@@ -70,22 +73,6 @@ def study(
         tflops = measure_throughput(model, settings, tasks, sizes) / 1e12
         devices = [*devices, Device("this machine", tflops, "measured now, on small inputs")]
     return estimate(model, settings, tasks, sizes, original), devices
-
-
-def counted_tasks(settings: Settings) -> build.Tasks:
-    """{name: task} without their class files where a count is given: the files may be on another machine, with the data."""
-    heads = {task: settings.model.heads[head].part.keywords for head, task in settings.model.answers().items()}
-    counted = {
-        n: replace(t, classes=ClassSettings(names=_placeholders(t.classes.count, heads[n]))) if t.classes.count else t
-        for n, t in settings.tasks.items()
-    }
-    return build.build_tasks(replace(settings, tasks=counted))
-
-
-def _placeholders(count: int, head: Mapping[str, Any]) -> tuple[str, ...]:
-    """Names for so many classes; a vocabulary has its special tokens where the head looks for them."""
-    special = {0: "[PAD]", 1: "[UNK]", head.get("bos", 2): "[BOS]", head.get("eos", 3): "[EOS]"}
-    return tuple(special.get(index, str(index)) for index in range(count))
 
 
 def markdown(cost: Cost, devices: Sequence[Device]) -> str:

@@ -38,8 +38,7 @@ class Captions(StepwiseHead):
         dropout: after embeddings, attentions and inside feed-forward layers; the weights of attention keep theirs.
         max_length: tokens of a sentence at most, begin and end included.
         beam_size: sentences followed at a time in evaluation; 1 = greedy.
-        bos, eos: the numbers of the tokens that begin and end a sentence; padding is 0. The defaults are those of a vocabulary
-            built from captions; BERT's word pieces have 101 and 102.
+        bos, eos: the numbers of the tokens that begin and end a sentence; the task knows them. Padding is 0.
 
     Raises:
         ValueError: if ``width`` is no multiple of 4 and of ``heads``, or a token or the beam is larger than the vocabulary.
@@ -161,6 +160,6 @@ class Captions(StepwiseHead):
         if tokens.shape[1] > self.max_length + 1 or not set(begins.tolist()) <= {PAD, self.bos}:
             raise ValueError(
                 f"Captions: the head takes sentences of at most {self.max_length} tokens that begin with token {self.bos}; "
-                f"got {tokens.shape[1]} tokens and beginnings {begins.tolist()}: set the head's max_length, bos and eos to "
-                "those of the task's vocabulary"
+                f"got {tokens.shape[1]} tokens and beginnings {begins.tolist()}: set the head's max_length to the task's, and "
+                "leave bos and eos to it"
             )
