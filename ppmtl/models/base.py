@@ -23,6 +23,7 @@ class Backbone(nn.Layer):
     out_specs: dict[str, FeatureSpec]  # of every feature that ``forward`` returns, finest first
     pretrained: str | None = None  # file or URL that training fills the backbone from on a fresh start
     weight_names: WeightNames | None = None  # how other projects name its weights; needed for ``pretrained``
+    single_backward: bool = True  # the next training pass is gone back through once; the loop says so before every pass
     num_depths: int | None = None  # 1 + the number of blocks, for layer-wise decay of the learning rate
 
     @abstractmethod

@@ -119,6 +119,7 @@ def fit(
                 batches = take_batches(step, streams, sources, accumulate)
             losses = StepLosses(schedule.loss_weights, batches, several)
             for of in batches:
+                model.backbone.single_backward = len(of.batch.targets) < 2 or not (keeps_tasks or diagnosed)
                 with distributed.no_sync(network):
                     with precision.autocast():
                         terms = network(of.batch.images, targets=of.batch.targets)

@@ -247,6 +247,7 @@ def test_settings_and_vocabularies_that_do_not_fit_are_refused():
         Captions({"p4": FeatureSpec(16, 16)}, 20)
     head = Captions(specs, 20, **(SMALL | {"bos": 4}))
     with pytest.raises(
-        ValueError, match=r"begin with token 4; got 7 tokens and beginnings \[1\]: set the head's max_length to the task"
+        ValueError,
+        match=r"begin with token 4; got 7 tokens and beginnings \[1\]: set the head's max_length to the task",
     ):
         head(image_maps(0, 1), IMAGE, sentences())

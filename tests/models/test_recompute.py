@@ -30,7 +30,12 @@ def recomputed(monkeypatch) -> list[int]:
 def model(*, recompute: bool) -> MultiTaskModel:
     paddle.seed(0)
     backbone = ConvNeXt(
-        depths=(1, 2, 1, 1), dims=(4, 6, 8, 10), layer_scale_init=1.0, drop_path_rate=0.5, recompute=recompute
+        depths=(1, 2, 1, 1),
+        dims=(4, 6, 8, 10),
+        layer_scale_init=1.0,
+        drop_path_rate=0.5,
+        recompute=recompute,
+        kernels="paddle",
     )
     heads = {"seg": UPerNet(backbone.out_specs, 3, channels=8), "cls": CBAMFC(backbone.out_specs, 5, dropout=0.5)}
     return MultiTaskModel(backbone, heads)
@@ -94,7 +99,7 @@ MEASURE = """
 import sys
 import paddle
 from ppmtl.models.backbones.convnext import ConvNeXt
-net = ConvNeXt(depths=(3, 3, 9, 3), dims=(16, 32, 64, 128), recompute=sys.argv[1] == "True")
+net = ConvNeXt(depths=(3, 3, 9, 3), dims=(16, 32, 64, 128), recompute=sys.argv[1] == "True", kernels="paddle")
 net.train()
 
 def peak():  # not ru_maxrss: that starts at the size of the process that started this one

@@ -84,6 +84,7 @@ def test_frozen_parts_stay_in_evaluation_mode_and_come_out_the_same_each_time(mo
 
 def test_nothing_below_the_first_trained_parameter_is_differentiated(model):
     seen: dict[str, bool] = {}
+    model.backbone.kernels = "paddle"  # whose stages can be looked into; numba's: tests/models/test_convnext_cpu.py
     for name in ("stages.2", "stages.3"):
         layer = model.backbone.stages[int(name[-1])]
         layer.register_forward_post_hook(lambda _, __, output, name=name: seen.update({name: output.stop_gradient}))

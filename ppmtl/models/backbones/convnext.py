@@ -7,6 +7,7 @@ those of facebook's and PaddleClas's checkpoints; outputs equal timm's on golden
 from __future__ import annotations
 
 from functools import partial
+from importlib.util import find_spec
 from typing import Annotated, Literal
 
 import paddle
@@ -15,6 +16,7 @@ from annotated_types import Gt, Interval
 from paddle import nn
 from paddle.distributed.fleet.utils import recompute
 
+from ppmtl.config import ConfigError
 from ppmtl.models.backbones._convnext_weights import WEIGHT_NAMES
 from ppmtl.models.base import Backbone
 from ppmtl.models.layers import ChannelLayerNorm, DropPath
@@ -114,6 +116,10 @@ class ConvNeXt(Backbone):
         recompute: compute every block again in backward instead of keeping what is inside it. Same gradients to the last
             bit; in training only. Measured on CPU (tiny, 256 px, batch 4, one thread): 1061 instead of 1734 MB for 24 %
             more time.
+        kernels: what training computes with on CPU in float32: Paddle's operators, or numba's kernels for all of a block but
+            its matrix products (same gradients to about 1e-6; measured in docs/benchmarks.md). "auto" takes numba's where
+            it is installed. Evaluation, export and GPUs always take Paddle's, and so does a pass that several tasks' gradients
+            are taken from one by one.
     """
 
     weight_names = WEIGHT_NAMES
@@ -131,9 +137,10 @@ class ConvNeXt(Backbone):
         output_norm: bool = True,
         pretrained: str | None = None,
         recompute: bool = False,
+        kernels: Literal["auto", "paddle", "numba"] = "auto",
     ) -> None:
         super().__init__()
-        self.pretrained, self.recompute = pretrained, recompute
+        self.pretrained, self.recompute, self.kernels = pretrained, recompute, kernels
         depths, dims = depths or _ARCHS[arch][0], dims or _ARCHS[arch][1]
         rates = iter(drop_path_rates(drop_path_rate, sum(depths)))
         self.downsample_layers = nn.LayerList()
@@ -169,12 +176,30 @@ class ConvNeXt(Backbone):
                 f"ConvNeXt halves its input five times: both sides must be at least {_STRIDES[-1]} px, got "
                 f"{x.shape[2]} x {x.shape[3]} (H x W); enlarge or pad the image"
             )
+        if self._trains_with_numba(x):
+            from ppmtl.models.backbones import _convnext_cpu  # imports numba, which only training needs
+
+            return dict(zip(_LEVELS, _convnext_cpu.levels(self, x), strict=True))
         features = {}
         # Indices, not zip(strict=True): Paddle's exporter rewrites zip and does not know the keyword.
         for index in range(len(self.stages)):
             x = self._stage(index, self.downsample_layers[index](x))
             features[_LEVELS[index]] = getattr(self, f"norm{index}")(x) if self.output_norm else x
         return features
+
+    def _trains_with_numba(self, x: paddle.Tensor) -> bool:
+        learns = self.training and paddle.in_dynamic_mode() and paddle.is_grad_enabled()
+        if self.kernels == "paddle" or not (learns and self.single_backward):
+            return False
+        weight = self.stages[0][0].pwconv1.weight
+        if not x.place.is_cpu_place() or {x.dtype, weight.dtype} != {paddle.float32}:
+            return False
+        installed = find_spec("numba") is not None
+        if self.kernels == "numba" and not installed:
+            raise ConfigError(
+                ["model.backbone.kernels: numba is not installed; pip install -r requirements.txt, or auto"]
+            )
+        return installed
 
     def _stage(self, index: int, x: paddle.Tensor) -> paddle.Tensor:
         if not (self.recompute and self.training):
