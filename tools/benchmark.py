@@ -25,6 +25,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import cv2
 import numpy as np
 
+import ppmtl.cli  # noqa: F401  sets what Paddle's matrix library reads, as in training
 from ppmtl.studies.benchmark import CASES, markdown, measure
 
 

@@ -7,6 +7,7 @@ import io
 import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from importlib.metadata import version
 from typing import Any, NamedTuple
 
@@ -159,6 +160,32 @@ def _coco_rows(image: int, boxes: np.ndarray, labels: np.ndarray) -> list[dict[s
     ]
 
 
+def training(net: str, reference: str) -> Pair:
+    """A training pass of ConvNeXt with numba's kernels; against Paddle's operators ("paddlepaddle") or "torch"."""
+    import numba  # noqa: F401  without it ours would be Paddle's operators too
+
+    from ppmtl.studies.benchmark_training import NETS, PaddlePass, TorchPass, agree
+
+    ours = PaddlePass(NETS[net], "numba")
+    theirs = PaddlePass(NETS[net], "paddle") if reference == "paddlepaddle" else TorchPass(NETS[net], ours.net)
+    return Pair(ours, theirs, agree)
+
+
+def _training_cases() -> list[Case]:
+    cases = []
+    for net, size, target in (
+        ("demo", "4 x 128x128", 2.0),
+        ("custom", "4 x 192x192", 2.5),
+        ("atto", "4 x 224x224", 2.0),
+        ("tiny", "4 x 224x224", 1.9),
+    ):
+        make = partial(training, net, "paddlepaddle")
+        cases.append(Case(f"ConvNeXt training pass, {net}, {size}", make, "paddlepaddle", target))
+    for net, size in (("tiny", "4 x 224x224"), ("large", "1 x 224x224")):
+        cases.append(Case(f"ConvNeXt training pass, {net}, {size}", partial(training, net, "torch"), "torch", 1 / 1.1))
+    return cases
+
+
 CASES = (
     Case("wbf, 6 x 300 boxes of the same objects", lambda: fusion(300, True), "ensemble-boxes", 8),
     Case("wbf, 6 x 1000 boxes of the same objects", lambda: fusion(1000, True), "ensemble-boxes", 15),
@@ -166,4 +193,5 @@ CASES = (
     Case("wbf, 6 x 1000 unrelated boxes", lambda: fusion(1000, False), "ensemble-boxes", 15),
     Case("confusion matrix, 720x1280, 19 classes", confusion, "numpy", 3),
     Case("COCO AP, 300 images x 96 boxes", average_precision, "pycocotools", 4),
+    *_training_cases(),
 )

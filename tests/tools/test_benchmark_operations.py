@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from ppmtl.studies.benchmark import Case, Pair, average_precision
+from ppmtl.studies.benchmark import Case, Pair, average_precision, training
 
 
 @pytest.fixture
@@ -48,6 +48,16 @@ def test_average_precision_agrees_with_pycocotools():
     ours, theirs = pair.ours(), pair.reference()
     assert pair.agree(ours, theirs)
     assert 0.1 < ours[0] < 0.99
+
+
+def test_a_training_pass_by_numba_agrees_with_paddles_and_not_with_another_nets(monkeypatch):
+    pytest.importorskip("numba")
+    monkeypatch.setattr("paddle.set_flags", lambda _: None)  # of the whole process
+    pair = training("demo", "paddlepaddle")
+    ours, theirs = pair.ours(), pair.reference()
+    assert len(ours) > 60
+    assert pair.agree(ours, theirs)
+    assert not pair.agree(ours, theirs | {"stages.0.0.gamma": 2 * theirs["stages.0.0.gamma"]})
 
 
 def test_a_name_that_matches_nothing_is_refused(benchmark):
