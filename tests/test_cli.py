@@ -1,6 +1,7 @@
 """The flags that all tools share."""
 
 import argparse
+import os
 import sys
 from pathlib import Path
 
@@ -94,3 +95,19 @@ def test_every_config_checks(path):
 
 def test_there_are_three_configs():
     assert len(list((ROOT / "configs").glob("*.yml"))) == 3
+
+
+@pytest.mark.parametrize(
+    "processor, expected",
+    [("vendor_id\t: AuthenticAMD\nflags\t\t: fma avx2 smep\n", "5"), ("vendor_id\t: GenuineIntel\nflags\t: avx2\n", None),
+     ("vendor_id\t: AuthenticAMD\nflags\t: avx\n", None), (None, None)],
+)  # fmt: skip
+def test_only_on_amd_with_avx2_is_paddles_matrix_library_told_what_to_use(tmp_path, monkeypatch, processor, expected):
+    monkeypatch.delenv("MKL_DEBUG_CPU_TYPE", raising=False)
+    if processor is not None:
+        (tmp_path / "cpuinfo").write_text(processor)
+    cli._speed_up_matrix_products(tmp_path / "cpuinfo")
+    assert os.environ.get("MKL_DEBUG_CPU_TYPE") == expected
+    monkeypatch.setenv("MKL_DEBUG_CPU_TYPE", "4")
+    cli._speed_up_matrix_products(tmp_path / "cpuinfo")
+    assert os.environ["MKL_DEBUG_CPU_TYPE"] == "4"  # the user's own choice
