@@ -93,8 +93,8 @@ def test_every_config_checks(path):
     assert cli.load(cli.parser("test").parse_args(["-c", str(path)])).settings.tasks
 
 
-def test_there_are_three_configs():
-    assert len(list((ROOT / "configs").glob("*.yml"))) == 3
+def test_the_configs_are_found():
+    assert len(list((ROOT / "configs").glob("*.yml"))) >= 4
 
 
 @pytest.mark.parametrize(

@@ -35,11 +35,15 @@ def _float64(tensor: paddle.Tensor) -> np.ndarray:
     return tensor.numpy().astype(np.float64)
 
 
+def has_numba() -> bool:
+    """Whether numba is installed."""
+    return find_spec("numba") is not None
+
+
 def trains_with_numba(x: paddle.Tensor) -> bool:
-    """Whether ``x`` is part of a training step that numba's kernels may compute: float32 on CPU, and numba is installed."""
-    learns = paddle.in_dynamic_mode() and paddle.is_grad_enabled() and not x.stop_gradient
-    plain = learns and x.place.is_cpu_place() and x.dtype == paddle.float32 and not paddle.amp.is_autocast_enabled()
-    return plain and find_spec("numba") is not None
+    """Whether numba's kernels may compute with ``x``: in a training step, float32, on CPU, and numba is installed."""
+    plain = paddle.in_dynamic_mode() and x.place.is_cpu_place() and x.dtype == paddle.float32
+    return plain and paddle.is_grad_enabled() and has_numba()
 
 
 class Conv2D(nn.Conv2D):

@@ -12,8 +12,8 @@ import numpy as np
 import paddle
 import pytest
 
-import ppmtl.models.backbones.convnext as module
 from ppmtl.config import ConfigError
+from ppmtl.models import layers
 from ppmtl.models.backbones.convnext import ConvNeXt
 
 pytest.importorskip("numba")
@@ -188,7 +188,7 @@ def test_a_graph_that_is_exported_never_holds_it(fused, tmp_path):
 
 
 def test_without_numba_auto_is_paddle_and_numba_an_error_that_helps(fused, monkeypatch):
-    monkeypatch.setattr(module, "find_spec", lambda name: None if name == "numba" else importlib.util.find_spec(name))
+    monkeypatch.setattr(layers, "find_spec", lambda name: None if name == "numba" else importlib.util.find_spec(name))
     build(kernels="auto")(images())
     assert fused == []
     with pytest.raises(ConfigError, match=r"model.backbone.kernels: .*pip install -r requirements.txt"):

@@ -7,7 +7,6 @@ those of facebook's and PaddleClas's checkpoints; outputs equal timm's on golden
 from __future__ import annotations
 
 from functools import partial
-from importlib.util import find_spec
 from typing import Annotated, Literal
 
 import paddle
@@ -19,7 +18,7 @@ from paddle.distributed.fleet.utils import recompute
 from ppmtl.config import ConfigError
 from ppmtl.models.backbones._convnext_weights import WEIGHT_NAMES
 from ppmtl.models.base import Backbone
-from ppmtl.models.layers import ChannelLayerNorm, DropPath
+from ppmtl.models.layers import ChannelLayerNorm, DropPath, has_numba, trains_with_numba
 from ppmtl.structures import FeatureSpec
 
 Arch = Literal["atto", "femto", "pico", "nano", "tiny", "small", "base", "large", "xlarge"]
@@ -188,18 +187,13 @@ class ConvNeXt(Backbone):
         return features
 
     def _trains_with_numba(self, x: paddle.Tensor) -> bool:
-        learns = self.training and paddle.in_dynamic_mode() and paddle.is_grad_enabled()
-        if self.kernels == "paddle" or not (learns and self.single_backward):
+        if self.kernels == "paddle" or not (self.training and self.single_backward):
             return False
-        weight = self.stages[0][0].pwconv1.weight
-        if not x.place.is_cpu_place() or {x.dtype, weight.dtype} != {paddle.float32}:
-            return False
-        installed = find_spec("numba") is not None
-        if self.kernels == "numba" and not installed:
+        if self.kernels == "numba" and not has_numba():
             raise ConfigError(
                 ["model.backbone.kernels: numba is not installed; pip install -r requirements.txt, or auto"]
             )
-        return installed
+        return trains_with_numba(x) and self.stages[0][0].pwconv1.weight.dtype == paddle.float32
 
     def _stage(self, index: int, x: paddle.Tensor) -> paddle.Tensor:
         if not (self.recompute and self.training):

@@ -7,6 +7,8 @@ Ten times as fast as resizing, cross entropy and their gradients (docs/benchmark
 
 from __future__ import annotations
 
+from contextlib import suppress
+
 import numba
 import numpy as np
 
@@ -47,7 +49,7 @@ def _places(old: int, new: int) -> tuple[np.ndarray, np.ndarray]:
     return first, (place - first).astype(np.float32)
 
 
-@numba.njit(cache=True, nogil=True, error_model="numpy", fastmath={"contract", "nsz"})
+@numba.njit(nogil=True, error_model="numpy", fastmath={"contract", "nsz"})
 def _sum(logits, labels, ignore, y_first, y_share, x_first, x_share, gradient):  # type: ignore[no-untyped-def]
     batch, classes, h, w = logits.shape
     height, width = labels.shape[1:]
@@ -117,3 +119,7 @@ def _sum(logits, labels, ignore, y_first, y_share, x_first, x_share, gradient): 
                     gradient[b, c, top, i] += slope[i] * (_ONE - share)
                     gradient[b, c, bottom, i] += slope[i] * share
     return loss
+
+
+with suppress(RuntimeError):  # no folder for numba's cache: then it is compiled anew in every run, in some seconds
+    _sum.enable_caching()
