@@ -75,11 +75,13 @@ def _training(steps: Sequence[Line], folder: Path) -> list[str]:
     if not steps:
         return [*parts, f"<p>No {log_file.NAME}: no curves.</p>"]
     names = list(dict.fromkeys(name for line in steps for name in line))
-    tasks = [name.removeprefix("loss_") for name in names if name.startswith("loss_")]
+    losses = [name for name in names if name.startswith("loss_")]  # "loss_seg", or "loss_seg@source" of several sources
+    tasks = dict.fromkeys(name.removeprefix("loss_").partition("@")[0] for name in losses)
     terms = {f"terms of {task}": [n for n in names if n.startswith(f"{task}.")] for task in tasks}
     groups = {
-        "loss": ["loss", *(f"loss_{task}" for task in tasks)],
+        "loss": ["loss", *losses],
         **terms,
+        "share of labelled images, where some are not": [n for n in names if n.startswith("labelled_")],
         "learning rate": ["learning_rate"],
         "gradient norm": ["grad_norm"],
         "weight of each task": [n for n in names if n.startswith("weight_")],

@@ -6,13 +6,13 @@ import importlib.util
 import json
 import re
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from browser import chromium, requested
 
 from ppmtl.predict import report
+from ppmtl.predict.evaluate import Evaluation
 from ppmtl.predict.extremes import Extremes, ScoredImage
 from ppmtl.studies.run_page import run_page
 from ppmtl.tasks.base import Metrics
@@ -34,9 +34,7 @@ def write_evaluation(folder: Path) -> None:
     pair = ScoredImage(0.125, 3, "images/<7>.jpg", np.zeros((20, 44, 3), np.uint8))
     seg = Metrics("miou", {"miou": 0.5}, {"class": ["road & rail", "车"], "iou": [0.5, float("nan")], "pixels": [9.0, 0.0]},
                   confusion=np.eye(2, dtype=np.int64))  # fmt: skip
-    result = SimpleNamespace(
-        metrics={"seg": seg}, seconds={"seg": 0.1}, score=0.5, extremes={"seg": Extremes((pair,), (pair,))}
-    )
+    result = Evaluation({"seg": seg}, {"seg": 0.1}, {}, {"seg": Extremes((pair,), (pair,))})
     report.write(result, folder, {"weights": "best_model", "legends": {"seg": {"road & rail": "#804080"}}})
 
 
@@ -66,6 +64,14 @@ def test_the_page_shows_what_was_logged_and_measured(run):
     assert '<i style="background:#804080"></i>road &amp; rail' in page
     assert "seed: 42  # &lt;b&gt;" in page
     assert not re.search(r'(src|href)="(?!data:)', page)
+
+
+def test_a_task_of_several_sources_and_missing_labels_have_their_charts(tmp_path):
+    line = {"epoch": 1, "loss": 1.0, "seg.loss_ce@a": 1.0, "loss_seg@a": 1.0, "seg.loss_ce@b": 2.0, "loss_seg@b": 2.0,
+            "labelled_seg": 0.5, "batch_cost": 0.5, "data_cost": 0.1, "ips": 8.0, "max_mem": 512.0}  # fmt: skip
+    LogFile(tmp_path, 0).add(1, line)
+    shown = charts(run_page(tmp_path, tmp_path / "eval"))
+    assert shown[:3] == ["loss", "terms of seg", "share of labelled images, where some are not"]
 
 
 def test_a_run_without_evaluation_says_how_to_get_one_and_an_older_one_without_log_has_no_curves(run, tmp_path):
