@@ -6,6 +6,8 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
+import numpy as np
+
 Shape = tuple[int, ...]
 
 
@@ -35,6 +37,7 @@ class WeightNames:
         shapes: ({our name: shape} of a file's tensors, the file's name for errors) -> {name: shape} of the complete
             backbone that they belong to, for converting without a model. Raises ValueError if it cannot be seen.
         optional: pattern of our parameters that a file may lack (they keep their values) or have in vain.
+        fit: (our name, array, shape wanted) -> the array as it is stored here, where other projects keep it in other forms.
     """
 
     backbone: str
@@ -42,3 +45,4 @@ class WeightNames:
     linear: str
     shapes: Callable[[Mapping[str, Shape], str], dict[str, Shape]]
     optional: str = r"(?!)"  # none
+    fit: Callable[[str, np.ndarray, Shape], np.ndarray] = lambda _name, array, _wanted: array

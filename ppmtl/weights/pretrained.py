@@ -46,7 +46,7 @@ class Report:
         if wrong:
             raise ValueError(
                 f"pretrained: {self.source} does not fit this backbone ({len(self.matched)} tensors do):{''.join(wrong)}\n"
-                f"It was read as {self.naming} names. Set model.backbone.arch (or depths and dims) to what the file "
+                f"It was read as {self.naming} names. Set the sizes of model.backbone (arch and the like) to what the file "
                 "was trained with, or choose another file; nothing was loaded"
             )
 
@@ -142,6 +142,7 @@ def match(
         pointwise = array.ndim == 4 and array.shape[2:] == (1, 1)  # timm's small ones: (out, in) everywhere
         if ours in linear and (pointwise or (array.ndim == 2 and report.layout == "torch")):
             array = array.reshape(array.shape[:2]).T
+        array = names.fit(ours, array, wanted)
         tensors[ours] = array
         if array.shape == wanted:
             report.matched.append(ours)
@@ -158,8 +159,10 @@ def _recognise(tensors: Iterable[str], names: WeightNames, source: str) -> tuple
         for naming in names.namings
         if (stem := re.fullmatch(rf"((?:.*\.)?){naming.stem}", name))
     ]
-    # An averaged copy beside the weights ("model_ema.") is not what the published numbers were measured with
-    plain = [(naming, prefix) for naming, prefix in found if "ema" not in prefix.lower()] or found
+    # An averaged copy beside the weights ("model_ema.") is not what the published numbers were measured with; of DINO's
+    # pair they were measured with the teacher
+    copies = ("ema", "student")
+    plain = [found_one for found_one in found if not any(copy in found_one[1].lower() for copy in copies)] or found
     if not plain:
         known = ", ".join(naming.title for naming in names.namings)
         first = _first(list(tensors)) or "no tensors at all"

@@ -146,8 +146,8 @@ def test_a_file_without_a_known_stem_is_refused_with_its_names(tmp_path):
 
 def test_two_backbones_in_one_file_are_refused(tmp_path):
     state = classifier_state(random_convnext())
-    TorchZip().write(tmp_path / "two.pth", {"teacher": state, "student": dict(state)})
-    with pytest.raises(ValueError, match=r"2 backbones, each a ConvNeXt, under 'teacher\.', 'student\.'"):
+    TorchZip().write(tmp_path / "two.pth", {"first": state, "second": dict(state)})
+    with pytest.raises(ValueError, match=r"2 backbones, each a ConvNeXt, under 'first\.', 'second\.'"):
         load_pretrained(random_convnext(), str(tmp_path / "two.pth"))
 
 
