@@ -166,7 +166,8 @@ def _torch_window(storage: Any, offset: Any, shape: Any, strides: Any) -> Window
         raise pickle.UnpicklingError(f"has an unknown kind of storage, {storage.arguments!r:.80}")
     if not isinstance(key, str) or not key.isalnum():  # torch numbers its storages; anything else could be a path
         raise pickle.UnpicklingError(f"has a storage with the odd name {key!r:.40}")
-    (offset,), shape, strides = _sizes([offset]), _sizes(shape), _sizes(strides)
+    (offset,), shape = _sizes([offset]), _sizes(shape)
+    strides = tuple(_sizes([stride])[0] for stride in strides)  # one by one: their product says nothing
     if len(shape) != len(strides):
         raise pickle.UnpicklingError(f"has a tensor with shape {shape} and strides {strides}")
     return Window(key, _STORAGES[dtype.name], offset, shape, strides)

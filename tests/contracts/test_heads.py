@@ -33,6 +33,7 @@ SMALL = {
     "upernet": {"channels": 8},
     "cbam_fc": {"channels": 16},
     "captions": {"width": 16, "heads": 2, "layers": 2, "feed_forward": 16, "hidden": 16, "max_length": 12},
+    "setr_pup": {"reads": ("c3", "c4"), "channels": 8},
     "yolov7_af": {"prototypes": 4},
 }
 
@@ -68,8 +69,9 @@ def targets(head: Head, size: tuple[int, int], batch: int = 2) -> dict[str, padd
 
 
 def test_the_listing_found_the_heads() -> None:
-    assert len(MODULES) >= 7
-    assert {"captions", "cbam_fc", "semantic", "upernet", "yolov5", "yolov7_af", "yolov7_af_boxes"} <= set(MODULES)
+    assert len(MODULES) >= 9
+    assert {"captions", "cbam_fc", "pooled_fc", "semantic", "setr_pup", "upernet", "yolov5"} <= set(MODULES)
+    assert {"yolov7_af", "yolov7_af_boxes"} <= set(MODULES)
 
 
 @pytest.mark.parametrize("name", MODULES)
@@ -177,7 +179,7 @@ def test_every_trained_parameter_and_every_used_feature_gets_a_gradient(name: st
         level.stop_gradient = False
     sum(head(inputs, (64, 96), targets(head, (64, 96))).values()).backward()
     parameters = {key: p for key, p in head.named_parameters() if not p.stop_gradient}
-    assert len(parameters) > 3
+    assert len(parameters) >= 4
     assert [key for key, p in parameters.items() if p.grad is None or not np.isfinite(p.grad.numpy()).all()] == []
     assert all(inputs[feature].grad is not None for feature in head.reads)
 

@@ -1,4 +1,4 @@
-"""ConvNeXt against PaddleClas and timm: features and gradients with the same random weights.
+"""ConvNeXt against PaddleClas and timm, ViT against timm: features and gradients with the same random weights.
 
 The reference's weights reach our net the way a user's do, from a file through ``ppmtl.weights.pretrained``.
 """
@@ -10,6 +10,7 @@ from references import DOUBLE, Row, need, parity, patch_timm, relative, release,
 
 from ppmtl.models.backbones._convnext_weights import WEIGHT_NAMES
 from ppmtl.models.backbones.convnext import ConvNeXt
+from ppmtl.models.backbones.vit import ViT
 from ppmtl.weights.pretrained import load_pretrained
 
 SIZE = (72, 104)  # no multiple of 32: levels of 18, 9, 4 and 2 rows
@@ -104,3 +105,45 @@ def test_convnext_equals_timm(tmp_path, compare):
     }
     theirs = [f.detach().numpy() for f in features], slopes
     compare(*rows("ConvNeXt-tiny", f"{release('timm')}, {release('torch')}{replaced}", mine, theirs, 1e-10, DOUBLE))
+
+
+@parity("ViT", "timm", "torch")
+@pytest.mark.parametrize(
+    "arch, window, dtype, tolerance, reason",
+    [("tiny", 4, "float64", 1e-10, DOUBLE), ("base", 14, "float32", 1e-5, "float32 through 12 blocks")],
+)
+def test_vit_equals_timm(arch, window, dtype, tolerance, reason, tmp_path, compare):
+    torch, replaced, module = need("torch"), patch_timm(), need("timm.models.vision_transformer_sam")
+    ours = ViT(arch=arch, window=window, relative_grid=14, position_grid=14, scaled_positions=False, tokens=range(12))
+    dim, heads = ours.out_specs["p4"].channels, ours.blocks[0].attn.num_heads
+    net = module.VisionTransformerSAM(
+        img_size=224, embed_dim=dim, num_heads=heads, use_rel_pos=True, window_size=window,
+        global_attn_indexes=(2, 5, 8, 11), norm_layer=lambda n, **k: torch.nn.LayerNorm(n, eps=1e-6, **k),
+    )  # fmt: skip
+    weights = {}
+    for key, value in net.state_dict().items():
+        shape = list(value.shape)
+        linear = len(shape) == 2 and "rel_pos" not in key
+        array = random_weight(key, shape[::-1]).T if linear else random_weight(key, shape)
+        weights[key] = torch.from_numpy(np.ascontiguousarray(array))
+    net.load_state_dict(weights)
+    torch.save(net.state_dict(), tmp_path / "weights.pth")
+    load_pretrained(ours, str(tmp_path / "weights.pth"))
+    ours.to(dtype=dtype)
+    ours.eval()
+    net.to(getattr(torch, dtype)).eval()
+    theirs, x = [], seeded("picture", (1, 3, 224, 224), np.dtype(dtype))
+    for block in net.blocks:
+        block.register_forward_hook(lambda _block, _given, answer: theirs.append(answer.permute(0, 3, 1, 2)))
+    net(torch.from_numpy(x))
+    sum((f * torch.from_numpy(factors(i, f.shape))).sum() for i, f in enumerate(theirs)).backward()
+    mine = [f for name, f in ours(paddle.to_tensor(x)).items() if name.startswith("tokens")]
+    slopes = gradients(ours, mine)
+    wanted = {name: p.grad.numpy() for name, p in net.named_parameters() if p.grad is not None}
+    wanted = {n: g.T if g.ndim == 2 and "rel_pos" not in n else g.reshape(slopes[n].shape) for n, g in wanted.items()}
+    reference = f"{release('timm')}, {release('torch')}{replaced}"
+    features = [f.numpy() for f in mine], {n: slopes[n] for n in wanted}
+    compared = rows(
+        f"ViT-{arch}", reference, features, ([f.detach().numpy() for f in theirs], wanted), tolerance, reason
+    )
+    compare(*(row._replace(quantity=row.quantity.replace("4 stages", "12 blocks")) for row in compared))

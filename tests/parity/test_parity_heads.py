@@ -1,4 +1,10 @@
-"""UPerNet against PaddleSeg, YOLOCSPPAN against PaddleDetection, CBAM against timm: outputs and gradients, same weights."""
+"""UPerNet and SETR-PUP against PaddleSeg, YOLOCSPPAN against PaddleDetection, CBAM against timm.
+
+Outputs and gradients, with the same weights.
+"""
+
+import copy
+import re
 
 import numpy as np
 import paddle
@@ -8,6 +14,7 @@ from references import DOUBLE, Row, need, parity, patch_timm, relative, release,
 
 from ppmtl.models.heads._pixel_loss import pixel_cross_entropy
 from ppmtl.models.heads.cbam_fc import _CBAM
+from ppmtl.models.heads.setr_pup import SETRPUP
 from ppmtl.models.heads.upernet import UPerNet
 from ppmtl.models.necks.yolocsppan import YOLOCSPPAN
 from ppmtl.structures import FeatureSpec
@@ -72,6 +79,45 @@ def test_upernet_equals_paddleseg(training, compare):
     other = run(theirs, features, training, lambda net, x: net(x))
     mode = "training (batch statistics)" if training else "evaluation"
     compare(*rows("UPerNet", mode, release("paddleseg"), mine, other, paddleseg_name))
+
+
+def setr_name(key):
+    """PaddleSeg's name of one of SETR-PUP's tensors."""
+    for ours, theirs in (
+        (r"^norm\.", "cls_head_norm."),
+        (r"^convs\.(\d)\.", lambda found: f"cls_head.{2 * int(found[1])}."),
+        (r"^classifier\.", "cls_head.7."),
+        (r"^aux\.(\d)\.norm\.", r"aux_head_norms.\1."),
+        (r"^aux\.(\d)\.conv\.", r"aux_heads.\1.0."),
+        (r"^aux\.(\d)\.classifier\.", r"aux_heads.\1.2."),
+        (r"\.conv\.", "._conv."),
+        (r"\.bn\.", "._batch_norm."),
+    ):
+        key = re.sub(ours, theirs, key)
+    return key.replace(".0.conv.", ".0._conv.").replace(".0.bn.", ".0._batch_norm.")
+
+
+@parity("SETR-PUP", "paddleseg")
+@pytest.mark.parametrize("shared", [False, True])
+def test_setr_pup_equals_paddleseg(shared, compare):
+    module = need("paddleseg.models.setr")
+    theirs = module.PUPHead(19, (0, 1, 2, 3), 16)
+    if not shared:  # what its list multiplication was meant to be
+        for name in ("aux_heads", "aux_head_norms"):
+            setattr(theirs, name, paddle.nn.LayerList([copy.deepcopy(layer) for layer in getattr(theirs, name)]))
+    names = [f"tokens{i}" for i in range(4)]
+    ours = SETRPUP(dict.fromkeys(names, FeatureSpec(16, 16)), 19, reads=tuple(names), shared_aux=shared)
+    share_weights(ours, theirs, setr_name)
+    size = (5, 7)
+
+    def there(net, maps):
+        return net([x.flatten(2).transpose([0, 2, 1]) for x in maps], [2, 3, *size])
+
+    shapes = [(2, 16, *size)] * 4
+    mine = run(ours, shapes, True, lambda net, maps: [net.logits(maps[-1]), *net.aux_logits(maps)])
+    other = run(theirs, shapes, True, there)
+    mode = f"{'one shared' if shared else 'four own'} auxiliary, training"
+    compare(*rows("SETR-PUP", mode, release("paddleseg"), mine, other, setr_name))
 
 
 @parity("pixel cross entropy", "paddleseg")

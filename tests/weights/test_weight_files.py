@@ -23,6 +23,7 @@ def test_torch_windows_share_a_storage_with_offsets_strides_and_expansion(tmp_pa
         "row": (Window(storage, 4, (4,), (1,)), grid[1]),
         "every second": (Window(storage, 1, (2, 2), (4, 2)), grid[:2, 1::2]),
         "expanded": (Window(storage, 5, (2, 3), (0, 0)), np.full((2, 3), 5)),
+        "one cell of a large grid": (Window(storage, 3, (1, 1, 1), (2**22, 2**16, 2**10)), np.full((1, 1, 1), 3)),
         "scalar": (Window(storage, 7, (), ()), np.array(7)),
         "empty": (Window(storage, 0, (0, 3), (3, 1)), np.zeros((0, 3))),
     }

@@ -20,13 +20,16 @@ _P3, _P4, _P5 = np.float32(4.1665795894e-2), np.float32(1.6666665459e-1), np.flo
 _ZERO, _ONE, _SMALLEST = np.float32(0), np.float32(1), np.float32(-87)  # exp(-88) is no normal float32
 
 
-def cross_entropy_and_gradient(logits: np.ndarray, labels: np.ndarray, ignore: int) -> tuple[float, np.ndarray]:
+def cross_entropy_and_gradient(
+    logits: np.ndarray, labels: np.ndarray, ignore: int, align_corners: bool
+) -> tuple[float, np.ndarray]:
     """The summed cross entropy over labelled pixels of bilinearly resized logits, and its gradient.
 
     Args:
         logits: (B, C, h, w) float32, C-contiguous.
         labels: (B, H, W) int64 class indices.
         ignore: the label of pixels that do not count.
+        align_corners: of the resize.
 
     Returns:
         the sum, NaN if a logit is not finite, and (B, C, h, w) float32.
@@ -35,16 +38,20 @@ def cross_entropy_and_gradient(logits: np.ndarray, labels: np.ndarray, ignore: i
         ValueError: if a label is no class.
     """
     gradient = np.zeros_like(logits)
-    (y, y_share), (x, x_share) = (_places(*sides) for sides in zip(logits.shape[2:], labels.shape[1:], strict=True))
+    (y, y_share), (x, x_share) = (
+        _places(*sides, align_corners) for sides in zip(logits.shape[2:], labels.shape[1:], strict=True)
+    )
     total = float(_sum(logits, labels, ignore, y, y_share, x, x_share, gradient))
     if total < 0:
         raise ValueError(f"labels must be 0 to {logits.shape[1] - 1}, or {ignore}; got {np.unique(labels)}")
     return total, gradient
 
 
-def _places(old: int, new: int) -> tuple[np.ndarray, np.ndarray]:
+def _places(old: int, new: int, align_corners: bool) -> tuple[np.ndarray, np.ndarray]:
     """Between which two of ``old`` positions each of ``new`` lies: the first's index and the second's share."""
-    place = np.clip((np.arange(new) + 0.5) * old / new - 0.5, 0, old - 1)
+    index = np.arange(new)
+    place = index * (old - 1) / max(new - 1, 1) if align_corners else (index + 0.5) * old / new - 0.5
+    place = np.clip(place, 0, old - 1)
     first = place.astype(np.int64)
     return first, (place - first).astype(np.float32)
 

@@ -98,7 +98,7 @@ class CBAMFC(Head):
         self.cbam = _CBAM(width, reduction)
         self.dropout = nn.Dropout(dropout)
         self.fc = nn.Linear(width, num_classes)
-        self.label_smoothing, self.num_classes = label_smoothing, num_classes
+        self.label_smoothing = label_smoothing
 
     def forward(
         self,
@@ -111,11 +111,22 @@ class CBAMFC(Head):
         logits = self.fc(self.dropout(x)).astype("float32")
         if targets is None:
             return {"probs": F.softmax(logits, axis=1)}
-        labels = paddle.clip(targets["class_index"], min=0)  # no operator below knows of -1
-        if self.label_smoothing == 0.0 or self.num_classes == 1:
-            losses = F.cross_entropy(logits, labels, reduction="none")
-        else:
-            off = self.label_smoothing / (self.num_classes - 1)
-            soft = F.one_hot(labels, self.num_classes) * (1 - self.label_smoothing - off) + off
-            losses = F.cross_entropy(logits, soft, soft_label=True, reduction="none")
-        return {"loss_ce": labelled_mean(losses, targets["class_index"] >= 0)}
+        return {"loss_ce": class_cross_entropy(logits, targets["class_index"], self.label_smoothing)}
+
+
+def class_cross_entropy(logits: paddle.Tensor, labels: paddle.Tensor, smoothing: float) -> paddle.Tensor:
+    """The mean cross entropy of the labelled images, 0-D float32; ``smoothing`` of each target is spread over the others.
+
+    Args:
+        logits: (B, C) float32.
+        labels: (B,) int64, -1 = no label.
+        smoothing: 0 to 1; without effect where there is one class only.
+    """
+    known, num_classes = paddle.clip(labels, min=0), logits.shape[1]  # no operator below knows of -1
+    if smoothing == 0.0 or num_classes == 1:
+        losses = F.cross_entropy(logits, known, reduction="none")
+    else:
+        off = smoothing / (num_classes - 1)
+        soft = F.one_hot(known, num_classes) * (1 - smoothing - off) + off
+        losses = F.cross_entropy(logits, soft, soft_label=True, reduction="none")
+    return labelled_mean(losses, labels >= 0)
