@@ -244,7 +244,8 @@ def build_model(settings: Settings, tasks: Mapping[str, Task[Any]]) -> MultiTask
         task = tasks[answers[name]]
         known = _known_to_task(f"model.heads.{name}", head.part, task)
         heads[name] = head.part(backbone.out_specs, len(task.classes), **known)
-    return MultiTaskModel(backbone, heads, answers=answers, mean=settings.model.mean, std=settings.model.std)
+    mean, std, own = settings.model.mean, settings.model.std, settings.model.own_normalisation()
+    return MultiTaskModel(backbone, heads, answers=answers, mean=mean, std=std, own=own)
 
 
 def _known_to_task(where: str, part: Any, task: Task[Any]) -> dict[str, Any]:

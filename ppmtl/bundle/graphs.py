@@ -9,7 +9,7 @@ from __future__ import annotations
 import copy
 import warnings
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +20,7 @@ from paddle import nn
 from paddle.pir_utils import OldIrGuard
 from paddle.static import InputSpec
 
-from ppmtl.bundle.settings import IMAGE_SIZE, IMAGES, TRUNK, HeadGraph, Pointwise
+from ppmtl.bundle.settings import IMAGE_SIZE, IMAGES, TRUNK, HeadGraph, ImageType, PixelSettings, Pointwise
 from ppmtl.models.base import Head, StepwiseHead
 from ppmtl.models.layers import Foldable
 from ppmtl.models.multitask import MultiTaskModel
@@ -41,6 +41,11 @@ class Plan:
     heads: dict[str, HeadGraph]
     shapes: dict[str, tuple[int, int | None, int | None]]
 
+    @property
+    def images(self) -> ImageType:
+        """What the backbone takes: pixels that were changed first are no whole numbers."""
+        return "float32" if any(head.pixels for head in self.heads.values()) else "uint8"
+
 
 class _Sides(tuple[int, int]):
     """An (H, W) that remembers whether a head looked at it."""
@@ -53,6 +58,18 @@ class _Sides(tuple[int, int]):
 
     def __iter__(self) -> Iterator[int]:
         return (self[index] for index in (0, 1))
+
+
+class _Features(dict[str, paddle.Tensor]):
+    """Features that remember at which of them a head looked: those of auxiliary losses it does not need here."""
+
+    def __init__(self, features: Mapping[str, paddle.Tensor]) -> None:
+        super().__init__(features)
+        self.asked: set[str] = set()
+
+    def __getitem__(self, name: str) -> paddle.Tensor:
+        self.asked.add(name)
+        return super().__getitem__(name)
 
 
 @paddle.no_grad()
@@ -76,10 +93,14 @@ def make_plan(model: MultiTaskModel, tasks: Sequence[str], size: Size | None, ba
     heads = {}
     for task in tasks:
         head, sides = model.head(task), _Sides((height, width))
-        outputs = sorted(head({name: features[name] for name in head.reads}, sides))
+        given = _Features({name: features[name] for name in head.reads})
+        outputs = sorted(head(given, sides))
+        inputs = [name for name in head.reads if name in given.asked]
         # A fixed size is written into the graph instead of being asked for
         asks = (IMAGE_SIZE,) if size is None and sides.asked else ()
-        heads[task] = HeadGraph(f"head_{task}", (*head.reads, *asks), tuple(outputs))
+        changed = model.pixels_for(task)
+        pixels = None if changed is None else PixelSettings(*changed)
+        heads[task] = HeadGraph(f"head_{task}", (*inputs, *asks), tuple(outputs), pixels)
     used = [name for name in features if any(name in head.inputs for head in heads.values())]
     shapes = {n: (features[n].shape[1], *(features[n].shape[2:] if size else (None, None))) for n in used}
     return Plan(size, batch, heads, shapes)
@@ -132,7 +153,7 @@ def save_graphs(model: MultiTaskModel, plan: Plan, folder: Path, *, old_format: 
 
     ``old_format`` is .pdmodel, which Paddle 2.6 to 3.3 run; the new one is .json, for Paddle 3.
     """
-    images = InputSpec([plan.batch, *(plan.size or (None, None)), 3], "uint8", IMAGES)
+    images = InputSpec([plan.batch, *(plan.size or (None, None)), 3], plan.images, IMAGES)
     _save(_BackboneLayer(model, list(plan.shapes)), [images], folder / TRUNK, old_format)
     specs = {name: InputSpec([plan.batch, *shape], "float32", name) for name, shape in plan.shapes.items()}
     specs[IMAGE_SIZE] = InputSpec([2], "int32", IMAGE_SIZE)

@@ -29,6 +29,7 @@ IMAGE_SIZE = "image_size"  # a head's input that is no feature: int32 (2,) [H, W
 TaskPart = Annotated[Callable[..., Any], Part("ppmtl.tasks")]
 GraphFormat = Literal["paddle", "paddle-json", "onnx"]
 Pointwise = Literal["linear", "conv"]
+ImageType = Literal["uint8", "float32"]
 SUFFIXES: dict[str, tuple[str, ...]] = {  # of the files that make one graph; the first is the graph itself
     "paddle": (".pdmodel", ".pdiparams"),
     "paddle-json": (".json", ".pdiparams"),
@@ -54,6 +55,15 @@ class BackboneGraph:
 
     file: str
     outputs: tuple[str, ...]
+    images: ImageType = "uint8"  # float32 where the pixels of some task are changed first
+
+
+@dataclass(frozen=True)
+class PixelSettings:
+    """What pixels (RGB, 0..255) become before the backbone's graph normalises them: pixel * ``factor`` + ``shift``."""
+
+    factor: tuple[float, float, float]
+    shift: tuple[float, float, float]
 
 
 @dataclass(frozen=True)
@@ -61,11 +71,13 @@ class HeadGraph:
     """One head's graph: its inputs are outputs of the backbone, then "image_size" if it needs it; its outputs raw arrays.
 
     Both are in the graph's order; Paddle itself calls the outputs fetch_name_0, fetch_name_1, ...
+    ``pixels`` is of a task that is normalised otherwise than the backbone's graph does it: that one then runs for it apart.
     """
 
     file: str
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
+    pixels: PixelSettings | None = None
 
 
 @dataclass(frozen=True)

@@ -80,8 +80,13 @@ def write_bundle(
         "graph_format": graph_format,
         "pointwise": pointwise,
         "input": {"size": size, "batch": batch, "min_side": max(strides)},
-        "trunk": {"file": TRUNK, "outputs": list(plan.shapes)},
-        "heads": {task: asdict(head) for task, head in plan.heads.items()},
+        # Keys at their defaults are left out: versions that do not know them read the bundle too
+        "trunk": {"file": TRUNK, "outputs": list(plan.shapes)}
+        | ({} if plan.images == "uint8" else {"images": plan.images}),
+        "heads": {
+            task: {key: value for key, value in asdict(head).items() if value is not None}
+            for task, head in plan.heads.items()
+        },
         "tasks": {task: _at_size(node, size) for task, node in content.tasks.items()},
         "classes": {task: asdict(classes) for task, classes in content.classes.items()},
         "infer": asdict(content.infer if size is None else replace(content.infer, size=size)),

@@ -76,6 +76,9 @@ class HeadSettings:
 
     part: partial[Any]
     answers: str | None = None  # the task that it answers; null: that of its own name
+    # How its task's images are normalised; null: as the model's. The backbone then runs for this task apart
+    mean: Triple | None = None
+    std: Triple | None = None
 
 
 @dataclass(frozen=True)
@@ -90,6 +93,14 @@ class ModelSettings:
     def answers(self) -> dict[str, str]:
         """{head: the task that it answers}."""
         return {name: head.answers or name for name, head in self.heads.items()}
+
+    def own_normalisation(self) -> dict[str, tuple[Triple, Triple]]:
+        """{head: (mean, std)} of the heads that state either."""
+        return {
+            name: (head.mean or self.mean, head.std or self.std)
+            for name, head in self.heads.items()
+            if head.mean or head.std
+        }
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,8 @@ from paddle import nn
 from ppmtl.models.base import Backbone, Head
 
 Terms = dict[str, dict[str, paddle.Tensor]]
+Triple = tuple[float, float, float]
+MeanStd = tuple[Sequence[float], Sequence[float]]
 
 
 class MultiTaskModel(nn.Layer):
@@ -21,6 +23,7 @@ class MultiTaskModel(nn.Layer):
         heads: {name: head}.
         answers: {head: task that it answers}; heads not named answer the task of their own name.
         mean, std: of RGB in 0..1. They live here and nowhere else, so training, export and serving cannot disagree.
+        own: {head: its own (mean, std)}. Tasks whose images are normalised differently do not share a run of the backbone.
 
     Raises:
         ValueError: if there is no head, two heads answer one task, or mean and std are not three numbers with std > 0.
@@ -34,22 +37,23 @@ class MultiTaskModel(nn.Layer):
         answers: Mapping[str, str] | None = None,
         mean: Sequence[float] = (0.485, 0.456, 0.406),
         std: Sequence[float] = (0.229, 0.224, 0.225),
+        own: Mapping[str, MeanStd] | None = None,
     ) -> None:
         super().__init__()
         if not heads:
             raise ValueError("MultiTaskModel needs at least one head, got none")
-        if len(mean) != 3 or len(std) != 3 or min(std) <= 0:
-            raise ValueError(f"mean and std must be three numbers each (R, G, B), std > 0; got {mean} and {std}")
         self.backbone = backbone
         self.heads = nn.LayerDict(dict(heads))
         self.head_of = {(answers or {}).get(name, name): name for name in heads}  # {task: the head that answers it}
         if len(self.head_of) != len(heads):
             raise ValueError(f"every head must answer a task of its own, got {answers}")
         self.frozen: frozenset[str] = frozenset()
-        shift = np.asarray(mean, np.float32).reshape(1, 3, 1, 1)
-        scale = 1 / (255 * np.asarray(std, np.float32).reshape(1, 3, 1, 1))
-        self.register_buffer("scale", paddle.to_tensor(scale), persistable=False)
-        self.register_buffer("offset", paddle.to_tensor(-shift * 255 * scale), persistable=False)
+        suffixes = {_checked(mean, std): ""}  # {(mean, std): of the names of its two buffers}
+        own_suffixes = {head: suffixes.setdefault(_checked(*pair), f"_{head}") for head, pair in (own or {}).items()}
+        for pair, suffix in suffixes.items():
+            for name, value in zip(("scale", "offset"), pixel_affine(*pair), strict=True):
+                self.register_buffer(name + suffix, paddle.to_tensor(value.reshape(1, 3, 1, 1)), persistable=False)
+        self._suffix_of = {task: own_suffixes.get(head, "") for task, head in self.head_of.items()}
 
     def head(self, task: str) -> Head:
         """The head that answers ``task``; raises ValueError if there is none."""
@@ -89,17 +93,49 @@ class MultiTaskModel(nn.Layer):
         heads = {name: self.head(name) for name in names}
         if paddle.in_dynamic_mode() and (images.ndim != 4 or images.shape[3] != 3):
             raise ValueError(f"the model takes images (B, H, W, 3) RGB, got shape {images.shape}")
-        x = self.normalise(images)
+        # Tasks that see the same numbers share a run. Comprehensions: Paddle's exporter rewrites loops, and not all of them
+        shown = {suffix: self._normalised(images, suffix) for suffix in {self._suffix_of[name]: 0 for name in names}}
         # Tensors while a graph is exported, so that one file serves every input size. Asked of the mode and not of the
         # shape: there the tracer turns an unknown side into a tensor, which no Python comparison can see through. And
         # asked of x: the old graph format has no shape of uint8.
+        x = shown[self._suffix_of[names[0]]]
         size = x.shape[2:] if paddle.in_dynamic_mode() else paddle.shape(x)[2:]
-        features = self.backbone(x)
+        features = {suffix: self.backbone(x) for suffix, x in shown.items()}
         return {
-            name: head(features, (size[0], size[1]), None if targets is None else targets[name])
+            name: head(features[self._suffix_of[name]], (size[0], size[1]), None if targets is None else targets[name])
             for name, head in heads.items()
         }
 
-    def normalise(self, images: paddle.Tensor) -> paddle.Tensor:
-        """What the backbone sees, (B, 3, H, W) float32, of (B, H, W, 3) RGB images in 0..255."""
-        return images.astype("float32").transpose([0, 3, 1, 2]) * self.scale + self.offset
+    def normalise(self, images: paddle.Tensor, task: str | None = None) -> paddle.Tensor:
+        """What the backbone sees, (B, 3, H, W) float32, of (B, H, W, 3) RGB images in 0..255; None = the model's own way."""
+        return self._normalised(images, "" if task is None else self._suffix_of[task])
+
+    def _normalised(self, images: paddle.Tensor, suffix: str) -> paddle.Tensor:
+        x = images.astype("float32").transpose([0, 3, 1, 2])
+        return x * getattr(self, f"scale{suffix}") + getattr(self, f"offset{suffix}")
+
+    def pixels_for(self, task: str) -> tuple[Triple, Triple] | None:
+        """(factor, shift) of red, green, blue: what pixels become so that the model's own normalisation gives the task's.
+
+        None where the task is normalised as the model. For an exported backbone, which has one normalisation inside.
+        """
+        suffix = self._suffix_of[task]
+        if not suffix:
+            return None
+        names = "scale", "offset", f"scale{suffix}", f"offset{suffix}"
+        scale, offset, wanted, moved = (getattr(self, name).numpy().reshape(3).astype(np.float64) for name in names)
+        (r, g, b), (x, y, z) = (wanted / scale).tolist(), ((moved - offset) / scale).tolist()
+        return (r, g, b), (x, y, z)
+
+
+def pixel_affine(mean: Sequence[float], std: Sequence[float]) -> tuple[np.ndarray, np.ndarray]:
+    """(scale, offset), (3,) float32 each, that normalise RGB in 0..255; ``mean`` and ``std`` are of RGB in 0..1."""
+    shift = np.asarray(mean, np.float32)
+    scale = 1 / (255 * np.asarray(std, np.float32))
+    return scale, -shift * 255 * scale
+
+
+def _checked(mean: Sequence[float], std: Sequence[float]) -> MeanStd:
+    if len(mean) != 3 or len(std) != 3 or min(std) <= 0:
+        raise ValueError(f"mean and std must be three numbers each (R, G, B), std > 0; got {mean} and {std}")
+    return tuple(mean), tuple(std)

@@ -18,9 +18,13 @@ from ppmtl.bundle.engines.backend import open_backend
 from ppmtl.bundle.reading import read_bundle
 from ppmtl.bundle.writing import write_bundle
 from ppmtl.files import sha256
+from ppmtl.models.backbones.vit import ViT
 from ppmtl.models.backend import PaddleBackend
 from ppmtl.models.base import Backbone
+from ppmtl.models.heads.pooled_fc import PooledFC
+from ppmtl.models.heads.setr_pup import SETRPUP
 from ppmtl.models.layers import ConvBNReLU, ConvBNSiLU, Foldable
+from ppmtl.models.multitask import MultiTaskModel
 
 STEMS = ("trunk", "head_seg", "head_cls", "head_det")
 
@@ -39,6 +43,30 @@ def test_a_json_bundle_equals_the_training_graph_with_linears_and_convolutions(m
     for mkldnn in (True, False):
         backend = open_backend(read_bundle(tmp_path / "b"), mkldnn=mkldnn, cpu_threads=1)
         assert_equal(backend(noise(90, 45, 2), TASKS), wanted)
+
+
+@pytest.mark.parametrize("graph_format", ["paddle", "paddle-json"])
+def test_a_vit_and_a_head_with_its_own_normalisation_equal_the_training_graph(content, tmp_path, graph_format):
+    paddle.seed(0)
+    sizes = {"window": 3, "global_blocks": (1, 3), "relative_grid": 5, "position_grid": 4}
+    backbone = ViT(dim=24, depth=4, num_heads=2, tokens=(1, 3), **sizes)
+    specs = backbone.out_specs
+    heads = {"seg": SETRPUP(specs, 3, reads=("tokens1", "tokens3"), channels=8), "cls": PooledFC(specs, 5, reads="p5")}
+    model = MultiTaskModel(backbone, heads, own={"seg": ((0.5, 0.4, 0.5), (0.5, 0.6, 0.5))})
+    for name, parameter in model.named_parameters():
+        if "rel_pos" in name or name.endswith(("bias", "pos_embed")):  # zeros would be right whatever becomes of them
+            parameter.set_value(paddle.randn(parameter.shape) * 0.5)
+    model.eval()
+    tasks = {name: content.tasks[name] for name in heads}
+    classes = {name: content.classes[name] for name in heads}
+    of_two = dataclasses.replace(content, tasks=tasks, classes=classes)
+    settings = write_bundle(tmp_path / "b", model, of_two, graph_format=graph_format)
+    assert (settings.trunk.images, settings.heads["cls"].pixels) == ("float32", None)
+    wanted = PaddleBackend(model)
+    for mkldnn in (True, False):
+        backend = open_backend(read_bundle(tmp_path / "b"), mkldnn=mkldnn, cpu_threads=1)
+        for shape in ((64, 96), (128, 160, 2), (90, 75)):
+            assert_equal(backend(noise(*shape), tuple(heads)), wanted(noise(*shape), tuple(heads)))
 
 
 def test_a_fixed_input_is_written_into_graphs_views_and_settings(model, content, tmp_path):

@@ -27,6 +27,7 @@ SMALL = {
         "tokens": (0, 2),
         "position_grid": 4,
         "drop_path_rate": 0.1,
+        "global_blocks": (1, 3),
     },
 }
 

@@ -81,6 +81,29 @@ def test_mean_and_std_are_settings():
     np.testing.assert_allclose(model.backbone.calls[0][0].numpy().ravel(), [-1, 0, 1], atol=1e-6)
 
 
+def test_a_head_may_have_its_own_normalisation_and_the_backbone_runs_once_for_each():
+    heads = {name: Counting(lambda *_: {"probs": paddle.zeros([1])}) for name in ("seg", "cls", "signs")}
+    half = ((0.5,) * 3, (0.5,) * 3)
+    own = {"seg": half, "signs": half, "cls": (MEAN, STD)}  # the last is the model's own
+    model = MultiTaskModel(Counting(lambda x: {"c2": x}), heads, answers={"signs": "det"}, own=own)
+    image = pixels(5, 7)
+    assert list(model(paddle.to_tensor(image), tasks=["cls", "seg", "det"])) == ["cls", "seg", "det"]
+    plain, halved = (call[0].numpy() for call in model.backbone.calls)
+    np.testing.assert_allclose(plain, ((image / 255.0 - MEAN) / STD).transpose(0, 3, 1, 2), atol=1e-6)
+    np.testing.assert_allclose(halved, ((image / 255.0 - 0.5) / 0.5).transpose(0, 3, 1, 2), atol=1e-6)
+    assert heads["seg"].calls[0][0] is heads["signs"].calls[0][0]
+    assert heads["seg"].calls[0][0] is not heads["cls"].calls[0][0]
+    factor, shift = model.pixels_for("det")  # what an exported backbone is shown instead
+    changed = model.normalise(paddle.to_tensor(image * factor + shift)).numpy()
+    np.testing.assert_allclose(changed, halved, atol=1e-5)
+    assert model.pixels_for("cls") is None
+
+
+def test_a_heads_own_mean_and_std_are_three_numbers():
+    with pytest.raises(ValueError, match=r"three numbers each \(R, G, B\), std > 0; got .* \(0.5, 0, 0.5\)"):
+        MultiTaskModel(Counting(), {"a": Counting()}, own={"a": ((0.5,) * 3, (0.5, 0, 0.5))})
+
+
 def test_the_backbone_runs_once_for_all_heads():
     model = counting_model()
     assert list(model(paddle.to_tensor(pixels(32, 32)))) == ["seg", "cls", "det"]

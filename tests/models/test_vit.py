@@ -10,7 +10,15 @@ import pytest
 from ppmtl.models.backbones.vit import ViT, _Block, _relative
 
 FPN1 = 2 * (768 * 768 * 4 + 768) + 2 * 768  # two transposed convolutions and a norm
-SMALL = {"dim": 12, "depth": 4, "num_heads": 2, "window": 3, "tokens": (1, 3), "drop_path_rate": 0.0}
+SMALL = {
+    "dim": 12,
+    "depth": 4,
+    "num_heads": 2,
+    "window": 3,
+    "tokens": (1, 3),
+    "global_blocks": (1, 3),
+    "drop_path_rate": 0.0,
+}
 
 
 def fill(layer: paddle.nn.Layer, seed: int = 0) -> paddle.nn.Layer:

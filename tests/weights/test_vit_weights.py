@@ -10,7 +10,15 @@ from foreign_weights import TorchZip, write_safetensors
 from ppmtl.models.backbones.vit import ViT
 from ppmtl.weights.pretrained import load_pretrained
 
-SMALL = {"dim": 12, "depth": 4, "num_heads": 2, "window": 3, "tokens": (1, 3), "drop_path_rate": 0.0}
+SMALL = {
+    "dim": 12,
+    "depth": 4,
+    "num_heads": 2,
+    "window": 3,
+    "tokens": (1, 3),
+    "global_blocks": (1, 3),
+    "drop_path_rate": 0.0,
+}
 
 
 def fill(net: ViT, seed: int = 0) -> ViT:

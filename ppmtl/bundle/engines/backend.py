@@ -116,11 +116,17 @@ class BundleBackend:
         with self._lock:
             return self._run(images, tasks, fixed.batch)
 
-    def features(self, images: np.ndarray) -> dict[str, np.ndarray]:
-        """All that heads may ask for, by name: runs the backbone alone. ``__call__`` is what locks and checks."""
-        trunk = self._bundle.settings.trunk
+    def features(self, images: np.ndarray, task: str | None = None) -> dict[str, np.ndarray]:
+        """All that heads may ask for, by name: runs the backbone alone. ``__call__`` is what locks and checks.
+
+        ``task`` is one whose images may be normalised in its own way; None = as the backbone's graph does it.
+        """
+        trunk, sizes = self._bundle.settings.trunk, {IMAGE_SIZE: np.asarray(images.shape[1:3], np.int32)}
+        pixels = None if task is None else self._bundle.settings.heads[task].pixels
+        images = images.astype(trunk.images, copy=False)
+        if pixels is not None:
+            images = images * np.asarray(pixels.factor, np.float32) + np.asarray(pixels.shift, np.float32)
         outputs = self._graph(trunk.file)({IMAGES: np.ascontiguousarray(images)})
-        sizes = {IMAGE_SIZE: np.asarray(images.shape[1:3], np.int32)}
         return dict(zip(trunk.outputs, outputs, strict=True)) | sizes
 
     def head(self, name: str, features: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
@@ -131,8 +137,11 @@ class BundleBackend:
 
     def _run(self, images: np.ndarray, tasks: Sequence[str], batch: int | None) -> dict[str, dict[str, np.ndarray]]:
         if batch is None or len(images) == batch:
-            features = self.features(images)
-            return {name: self.head(name, features) for name in tasks}
+            heads, features = self._bundle.settings.heads, {}
+            for name in tasks:
+                if heads[name].pixels not in features:
+                    features[heads[name].pixels] = self.features(images, name)
+            return {name: self.head(name, features[heads[name].pixels]) for name in tasks}
         missing = -len(images) % batch  # a graph takes exactly so many images: the last part is filled with zeros
         filled = np.concatenate([images, np.zeros((missing, *images.shape[1:]), images.dtype)])
         parts = [self._run(filled[start : start + batch], tasks, batch) for start in range(0, len(filled), batch)]

@@ -51,28 +51,31 @@ class _Attention(nn.Layer):
         heads, dim, cells = self.num_heads, self.head_dim, height * width
         qkv = self.qkv(x).reshape([-1, cells, 3, heads, dim]).transpose([2, 0, 3, 1, 4])
         query, key, value = qkv[0], qkv[1], qkv[2]  # (B, heads, cells, dim)
-        scaled = query * dim**-0.5
-        by_row, by_column = self._positions(scaled if self.scaled_positions else query, height, width)
+        grid = query.reshape([-1, heads, height, width, dim])
+        scaled = grid * dim**-0.5
+        by_row, by_column = self._positions(scaled if self.scaled_positions else grid, height, width)
         # q . k + row[q, row of k] + column[q, column of k] as one product: two sums over cells x cells would each be a
         # pass over the largest tensor of the net
+        left = paddle.concat([scaled, by_row, by_column], axis=4).reshape([-1, heads, cells, dim + height + width])
         cell, dtype = paddle.arange(cells, dtype="int64"), x.dtype
         row = (cell.unsqueeze(1) // width == paddle.arange(height, dtype="int64")).astype(dtype)
         column = (cell.unsqueeze(1) % width == paddle.arange(width, dtype="int64")).astype(dtype)
         where = paddle.concat([row, column], axis=1) + paddle.zeros_like(key[:, :, :1, :1])
-        left = paddle.concat([scaled, by_row, by_column], axis=3)
         weights = F.softmax(left @ paddle.concat([key, where], axis=3).transpose([0, 1, 3, 2]), axis=-1)
         return self.proj((weights @ value).transpose([0, 2, 1, 3]).reshape([-1, height, width, heads * dim]))
 
     def _positions(self, query: paddle.Tensor, height: Side, width: Side) -> tuple[paddle.Tensor, paddle.Tensor]:
-        """(B, heads, cells, height) and (B, heads, cells, width): what each query adds for each row and column of keys."""
-        heads, dim, cells = self.num_heads, self.head_dim, height * width
-        grid = query.reshape([-1, heads, height, width, dim])
-        # One product per row, and per column: Paddle 3.2.2 fails in backward where matmul broadcasts over a missing axis
-        by_row = grid.transpose([2, 0, 1, 3, 4]).reshape([height, -1, dim]) @ _relative(self.rel_pos_h, height)
-        by_column = grid.transpose([3, 0, 1, 2, 4]).reshape([width, -1, dim]) @ _relative(self.rel_pos_w, width)
-        by_row = by_row.reshape([height, -1, heads, width, height]).transpose([1, 2, 0, 3, 4])
-        by_column = by_column.reshape([width, -1, heads, height, width]).transpose([1, 2, 3, 0, 4])
-        return by_row.reshape([-1, heads, cells, height]), by_column.reshape([-1, heads, cells, width])
+        """What each query (B, heads, height, width, dim) adds for each row and for each column of keys, as its last axis.
+
+        One product per row, and per column: Paddle 3.2.2 fails in backward where matmul broadcasts over a missing axis.
+        """
+        heads, dim = self.num_heads, self.head_dim
+        by_row = query.transpose([2, 0, 1, 3, 4]).reshape([height, -1, dim]) @ _relative(self.rel_pos_h, height)
+        by_column = query.transpose([3, 0, 1, 2, 4]).reshape([width, -1, dim]) @ _relative(self.rel_pos_w, width)
+        return (
+            by_row.reshape([height, -1, heads, width, height]).transpose([1, 2, 0, 3, 4]),
+            by_column.reshape([width, -1, heads, height, width]).transpose([1, 2, 3, 0, 4]),
+        )
 
 
 def _relative(table: paddle.Tensor, length: Side) -> paddle.Tensor:
@@ -87,7 +90,8 @@ def _relative(table: paddle.Tensor, length: Side) -> paddle.Tensor:
     at = (index.unsqueeze(1) - index + last + 0.5) * rows / (2 * last + 1) - 0.5
     at = paddle.clip(at, 0.0, rows - 1.0)
     hats = F.relu(1 - paddle.abs(at.unsqueeze(2) - paddle.arange(rows, dtype="int64").astype(table.dtype)))
-    return (hats @ table).transpose([0, 2, 1])
+    # As one product of matrices: of a .json graph, Paddle Inference 3.2.2 with oneDNN computes (4, 4, 9) @ (9, 12) wrongly
+    return (hats.reshape([-1, rows]) @ table).reshape([length, length, table.shape[1]]).transpose([0, 2, 1])
 
 
 class _MLP(nn.Layer):
@@ -126,8 +130,9 @@ class _Block(nn.Layer):
         high, wide = rows * side, columns * side
         if paddle.in_dynamic_mode():
             x = F.pad(x, [0, wide - width, 0, high - height], data_format="NHWC")
-        else:  # the old graph format cannot pad by a number that it does not know yet
-            x = F.pad(x, [0, side - 1, 0, side - 1], data_format="NHWC")[:, :high, :wide]
+        else:  # of a .json graph, oneDNN would pad other axes; the old format cannot pad by a number that it does not know
+            x = paddle.concat([x, paddle.zeros_like(x[:, :1]).tile([1, side - 1, 1, 1])], axis=1)
+            x = paddle.concat([x, paddle.zeros_like(x[:, :, :1]).tile([1, 1, side - 1, 1])], axis=2)[:, :high, :wide]
         x = x.reshape([-1, rows, side, columns, side, channels]).transpose([0, 1, 3, 2, 4, 5])
         x = self.attn(x.reshape([-1, side, side, channels]), side, side)
         x = x.reshape([-1, rows, columns, side, side, channels]).transpose([0, 1, 3, 2, 4, 5])

@@ -70,16 +70,14 @@ class SETRPUP(Head):
         targets: Mapping[str, paddle.Tensor] | None = None,
     ) -> dict[str, paddle.Tensor]:
         """{"probs": (B, C, H, W)}, or the loss terms when there are targets ({"label_map": (B, H, W) int64})."""
-        levels = [features[name] for name in self.reads]
-        logits = self.logits(levels[-1])
+        logits = self.logits(features[self.reads[-1]])  # the others only where there is an auxiliary loss
         if targets is None:
             logits = resize(logits.astype("float32"), list(image_size), align_corners=self.align_corners)
             return {"probs": F.softmax(logits, axis=1)}
         terms = {"loss_ce": self._loss(logits, targets)}
         if self.aux_weight > 0:
-            terms["loss_aux"] = self.aux_weight * paddle.add_n(
-                [self._loss(x, targets) for x in self.aux_logits(levels)]
-            )
+            each = self.aux_logits([features[name] for name in self.reads])
+            terms["loss_aux"] = self.aux_weight * paddle.add_n([self._loss(x, targets) for x in each])
         return terms
 
     def logits(self, x: paddle.Tensor) -> paddle.Tensor:
