@@ -171,7 +171,8 @@ class OptimizerSettings:
     task_clip_norm: Annotated[float, Gt(0)] | None = None
     decay_1d: bool = False  # weight decay on one-dimensional parameters too
     no_decay: tuple[str, ...] = ()  # parts of the model without weight decay, by name: "backbone.norm0"
-    # {part of the model: factor on its learning rate}: {"heads.seg": 10, "backbone": .1}; the longest fitting name counts
+    # {part of the model: factor on its learning rate}: {"heads.seg": 10, "backbone": .1}; the longest fitting name counts;
+    # "*" stands for one word of a name: {"backbone.blocks.*.norm1": 1}
     multipliers: dict[str, Annotated[float, Gt(0)]] = field(default_factory=dict)
     # Learning rate factor per backbone block, from the last down to the stem; .8 to .95 is usual in fine-tuning
     layer_decay: Annotated[float, Interval(gt=0, le=1)] = 1.0

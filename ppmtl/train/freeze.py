@@ -12,8 +12,12 @@ from ppmtl.train.log import announce
 
 
 def inside(name: str, part: str) -> bool:
-    """Whether a dotted name is ``part`` or lies inside it; "backbone.stages.1" does not hold "backbone.stages.10.gamma"."""
-    return f"{name}.".startswith(f"{part}.")
+    """Whether a dotted name is ``part`` or lies inside it; "backbone.stages.1" does not hold "backbone.stages.10.gamma".
+
+    A "*" in a part stands for one word of a name: "backbone.blocks.*.norm1".
+    """
+    words, wanted = name.split("."), part.split(".")
+    return len(words) >= len(wanted) and all(w in ("*", word) for word, w in zip(words, wanted, strict=False))
 
 
 def under(names: Iterable[str], parts: Sequence[str], where: str) -> list[str]:
@@ -25,7 +29,7 @@ def under(names: Iterable[str], parts: Sequence[str], where: str) -> list[str]:
     names, problems = list(names), []
     known = dict.fromkeys(part for name in names for part in accumulate(name.split("."), "{}.{}".format))
     for part in parts:
-        if part not in known:
+        if not any(inside(name, part) for name in known):
             guess = nearest(part, list(known))
             problems.append(
                 f"{where}: '{part}' is no part of the model with parameters; {f'did you mean {guess!r}? ' if guess else ''}"

@@ -92,7 +92,8 @@ def build_optimizer(model: nn.Layer, settings: OptimizerSettings, extra: Named |
 def _multiplier(model: nn.Layer, name: str, settings: OptimizerSettings) -> float:
     """The factor on the learning rate: that of the longest part named, times layer_decay per block from the last down."""
     named = [part for part in settings.multipliers if inside(name, part)]
-    factor = settings.multipliers[max(named, key=len)] if named else 1.0
+    longest = max(named, key=lambda part: (part.count("."), "*" not in part), default=None)  # of two a part by name
+    factor = 1.0 if longest is None else settings.multipliers[longest]
     if settings.layer_decay == 1.0 or not inside(name, "backbone"):
         return factor
     backbone = model.backbone

@@ -220,6 +220,15 @@ def test_the_multiplier_of_the_longest_named_part_counts():
     assert moved["backbone.weight"] == pytest.approx(0.05, rel=1e-3)  # not .005
 
 
+def test_a_star_in_a_part_stands_for_one_word_and_a_part_by_name_counts_more():
+    multipliers = {"backbone": 0.5, "backbone.stages.*.0": 0.1, "backbone.stages.2.0": 0.2}
+    moved = distances(DeepNet(), OptimizerSettings(learning_rate=0.1, weight_decay=0.0, multipliers=multipliers))
+    for name, factor in (("stages.3.0.gamma", 0.1), ("stages.2.0.gamma", 0.2), ("stages.2.1.gamma", 0.5)):
+        assert moved[f"backbone.{name}"] == pytest.approx(0.1 * factor, rel=1e-2), name
+    with pytest.raises(ValueError, match=r"'backbone\.\*\.gone' is no part"):
+        build_optimizer(Net(), OptimizerSettings(no_decay=("backbone.*.gone",)))
+
+
 def test_layer_decay_slows_every_block_more_the_nearer_it_is_to_the_input():
     settings = OptimizerSettings(learning_rate=0.1, weight_decay=0.0, layer_decay=0.5, multipliers={"backbone": 0.5})
     moved = distances(DeepNet(), settings)
