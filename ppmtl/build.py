@@ -22,6 +22,7 @@ from ppmtl.predict.evaluate import EvalSet
 from ppmtl.predict.pipeline import Backend
 from ppmtl.structures import ClassList
 from ppmtl.tasks.base import Task
+from ppmtl.weights.whole import own_names
 
 Tasks = dict[str, Task[Any]]
 
@@ -322,7 +323,7 @@ def load_model(settings: Settings) -> tuple[Tasks, MultiTaskModel]:
     tasks = build_tasks(settings, checkpoint.read_state(weights).get("classes"))
     distributed.start(settings.device)
     model = build_model(settings, tasks)
-    checkpoint.load_weights(model, arrays, weights)
+    checkpoint.load_weights(model, own_names(arrays, model), weights)
     return tasks, model
 
 

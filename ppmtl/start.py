@@ -24,6 +24,7 @@ from ppmtl.train.log import LOGGER, start_logging
 from ppmtl.train.loop import fit
 from ppmtl.train.optim import scaled_learning_rate
 from ppmtl.weights.pretrained import load_pretrained
+from ppmtl.weights.whole import own_names
 
 _EXTREMES = 4  # best and worst images that are drawn per task
 
@@ -121,7 +122,8 @@ def start_training(run: build.Run, options: TrainOptions) -> str:
     paddle.seed(settings.seed)
     model = build.build_model(settings, tasks)
     if settings.weights and not resume:
-        load_initial(model, checkpoint.read_tensors(settings.weights), settings.weights,
+        arrays = own_names(checkpoint.read_tensors(settings.weights), model)
+        load_initial(model, arrays, settings.weights,
                      classes={name: task.classes for name, task in tasks.items()},
                      stored_classes=checkpoint.read_state(settings.weights).get("classes"))  # fmt: skip
     elif model.backbone.pretrained and not resume:

@@ -12,7 +12,7 @@ from paddle import nn
 
 from ppmtl.config import ConfigError, suggestion
 from ppmtl.structures import FeatureSpec
-from ppmtl.weights.names import WeightNames
+from ppmtl.weights.names import Naming, WeightNames
 
 Side: TypeAlias = int | paddle.Tensor  # of the network input in pixels; a tensor while a graph is exported
 
@@ -52,6 +52,7 @@ class Head(nn.Layer):
 
     task_type: ClassVar[str]  # of the tasks that it can answer; their class states the targets and raw arrays
     reads: tuple[str, ...]  # names of the features that ``forward`` looks at; a bundle computes no others
+    weight_names: tuple[Naming, ...] = ()  # how other projects' checkpoints name its weights, if ``weights`` may be one
 
     @abstractmethod
     def forward(

@@ -16,6 +16,7 @@ from paddle import nn
 from ppmtl.models.base import Head, Side
 from ppmtl.models.heads.cbam_fc import class_cross_entropy
 from ppmtl.structures import FeatureSpec
+from ppmtl.weights.names import Naming
 
 
 class PooledFC(Head):
@@ -28,6 +29,7 @@ class PooledFC(Head):
     """
 
     task_type = "classification"
+    weight_names = (Naming("the baseline", r"heads\.fgvc\.fc1\.weight", r"heads\.fgvc\.", ((r"^heads\.fgvc\.", ""),)),)
 
     def __init__(
         self,

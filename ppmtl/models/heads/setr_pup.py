@@ -18,6 +18,18 @@ from ppmtl.models.base import Head, Side
 from ppmtl.models.heads._pixel_loss import pixel_cross_entropy
 from ppmtl.models.layers import ChannelLayerNorm, Conv2D, ConvBNReLU, resize
 from ppmtl.structures import FeatureSpec
+from ppmtl.weights.names import Naming
+
+_RULES = (
+    (r"^head\.cls_head_norm\.", "norm."),
+    *((rf"^head\.cls_head\.{2 * i}\.", f"convs.{i}.") for i in range(4)),
+    (r"^head\.cls_head\.7\.", "classifier."),
+    (r"^head\.aux_head_norms\.(\d)\.", r"aux.\1.norm."),
+    (r"^head\.aux_heads\.(\d)\.0\.", r"aux.\1.conv."),
+    (r"^head\.aux_heads\.(\d)\.2\.", r"aux.\1.classifier."),
+    (r"\._conv\.", ".conv."),
+    (r"\._batch_norm\.", ".bn."),
+)
 
 
 class SETRPUP(Head):
@@ -55,6 +67,9 @@ class SETRPUP(Head):
         if shared_aux and len(set(widths)) > 1:
             raise ValueError(f"SETRPUP: shared_aux needs features with as many channels each, got {widths}")
         self.align_corners, self.aux_weight, self.shared_aux = align_corners, aux_weight, shared_aux
+        # Of a shared classifier their files hold one copy per feature
+        inside = r"head\.(cls_head|aux_head\w*\.0\.)" if shared_aux else r"head\."
+        self.weight_names = (Naming("PaddleSeg", r"head\.cls_head_norm\.weight", inside, _RULES),)
         self.norm = ChannelLayerNorm(widths[-1])
         self.convs = nn.LayerList(
             ConvBNReLU(widths[-1] if i == 0 else channels, channels, 3, bias=True) for i in range(4)
