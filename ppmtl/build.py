@@ -284,6 +284,7 @@ def build_sources(
             batch_size=source.batch_size,
             seed=settings.seed,
             sampler=source.sampler,
+            pad=source.pad,
             rank=rank,
             world_size=world_size,
             every=source.every,

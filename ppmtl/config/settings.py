@@ -122,6 +122,7 @@ class SourceSettings:
     views: dict[str, ViewSettings] = field(default_factory=dict)  # a drawn sample is read once and goes through each
     # "shuffle" sees every image once per pass; "class_balanced" draws a class, then one of its images
     sampler: Literal["shuffle", "class_balanced", "sequential"] = "shuffle"
+    pad: bool = False  # the images of a batch, right and bottom, to the largest height and width among them
     every: Positive = 1  # 2: in every second optimizer step only, from the first on; the gradient is not scaled up
 
     def __post_init__(self) -> None:

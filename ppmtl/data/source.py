@@ -18,10 +18,10 @@ from typing import Any, Literal
 import cv2
 import numpy as np
 
-from ppmtl.data.canvas import Transform, augment
+from ppmtl.data.canvas import Canvas, Transform, augment
 from ppmtl.data.reader import Reader
 from ppmtl.data.workers import end_with_parent
-from ppmtl.structures import Sample
+from ppmtl.structures import Sample, Size
 from ppmtl.tasks.base import Task
 
 log = logging.getLogger(__name__)
@@ -70,6 +70,8 @@ class Source:
         sampler: "shuffle" = a new permutation per pass, each sample once per pass over all processes together;
             "class_balanced" = a class evenly, then one of its samples evenly, with replacement;
             "sequential" = file order.
+        pad: pad the images of a batch at right and bottom to the largest height and width among them; else they must be
+            of one size.
         rank: this process.
         world_size: number of processes.
         every: the loop takes a batch in every so many optimizer steps only, from the first one on.
@@ -91,6 +93,7 @@ class Source:
         batch_size: int,
         seed: int,
         sampler: Sampler = "shuffle",
+        pad: bool = False,
         rank: int = 0,
         world_size: int = 1,
         every: int = 1,
@@ -101,7 +104,7 @@ class Source:
             raise ValueError(f"source '{name}': the data set has no samples; check its paths")
         self.name, self.reader, self.views = name, reader, dict(views)
         self.batch_size, self.sampler, self.rank, self.world_size = batch_size, sampler, rank, world_size
-        self.every, self.repeat, self.total_batches = every, repeat, total_batches
+        self.pad, self.every, self.repeat, self.total_batches = pad, every, repeat, total_batches
         for view, settings in self.views.items():
             for task in settings.tasks.values():
                 if reasons := [text for transform in settings.transforms if (text := task.refuses(transform))]:
@@ -154,12 +157,16 @@ class Source:
 
     def _batch(self, view: str, samples: Sequence[Sample]) -> Batch:
         settings = self.views[view]
+        if self.pad:
+            heights, widths = zip(*(sample.size for sample in samples), strict=True)
+            samples = [_padded(sample, (max(heights), max(widths))) for sample in samples]
         if len({sample.size for sample in samples}) > 1:
             names = ", ".join(type(transform).__name__ for transform in settings.transforms) or "(none)"
             sizes = "; ".join(f"{sample.path} {sample.size}" for sample in samples)
             raise ValueError(
                 f"source '{self.name}': the images of a batch need one (height, width), got {sizes}; its transforms "
-                f"are {names}: add pad_crop or resize after the last one that changes the size, or set batch_size to 1"
+                f"are {names}: add pad_crop or resize after the last one that changes the size, set pad of the source, or "
+                "batch_size to 1"
             )
         targets = {name: task.collate(samples) for name, task in settings.tasks.items()}
         for task, arrays in targets.items():
@@ -213,6 +220,12 @@ class Source:
 
     def _rng(self, *key: int) -> np.random.Generator:
         return np.random.default_rng([*self._entropy, *key])
+
+
+def _padded(sample: Sample, size: Size) -> Sample:
+    canvas = Canvas(sample)
+    canvas.crop((0, 0), size)
+    return canvas.sample
 
 
 @dataclass(frozen=True)

@@ -9,13 +9,15 @@ Source: the recipes of reference/model.md section 8 (PaddleSeg, PaddleDetection 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Annotated, ClassVar
+from typing import Annotated, Any, ClassVar
 
 import cv2
 import numpy as np
 from annotated_types import Ge, Gt, Interval
 
+from ppmtl.config.parts import Part
 from ppmtl.data import _colour
 from ppmtl.data._mixing import blend, mosaic, paste
 from ppmtl.data._windows import corner_around, draw_corner, draw_ratio, require_order, whole_pixels
@@ -226,6 +228,57 @@ class RandomResizedCrop:
         canvas.crop(draw_corner(canvas.size, window, rng), window)
         canvas.interpolation = self.interpolation
         canvas.stretch(self.size)
+
+
+@dataclass(kw_only=True)
+class RandomShortSide:
+    """Scales so that the short side is one of ``sides``, the aspect kept; the long side gets at most ``max_long``.
+
+    Batches of such images have several sizes: set the source's ``pad``.
+    """
+
+    sides: tuple[Pixels, ...] = (480, 512, 544, 576, 608)
+    max_long: Pixels | None = None
+
+    def __call__(self, canvas: Canvas, rng: np.random.Generator) -> None:
+        factor = self.sides[int(rng.integers(len(self.sides)))] / min(canvas.size)
+        if self.max_long is not None:
+            factor = min(factor, self.max_long / max(canvas.size))
+        canvas.stretch((whole_pixels(canvas.size[0] * factor), whole_pixels(canvas.size[1] * factor)))
+
+
+@dataclass(kw_only=True)
+class RandomSizeCrop:
+    """Takes a random window whose sides are drawn from [min, max] pixels each; an image's shorter side stays entire."""
+
+    min: Pixels = 384
+    max: Pixels = 600
+
+    def __post_init__(self) -> None:
+        require_order("random_size_crop: min, max", self.min, self.max)
+
+    def __call__(self, canvas: Canvas, rng: np.random.Generator) -> None:
+        height, width = (
+            side if side <= self.min else int(rng.integers(self.min, min(side, self.max), endpoint=True))
+            for side in canvas.size
+        )
+        canvas.crop(draw_corner(canvas.size, (height, width), rng), (height, width))
+
+
+@dataclass(kw_only=True)
+class OneOf:
+    """Runs one of several lists of transforms, each as likely as the others."""
+
+    options: tuple[tuple[Annotated[Callable[..., Any], Part("ppmtl.data.transforms")], ...], ...] = ((),)
+
+    def __post_init__(self) -> None:
+        if not self.options:
+            raise ValueError("one_of: options is empty; give lists of transforms")
+        self._made = [[make() for make in option] for option in self.options]
+
+    def __call__(self, canvas: Canvas, rng: np.random.Generator) -> None:
+        for transform in self._made[int(rng.integers(len(self._made)))]:
+            transform(canvas, rng)
 
 
 @dataclass(kw_only=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
+from functools import partial
 
 import cv2
 import numpy as np
@@ -392,3 +393,31 @@ def test_random_erasing_never_covers_a_whole_side() -> None:
 def test_ranges_the_wrong_way_round_are_refused(build) -> None:  # type: ignore[no-untyped-def]
     with pytest.raises(ValueError, match="the first must not be the larger one"):
         build()
+
+
+@pytest.mark.parametrize(
+    ("size", "found"),
+    [((60, 120), {(30, 60), (40, 80)}), ((120, 60), {(60, 30), (80, 40)}), ((40, 200), {(20, 100)})],
+    ids=["wide", "high", "very wide: the long side's limit"],
+)
+def test_the_short_side_becomes_one_of_those_given_and_the_long_one_stays_below_its_limit(size, found):
+    transform = T.RandomShortSide(sides=(30, 40), max_long=100)
+    sizes = {run(make_sample(np.zeros((*size, 3), np.uint8)), transform, seed=seed).size for seed in range(12)}
+    assert sizes == found
+
+
+def test_a_size_crop_draws_both_sides_in_pixels_and_leaves_short_ones():
+    transform, image = T.RandomSizeCrop(min=20, max=40), np.zeros((30, 90, 3), np.uint8)
+    sizes = np.array([run(make_sample(image), transform, seed=seed).size for seed in range(200)])
+    assert [sizes.min(axis=0).tolist(), sizes.max(axis=0).tolist()] == [[20, 20], [30, 40]]
+    assert run(make_sample(image[:15]), transform).size[0] == 15
+
+
+def test_one_of_runs_one_list_of_transforms_each_as_often():
+    kinds = [(partial(T.Resize, size=(4, 4)), partial(T.Resize, size=(8, 8))), (partial(T.Resize, size=(5, 5)),)]
+    transform, image = T.OneOf(options=tuple(kinds)), np.zeros((30, 90, 3), np.uint8)
+    sizes = [run(make_sample(image), transform, seed=seed).size for seed in range(200)]
+    assert set(sizes) == {(8, 8), (5, 5)}
+    assert 70 < sizes.count((5, 5)) < 130
+    with pytest.raises(ValueError, match="options is empty"):
+        T.OneOf(options=())

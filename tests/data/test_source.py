@@ -199,6 +199,16 @@ def test_images_of_several_sizes_are_refused_with_the_transforms_named() -> None
         stream(dataset=Numbers(5, side=9), transforms=[T.HorizontalFlip()]).batches(0)
 
 
+def test_a_padded_batch_is_as_large_as_its_largest_image_and_shows_the_others_top_left() -> None:
+    source = stream(dataset=Numbers(5, side=9), pad=True)
+    indices = source.indices(0)
+    images = source.batches(0)[""].images
+    assert images.shape == (3, 9, 9 + max(indices), 3)
+    for image, index in zip(images, indices, strict=True):
+        assert (image[:, : 9 + index] == index).all()
+        assert (image[:, 9 + index :] == 127).all()
+
+
 # ---- several views --------------------------------------------------------------------------------------------------
 
 
