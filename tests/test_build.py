@@ -177,3 +177,20 @@ def test_a_head_learns_from_its_task_where_sentences_begin_and_end(monkeypatch):
     assert _built_head(monkeypatch, bos=3).ends == (3, 2)
     with pytest.raises(ConfigError, match=r"model\.heads\.cap\.eos: got 3, but task 'cap' has 2 by its classes; leave"):
         _built_head(monkeypatch, eos=3)
+
+
+def test_a_heads_own_mean_is_of_its_task_alone_and_the_std_not_given_is_the_models():
+    settings = build.load(DEMO, ["model.heads.det.mean=[0.5, 0.5, 0.5]", "model.std=[0.2, 0.2, 0.2]"]).settings
+    assert settings.model.own_normalisation() == {"det": ((0.5, 0.5, 0.5), (0.2, 0.2, 0.2))}
+    assert build.load(DEMO).settings.model.own_normalisation() == {}
+    model = build.build_model(settings, dict.fromkeys(settings.tasks, _Ten()))
+    assert [name for name in settings.tasks if model.pixels_for(name)] == ["det"]
+
+
+class _Ten:
+    """A task of ten classes."""
+
+    classes = range(10)
+
+    def for_head(self):
+        return {}
