@@ -109,3 +109,12 @@ def test_features_that_do_not_fit_the_scale_are_refused():
         Semantic(SMALL, 3, reads=("p3", "p4"))
     with pytest.raises(ValueError, match=r"scale: multi reads several, finest first.* got strides \[8\]"):
         Semantic(SMALL, 3, scale="multi", reads=("p3",))
+
+
+def test_every_class_begins_with_the_same_share_of_the_probability():
+    head = Semantic(SMALL, 20, implicit=False)
+    head.eval()
+    blank = {name: value * 0 for name, value in features().items()}
+    np.testing.assert_allclose(paddle.nn.functional.sigmoid(head.implicit(blank["p3"])).numpy(), 1 / 20, rtol=1e-5)
+    np.testing.assert_allclose(head(blank, (64, 96))["probs"].numpy(), 1 / 20, rtol=1e-5)
+    assert (Semantic(SMALL, 1).classifier.bias.numpy() == 0).all()

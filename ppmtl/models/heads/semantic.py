@@ -5,6 +5,7 @@ Source: reference/yolor_mtl.md sections 1.6 and 2.1; the loss equals the referen
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Literal
 
@@ -71,7 +72,10 @@ class Semantic(Head):
         if scale == "multi":
             self.fusion = _Fusion([in_specs[name].channels for name in self.reads], channels)
             width = channels // 2
-        self.classifier = nn.Conv2D(width, num_classes, 1)
+        # Every class begins with probability 1 / C, not 1 / 2 (Lin et al. 2017, sec. 3.3): otherwise hundreds of steps go by
+        # before anything but "no class" is learned. The softmax does not see it.
+        prior = nn.initializer.Constant(-math.log(max(num_classes - 1, 1)))
+        self.classifier = nn.Conv2D(width, num_classes, 1, bias_attr=paddle.ParamAttr(initializer=prior))
         self.implicit = Implicit(self.classifier, enabled=implicit)
 
     def forward(
