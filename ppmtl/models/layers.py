@@ -12,6 +12,8 @@ import paddle
 import paddle.nn.functional as F
 from paddle import nn
 
+_LARGE_MAP = 1024  # pixels of a batch
+
 
 @runtime_checkable
 class Foldable(Protocol):
@@ -47,18 +49,30 @@ def trains_with_numba(x: paddle.Tensor) -> bool:
 
 
 class Conv2D(nn.Conv2D):
-    """Paddle's convolution with another way to add the bias on CPU: the gradient of its broadcast addition is slow.
+    """Paddle's convolution, computed on CPU in ways whose gradients are faster; the same numbers up to rounding.
 
-    As an expanded tensor the bias costs a quarter (docs/benchmarks.md); the same numbers, its gradient summed in another
-    order.
+    The bias is added as an expanded tensor: the gradient of its broadcast addition takes four times as long. A large map
+    that becomes much narrower is convolved as the transpose of a convolution: Paddle's kernel lays out k * k * (output
+    channels) values per pixel then, instead of k * k * (input channels). Measured in docs/benchmarks.md.
     """
 
     def forward(self, x: paddle.Tensor) -> paddle.Tensor:
         """(B, out_channels, H', W')."""
-        if self.bias is None or not (paddle.in_dynamic_mode() and x.place.is_cpu_place()):
+        if not (paddle.in_dynamic_mode() and x.place.is_cpu_place()):
             return super().forward(x)
-        y = F.conv2d(x, self.weight, None, self._stride, self._updated_padding, self._dilation, self._groups)
-        return y + self.bias.reshape([1, -1, 1, 1]).expand(y.shape)
+        if self._narrows(x):
+            weight = self.weight.flip([2, 3]).transpose([1, 0, 2, 3])
+            y = F.conv2d_transpose(x, weight, None, padding=self._kernel_size[0] // 2)
+        else:
+            y = F.conv2d(x, self.weight, None, self._stride, self._updated_padding, self._dilation, self._groups)
+        return y if self.bias is None else y + self.bias.reshape([1, -1, 1, 1]).expand(y.shape)
+
+    def _narrows(self, x: paddle.Tensor) -> bool:
+        side = self._kernel_size[0]
+        plain = self._stride == self._dilation == [1, 1] and self._groups == 1 and self._kernel_size == [side, side]
+        same = plain and side % 2 == 1 and self._padding == side // 2 and self._padding_mode == "zeros"
+        narrower = same and side > 1 and self._in_channels >= 2 * self._out_channels
+        return narrower and x.shape[0] * x.shape[2] * x.shape[3] >= _LARGE_MAP
 
 
 class ChannelLayerNorm(nn.Layer):

@@ -87,3 +87,23 @@ def test_a_convolution_with_expanded_bias_equals_paddles(settings) -> None:
     np.testing.assert_array_equal(outputs[0].numpy(), outputs[1].numpy())
     np.testing.assert_array_equal(ours.weight.grad.numpy(), reference.weight.grad.numpy())
     np.testing.assert_allclose(ours.bias.grad.numpy(), reference.bias.grad.numpy(), rtol=1e-5)
+
+
+@pytest.mark.parametrize("kernel", [3, 5])
+def test_a_convolution_that_narrows_a_large_map_equals_paddles(kernel: int, monkeypatch) -> None:
+    ours, reference = Conv2D(9, 4, kernel, padding=kernel // 2), nn.Conv2D(9, 4, kernel, padding=kernel // 2)
+    reference.set_state_dict(ours.state_dict())
+    calls = []
+    transposed = F.conv2d_transpose
+    monkeypatch.setattr(F, "conv2d_transpose", lambda *a, **k: calls.append(1) or transposed(*a, **k))
+    x, weights = paddle.randn([2, 9, 23, 25]), paddle.randn([2, 4, 23, 25])
+    results = []
+    for layer in (ours, reference):
+        value = x.clone().detach()
+        value.stop_gradient = False
+        out = layer(value)
+        (out * weights).sum().backward()
+        results.append([out, value.grad, layer.weight.grad, layer.bias.grad])
+    assert calls
+    for mine, paddles in zip(*results, strict=True):
+        np.testing.assert_allclose(mine.numpy(), paddles.numpy(), rtol=0, atol=1e-5 * float(paddles.abs().max()))
