@@ -52,6 +52,15 @@ def blend(canvas: Canvas, share: float, rng: np.random.Generator) -> None:
     canvas.lay(other, None, np.rint(image).astype(canvas.image.dtype))
 
 
+def cover(canvas: Canvas, tile: tuple[int, int, int, int], rng: np.random.Generator) -> None:
+    """Lays the rectangle ``tile`` (top, left, bottom, right) of another image, stretched to this one's size, over it."""
+    other = Canvas(canvas.another(rng))
+    other.stretch(canvas.size)
+    where = np.zeros(canvas.size, bool)
+    where[tile[0] : tile[2], tile[1] : tile[3]] = True
+    canvas.lay(other.sample, where, np.where(where[..., None], other.image, canvas.image))
+
+
 def paste(canvas: Canvas, share: float, rng: np.random.Generator) -> None:
     """Lays some objects of another image over this one, each with probability ``share``.
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import ClassVar
 
@@ -17,12 +17,29 @@ from ppmtl.structures import IGNORE_LABEL, Label, Size
 
 @dataclass(frozen=True)
 class ClassIndex(Label):
-    """One class for the entire image; moving the image does not change it."""
+    """One class for the entire image; moving the image does not change it.
+
+    Attributes:
+        index: the class, of a mixed image the one with the largest share.
+        shares: {class: share} of an image mixed of several, their sum is 1; None = it shows one.
+    """
 
     index: int
+    shares: Mapping[int, float] | None = None
 
     def moved(self, a: np.ndarray, size: Size, min_visible: float) -> ClassIndex:  # noqa: ARG002
         return self
+
+    def joined(self, other: Label | None, where: np.ndarray | None, min_visible: float) -> ClassIndex | None:  # noqa: ARG002
+        """The classes of both images by the share that each covers; half of each where both show through."""
+        if not isinstance(other, ClassIndex):
+            return None
+        covered = 0.5 if where is None else float(where.mean())
+        shares: dict[int, float] = {}
+        for label, weight in ((self, 1 - covered), (other, covered)):
+            for index, share in (label.shares or {label.index: 1.0}).items():
+                shares[index] = shares.get(index, 0.0) + weight * share
+        return ClassIndex(max(shares, key=shares.__getitem__), shares if len(shares) > 1 else None)
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ from annotated_types import Ge, Gt, Interval
 
 from ppmtl.config.parts import Part
 from ppmtl.data import _colour
-from ppmtl.data._mixing import blend, mosaic, paste
+from ppmtl.data._mixing import blend, cover, mosaic, paste
 from ppmtl.data._windows import corner_around, draw_corner, draw_ratio, require_order, whole_pixels
 from ppmtl.data.canvas import Canvas
 from ppmtl.data.labels import visible_shares
@@ -164,6 +164,7 @@ class MixUp:
     """
 
     mixes: ClassVar[bool] = True
+    shares_classes: ClassVar[bool] = True
 
     p: Probability = 0.15
     concentration: Positive = 32.0
@@ -172,6 +173,32 @@ class MixUp:
     def __call__(self, canvas: Canvas, rng: np.random.Generator) -> None:
         if canvas.progress < self.until and rng.random() < self.p:
             blend(canvas, float(rng.beta(self.concentration, self.concentration)), rng)
+
+
+@dataclass(kw_only=True)
+class CutMix:
+    """Covers a random rectangle with the same part of another image, stretched to this one's size, with probability ``p``.
+
+    The share of the rectangle is drawn evenly; a class counts by the share of the image that shows it. ``until`` as in
+    ``mosaic``.
+
+    Source: Yun et al. 2019.
+    """
+
+    mixes: ClassVar[bool] = True
+    shares_classes: ClassVar[bool] = True
+
+    p: Probability = 0.5
+    until: Probability = 0.9
+
+    def __call__(self, canvas: Canvas, rng: np.random.Generator) -> None:
+        if canvas.progress >= self.until or rng.random() >= self.p:
+            return
+        height, width = canvas.size
+        side = math.sqrt(rng.random())
+        window = whole_pixels(height * side), whole_pixels(width * side)
+        top, left = draw_corner(canvas.size, window, rng)
+        cover(canvas, (top, left, top + window[0], left + window[1]), rng)
 
 
 @dataclass(kw_only=True)

@@ -160,12 +160,15 @@ class Task(ABC, Generic[P]):
 
     def refuses(self, transform: Callable[..., Any]) -> str:
         """Why a view with this transform cannot supervise the task, or an empty text."""
-        if getattr(transform, "mixes", False) and self.label_type.joined is Label.joined:
+        if getattr(transform, "mixes", False) and not self._takes_mixed(transform):
             return (
                 f"{type(transform).__name__} shows several images as one, of which nobody knows the {self.label_type.__name__} "
                 f"of task '{self.name}'; remove it, or train the task with a view of its own"
             )
         return ""
+
+    def _takes_mixed(self, transform: Callable[..., Any]) -> bool:  # noqa: ARG002
+        return self.label_type.joined is not Label.joined
 
     def label(self, sample: Sample, kind: type[L]) -> L:
         """The sample's label for this task.

@@ -5,7 +5,7 @@ Raw contract: ``probs`` (B, C) float32, rows sum to 1.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -49,10 +49,23 @@ class Classification(Task[ClassProbs]):
     layer: ClassVar[int] = 2
     section: ClassVar[str | None] = "cls"
 
+    def _takes_mixed(self, transform: Callable[..., Any]) -> bool:
+        return getattr(transform, "shares_classes", False)
+
     def collate(self, samples: Sequence[Sample]) -> dict[str, np.ndarray]:
-        """{"class_index": (B,) int64}, -1 for an image without a label."""
+        """{"class_index": (B,) int64}, -1 for an image without a label.
+
+        A batch with a mixed image has {"class_shares": (B, C) float32} too, each row's sum 1 (0 without a label).
+        """
         labels = [self.label_or_none(sample, ClassIndex) for sample in samples]
-        return {"class_index": np.asarray([-1 if label is None else label.index for label in labels], np.int64)}
+        indices = np.asarray([-1 if label is None else label.index for label in labels], np.int64)
+        if not any(label is not None and label.shares for label in labels):
+            return {"class_index": indices}
+        shares = np.zeros((len(labels), len(self.classes)), np.float32)
+        for row, label in zip(shares, labels, strict=True):
+            for index, share in (label.shares or {label.index: 1.0}).items() if label is not None else ():
+                row[index] = share
+        return {"class_index": indices, "class_shares": shares}
 
     def example(self, size: Size) -> ClassIndex:  # noqa: ARG002
         """The last class."""

@@ -90,9 +90,7 @@ def test_labels_stay_consistent(name: str, seed: int) -> None:
     assert (label.boxes[:, 2:] > label.boxes[:, :2]).all()
     assert (label.boxes >= 0).all()
     assert (label.boxes <= np.array(out.size[::-1] * 2)).all()
-    # What several images show has no single class; otherwise a class stays what it is
-    mixed = getattr(build(name), "mixes", False) and "cls" not in out.labels
-    assert mixed or out.labels["cls"] == ClassIndex(2)
+    assert out.labels["cls"] == ClassIndex(2)  # the other images are of this class too
     assert isinstance(out.labels["cap"], Captions)
     assert out.image.flags.c_contiguous
 

@@ -65,8 +65,14 @@ def test_where_two_label_maps_show_through_only_agreement_is_known() -> None:
     assert lower.joined(None, None, 0).labels.tolist() == [[IGNORE_LABEL] * 2]
 
 
-def test_nobody_knows_the_class_of_several_images() -> None:
-    assert ClassIndex(1).joined(ClassIndex(1), WHERE, 0) is None
+def test_a_mixed_image_has_each_class_by_the_share_that_shows_it() -> None:
+    quarter = np.zeros((4, 4), bool)
+    quarter[:2, :2] = True
+    mixed = ClassIndex(1).joined(ClassIndex(3), quarter, 0)
+    assert mixed == ClassIndex(1, {1: 0.75, 3: 0.25})
+    assert mixed.joined(ClassIndex(3), None, 0) == ClassIndex(3, {1: 0.375, 3: 0.625})
+    assert ClassIndex(1).joined(ClassIndex(1), quarter, 0) == ClassIndex(1)
+    assert ClassIndex(1).joined(None, quarter, 0) is None
 
 
 def test_captions_are_shuffled_and_none_is_lost() -> None:

@@ -11,7 +11,7 @@ import pytest
 from golden_weights import assert_equals_summary, parameter_count, seeded
 from levels import random_features, specs
 
-from ppmtl.models.heads.cbam_fc import _CBAM, CBAMFC
+from ppmtl.models.heads.cbam_fc import _CBAM, CBAMFC, class_cross_entropy
 from ppmtl.structures import FeatureSpec
 
 GOLDEN = json.loads((Path(__file__).parents[1] / "golden" / "cbam.json").read_text())
@@ -133,3 +133,19 @@ def test_of_two_coarsest_features_one_has_to_be_named():
 def test_an_even_kernel_is_refused():
     with pytest.raises(ValueError, match="kernel_size must be odd"):
         small(kernel_size=2)
+
+
+def test_shares_of_one_class_are_that_class_and_of_two_the_weighted_losses():
+    logits, index = paddle.randn([2, 5]), paddle.to_tensor([3, 1])
+    shares = paddle.to_tensor([[0, 0, 0, 1.0, 0], [0, 0.25, 0, 0, 0.75]])
+    for smoothing in (0.0, 0.1):
+        one, both, other = (
+            float(class_cross_entropy(logits[i : i + 1], {"class_index": label} | extra, smoothing))
+            for i, label, extra in (
+                (0, index[:1], {}), (1, index[1:], {"class_shares": shares[1:]}), (1, paddle.to_tensor([4]), {})
+            )
+        )  # fmt: skip
+        first = float(class_cross_entropy(logits[1:], {"class_index": index[1:]}, smoothing))
+        assert both == pytest.approx(0.25 * first + 0.75 * other, rel=1e-5)
+        whole = float(class_cross_entropy(logits, {"class_index": index, "class_shares": shares}, smoothing))
+        assert whole == pytest.approx((one + both) / 2, rel=1e-5)

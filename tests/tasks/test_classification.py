@@ -1,10 +1,13 @@
 """Top-k and averaging."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from samples import make_sample
 
 from ppmtl.data.labels import ClassIndex
+from ppmtl.data.transforms import CutMix, MixUp, Mosaic
 from ppmtl.structures import ClassList, Sample
 from ppmtl.tasks.classification import Classification, ClassProbs
 
@@ -43,3 +46,14 @@ def test_an_image_without_a_class_has_the_index_minus_one():
     image = np.zeros((2, 2, 3), np.uint8)
     samples = [Sample("a.jpg", image), Sample("b.jpg", image, {"cls": ClassIndex(3)})]
     assert Classification("cls", CLASSES).collate(samples)["class_index"].tolist() == [-1, 3]
+
+
+def test_mixed_images_give_shares_and_mosaics_are_refused():
+    task = Classification("cls", CLASSES)
+    samples = [image(2), image(1), make_sample(np.zeros((2, 2, 3), np.uint8))]
+    mixed = replace(samples[0], labels={"cls": ClassIndex(2, {0: 0.25, 2: 0.75})})
+    targets = task.collate([mixed, *samples[1:]])
+    assert targets["class_index"].tolist() == [2, 1, -1]
+    assert targets["class_shares"][:, :3].tolist() == [[0.25, 0, 0.75], [0, 1, 0], [0, 0, 0]]
+    assert task.refuses(CutMix()) == task.refuses(MixUp()) == ""
+    assert "Mosaic shows several images as one" in task.refuses(Mosaic(size=(8, 8)))

@@ -106,27 +106,28 @@ class CBAMFC(Head):
         image_size: tuple[Side, Side],  # noqa: ARG002
         targets: Mapping[str, paddle.Tensor] | None = None,
     ) -> dict[str, paddle.Tensor]:
-        """{"probs": (B, C)}, or the loss terms when there are targets ({"class_index": (B,) int64, -1 = no label})."""
+        """{"probs": (B, C)}, or the loss terms when there are targets (see ``class_cross_entropy``)."""
         x = self.cbam(self.conv(features[self.reads[0]])).mean([2, 3])
         logits = self.fc(self.dropout(x)).astype("float32")
         if targets is None:
             return {"probs": F.softmax(logits, axis=1)}
-        return {"loss_ce": class_cross_entropy(logits, targets["class_index"], self.label_smoothing)}
+        return {"loss_ce": class_cross_entropy(logits, targets, self.label_smoothing)}
 
 
-def class_cross_entropy(logits: paddle.Tensor, labels: paddle.Tensor, smoothing: float) -> paddle.Tensor:
+def class_cross_entropy(logits: paddle.Tensor, targets: Mapping[str, paddle.Tensor], smoothing: float) -> paddle.Tensor:
     """The mean cross entropy of the labelled images, 0-D float32; ``smoothing`` of each target is spread over the others.
 
     Args:
         logits: (B, C) float32.
-        labels: (B,) int64, -1 = no label.
+        targets: {"class_index": (B,) int64, -1 = no label}, and {"class_shares": (B, C)} where an image shows several.
         smoothing: 0 to 1; without effect where there is one class only.
     """
-    known, num_classes = paddle.clip(labels, min=0), logits.shape[1]  # no operator below knows of -1
-    if smoothing == 0.0 or num_classes == 1:
-        losses = F.cross_entropy(logits, known, reduction="none")
+    labels, num_classes = targets["class_index"], logits.shape[1]
+    known = paddle.clip(labels, min=0)  # no operator below knows of -1
+    if "class_shares" in targets or (smoothing > 0 and num_classes > 1):
+        shares = targets["class_shares"] if "class_shares" in targets else F.one_hot(known, num_classes)
+        off = smoothing / max(num_classes - 1, 1)
+        losses = F.cross_entropy(logits, shares * (1 - smoothing - off) + off, soft_label=True, reduction="none")
     else:
-        off = smoothing / (num_classes - 1)
-        soft = F.one_hot(known, num_classes) * (1 - smoothing - off) + off
-        losses = F.cross_entropy(logits, soft, soft_label=True, reduction="none")
+        losses = F.cross_entropy(logits, known, reduction="none")
     return labelled_mean(losses, labels >= 0)

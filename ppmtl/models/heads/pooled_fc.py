@@ -57,4 +57,4 @@ class PooledFC(Head):
         logits = self.fc2(self.fc1(features[self.reads[0]].mean([2, 3]))).astype("float32")
         if targets is None:
             return {"probs": F.softmax(logits, axis=1)}
-        return {"loss_ce": class_cross_entropy(logits, targets["class_index"], self.label_smoothing)}
+        return {"loss_ce": class_cross_entropy(logits, targets, self.label_smoothing)}
