@@ -171,8 +171,28 @@ def training(net: str, reference: str) -> Pair:
     return Pair(ours, theirs, agree)
 
 
+def layer(kind: str, *settings: Any, shape: Sequence[int]) -> Pair:
+    """Forward and backward of a layer as it is computed in training on CPU; against Paddle's operators."""
+    import numba  # noqa: F401  without it the pixel loss would be Paddle's operators too
+
+    from ppmtl.studies import benchmark_training as training
+
+    makers: dict[str, Callable[..., Any]] = {"conv": training.convolutions, "resize": training.resizes, "pixel loss": training.pixel_losses}
+    ours, reference = makers[kind](*settings)
+    return Pair(training.LayerPass(ours, shape), training.LayerPass(reference, shape), training.agree)
+
+
 def _training_cases() -> list[Case]:
-    cases = []
+    layers = (
+        ("pixel loss, 2x19x32x48 to 128x192", ("pixel loss", 19, (2, 128, 192)), (2, 19, 32, 48), 4),
+        ("aligned resize, 2x32x8x12 to 32x48", ("resize", (32, 48)), (2, 32, 8, 12), 1.2),
+        ("1x1 convolution with bias, 2x32x32x48", ("conv", 32, 32, 1), (2, 32, 32, 48), 1.2),
+        ("3x3 convolution 160 to 40, 2x160x44x60", ("conv", 160, 40, 3), (2, 160, 44, 60), 1.3),
+    )
+    cases = [
+        Case(name, partial(layer, *settings, shape=shape), "paddlepaddle", target)
+        for name, settings, shape, target in layers
+    ]
     for net, size, target in (
         ("demo", "4 x 128x128", 2.0),
         ("custom", "4 x 192x192", 2.5),

@@ -1,14 +1,20 @@
-"""ConvNeXt's training pass (forward and backward, float32, CPU) beside Paddle's own operators and beside torch."""
+"""ConvNeXt's training pass and single layers (forward and backward, float32, CPU) beside Paddle's operators and torch."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import paddle
+import paddle.nn.functional as F
+from paddle import nn
 
 from ppmtl.models.backbones.convnext import ConvNeXt
+from ppmtl.models.heads._pixel_loss import pixel_cross_entropy
+from ppmtl.models.layers import Conv2D, resize
+from ppmtl.structures import IGNORE_LABEL
 
 
 class Net(NamedTuple):
@@ -90,6 +96,56 @@ class TorchPass:
         return levels
 
 
+class LayerPass:
+    """Forward and backward of one layer per call; returns the gradients, by reference.
+
+    Args:
+        layer: called with the input.
+        shape: of its input, noise.
+    """
+
+    def __init__(self, layer: Callable[[paddle.Tensor], paddle.Tensor], shape: Sequence[int]) -> None:
+        paddle.set_flags({"FLAGS_use_stride_kernel": False})
+        self.layer, self.x = layer, paddle.to_tensor(_noise(shape), stop_gradient=False)
+        self.parameters = layer.parameters() if isinstance(layer, nn.Layer) else []
+        self.slope = paddle.to_tensor(_noise(layer(self.x).shape))
+
+    def __call__(self) -> dict[str, paddle.Tensor]:
+        inputs = [self.x, *self.parameters]
+        for tensor in inputs:
+            tensor.clear_gradient(False)
+        paddle.autograd.backward([self.layer(self.x)], [self.slope])
+        return {str(number): tensor.grad for number, tensor in enumerate(inputs)}
+
+
+def convolutions(channels: int, out: int, kernel: int) -> tuple[nn.Layer, nn.Layer]:
+    """Our convolution with same padding and a bias, and Paddle's with the same weights."""
+    ours, reference = (kind(channels, out, kernel, padding=kernel // 2) for kind in (Conv2D, nn.Conv2D))
+    reference.set_state_dict(ours.state_dict())
+    return ours, reference
+
+
+def resizes(size: tuple[int, int]) -> tuple[Callable[..., paddle.Tensor], Callable[..., paddle.Tensor]]:
+    """Our aligned bilinear resize and Paddle's."""
+    paddles = partial(F.interpolate, size=list(size), mode="bilinear", align_corners=True)
+    return partial(resize, size=size, align_corners=True), paddles
+
+
+def pixel_losses(classes: int, shape: tuple[int, int, int]) -> tuple[Callable[..., Any], Callable[..., Any]]:
+    """The pixel loss by numba and by Paddle's operators, for random labels of ``shape`` (batch, height, width)."""
+    labels = paddle.to_tensor(np.random.default_rng(0).integers(0, classes, shape))
+
+    def by_operators(logits: paddle.Tensor) -> paddle.Tensor:
+        logits = F.interpolate(logits, size=list(shape[1:]), mode="bilinear")
+        return F.cross_entropy(logits, labels, ignore_index=IGNORE_LABEL, axis=1)
+
+    return partial(pixel_cross_entropy, labels=labels), by_operators
+
+
+def _noise(shape: Sequence[int]) -> np.ndarray:
+    return np.random.default_rng(0).standard_normal(tuple(shape)).astype(np.float32)
+
+
 def _objective(levels: Iterable[Any]) -> Any:
     """A scalar of all levels; not of their squares, whose sum no net changes behind a LayerNorm."""
     return sum((level * (3 * level.detach()).cos()).sum() for level in levels)
@@ -98,7 +154,7 @@ def _objective(levels: Iterable[Any]) -> Any:
 def images(net: Net) -> np.ndarray:
     """(B, 3, H, W) noise, the same in every call."""
     batch, height, width = net.images
-    return np.random.default_rng(0).standard_normal((batch, 3, height, width)).astype(np.float32)
+    return _noise((batch, 3, height, width))
 
 
 def agree(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> bool:
