@@ -1,4 +1,5 @@
-"""The parts of a ConvNeXt block on CPU that are no GEMM, by numba: depthwise convolution, LayerNorm, GELU, layer scale.
+"""What training on CPU computes by numba: the parts of a ConvNeXt block that are no GEMM (depthwise convolution, LayerNorm,
+GELU, layer scale), AdamW's step and the moving average.
 
 Everything is float32, contiguous and channels last, and comes as addresses (``Tensor.data_ptr()``): Paddle gives numpy no
 view that can be written to. The loops use an explicit vector of LANES floats, since LLVM does not vectorise loops over so
@@ -157,7 +158,15 @@ def _binary(name: str) -> Any:
     return operation
 
 
-_add, _subtract, _multiply = _binary("fadd"), _binary("fsub"), _binary("fmul")
+_add, _subtract, _multiply, _divide = _binary("fadd"), _binary("fsub"), _binary("fmul"), _binary("fdiv")
+
+
+@intrinsic
+def _root(_typing: Any, _value: Any) -> _Generator:
+    def emit(_context: Any, builder: Any, _signature: Any, args: Any) -> Any:
+        return _call(builder, f"llvm.sqrt.v{LANES}f32", _VECTOR, args[0])
+
+    return _vector(_vector), emit
 
 
 @intrinsic
@@ -229,6 +238,11 @@ def _pointer(_typing: Any, _address: Any) -> _Generator:
 @_inline
 def _floats_at(address: int, count: int) -> Any:
     return numba.carray(_pointer(address), (count,), np.float32)
+
+
+@_inline
+def _numbers_at(address: int, count: int) -> Any:
+    return numba.carray(_pointer(address), (count,), np.int64)
 
 
 @_inline
@@ -555,6 +569,51 @@ def add_parts(sums: int, total: int, count: int) -> None:
         for part in range(PARTS):
             s += parts[part * count + i]
         out[i] = s
+
+
+# --- all parameters in one call; units: parameters ---
+
+
+@_kernel
+def adamw(table: int, rates: int, beta1: float, beta2: float, epsilon: float, count: int, first: int,
+          last: int) -> None:  # fmt: skip
+    """One step of AdamW, as Paddle's operator computes it.
+
+    ``table`` (count, 7) int64: addresses of a parameter, its gradient, both moments and the powers of both betas, and its
+    size; ``rates`` (count, 2) float32: learning rate, and by what the parameter shrinks first.
+    """
+    rows, numbers, one = _numbers_at(table, 7 * count), _floats_at(rates, 2 * count), np.float32(1)
+    keep1, keep2 = np.float32(beta1), np.float32(beta2)
+    for i in range(first, last):
+        parameter, gradient, moment1, moment2 = rows[7 * i], rows[7 * i + 1], rows[7 * i + 2], rows[7 * i + 3]
+        power1, power2 = _floats_at(rows[7 * i + 4], 1), _floats_at(rows[7 * i + 5], 1)
+        root = np.sqrt(one - power2[0])
+        rate, shrink = _all(numbers[2 * i] * root / (one - power1[0])), _all(one - numbers[2 * i + 1])
+        floor = _all(np.float32(epsilon) * root)
+        a, b, c, d = _all(keep1), _all(one - keep1), _all(keep2), _all(one - keep2)
+        for k in range(0, rows[7 * i + 6], LANES):
+            lanes, at = min(LANES, rows[7 * i + 6] - k), 4 * k
+            g = _get(gradient + at, lanes)
+            m = _add(_multiply(a, _get(moment1 + at, lanes)), _multiply(b, g))
+            v = _add(_multiply(c, _get(moment2 + at, lanes)), _multiply(d, _multiply(g, g)))
+            step = _multiply(rate, _divide(m, _add(_root(v), floor)))
+            _put(moment1 + at, m, lanes)
+            _put(moment2 + at, v, lanes)
+            _put(parameter + at, _subtract(_multiply(_get(parameter + at, lanes), shrink), step), lanes)
+        power1[0] *= keep1
+        power2[0] *= keep2
+
+
+@_kernel
+def move_averages(table: int, share: float, count: int, first: int, last: int) -> None:
+    """average += share * (value - average); ``table`` (count, 3) int64: addresses of average and value, and their size."""
+    rows, part = _numbers_at(table, 3 * count), _all(np.float32(share))
+    for i in range(first, last):
+        average, value = rows[3 * i], rows[3 * i + 1]
+        for k in range(0, rows[3 * i + 2], LANES):
+            lanes, at = min(LANES, rows[3 * i + 2] - k), 4 * k
+            before = _get(average + at, lanes)
+            _put(average + at, _add(before, _multiply(_subtract(_get(value + at, lanes), before), part)), lanes)
 
 
 # --- how they are called ---

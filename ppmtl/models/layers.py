@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import lru_cache
+from functools import cache, lru_cache
 from importlib.util import find_spec
 from typing import Protocol, runtime_checkable
 
@@ -37,15 +37,20 @@ def _float64(tensor: paddle.Tensor) -> np.ndarray:
     return tensor.numpy().astype(np.float64)
 
 
+@cache
 def has_numba() -> bool:
     """Whether numba is installed."""
     return find_spec("numba") is not None
 
 
+def numba_computes(x: paddle.Tensor) -> bool:
+    """Whether numba's kernels may compute with ``x``: float32, on CPU, and numba is installed."""
+    return bool(x.dtype == paddle.float32 and x.place.is_cpu_place() and has_numba())
+
+
 def trains_with_numba(x: paddle.Tensor) -> bool:
-    """Whether numba's kernels may compute with ``x``: in a training step, float32, on CPU, and numba is installed."""
-    plain = paddle.in_dynamic_mode() and x.place.is_cpu_place() and x.dtype == paddle.float32
-    return plain and paddle.is_grad_enabled() and has_numba()
+    """Whether numba's kernels may compute with ``x`` in a training step."""
+    return paddle.in_dynamic_mode() and paddle.is_grad_enabled() and numba_computes(x)
 
 
 class Conv2D(nn.Conv2D):

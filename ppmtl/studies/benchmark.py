@@ -177,7 +177,11 @@ def layer(kind: str, *settings: Any, shape: Sequence[int]) -> Pair:
 
     from ppmtl.studies import benchmark_training as training
 
-    makers: dict[str, Callable[..., Any]] = {"conv": training.convolutions, "resize": training.resizes, "pixel loss": training.pixel_losses}
+    makers: dict[str, Callable[..., Any]] = {
+        "conv": training.convolutions,
+        "resize": training.resizes,
+        "pixel loss": training.pixel_losses,
+    }
     ours, reference = makers[kind](*settings)
     return Pair(training.LayerPass(ours, shape), training.LayerPass(reference, shape), training.agree)
 

@@ -14,6 +14,7 @@ from paddle.base.framework import default_main_program
 
 from ppmtl.config import ConfigError
 from ppmtl.config.settings import OptimizerSettings
+from ppmtl.models.layers import numba_computes
 from ppmtl.train.freeze import inside, under
 from ppmtl.train.log import announce
 
@@ -78,7 +79,7 @@ def build_optimizer(model: nn.Layer, settings: OptimizerSettings, extra: Named |
         groups.setdefault((1.0, False), []).extend(_trained(extra).values())
     if not groups:
         raise ConfigError(["train.freeze: every parameter of the model is frozen; there is nothing to train"])
-    return paddle.optimizer.AdamW(
+    return _AdamW(
         settings.learning_rate,
         *settings.betas,
         settings.epsilon,
@@ -87,6 +88,23 @@ def build_optimizer(model: nn.Layer, settings: OptimizerSettings, extra: Named |
             for (factor, decayed), parameters in groups.items()
         ],
     )
+
+
+class _AdamW(paddle.optimizer.AdamW):
+    """Paddle's AdamW; on CPU its step is one call for all parameters, equal up to rounding."""
+
+    @paddle.no_grad()
+    def step(self) -> None:
+        moving = [p for group in self._param_groups for p in group["params"] if p.grad is not None]
+        ready = all(p.name in self._already_create_accumulator and numba_computes(p) for p in moving)
+        if (
+            not (moving and ready) or self._get_auxiliary_var("found_inf") is not None
+        ):  # float16: Paddle's may skip a step
+            super().step()
+            return
+        from ppmtl.train import _cpu_updates  # imports numba
+
+        _cpu_updates.step(self, self._param_groups)
 
 
 def _multiplier(model: nn.Layer, name: str, settings: OptimizerSettings) -> float:

@@ -11,6 +11,7 @@ from paddle import nn
 
 from ppmtl.config import ConfigError
 from ppmtl.config.settings import AmpSettings
+from ppmtl.models.layers import numba_computes
 from ppmtl.train.log import announce
 
 
@@ -172,10 +173,18 @@ class ExponentialMovingAverage:
     def update(self, step: int) -> None:
         """Averages in the weights after 0-based optimizer step ``step``."""
         decay = min(self._decay, (1 + step) / (10 + step))
+        fused = []
         for name, value in self._weights().items():
             average = self.average[name]
-            is_float = "float" in str(average.dtype)
-            average.set_value(average + (value - average) * (1 - decay) if is_float else value)
+            if value.dtype == average.dtype and numba_computes(average):
+                fused.append((average, value))
+            else:
+                is_float = "float" in str(average.dtype)
+                average.set_value(average + (value - average) * (1 - decay) if is_float else value)
+        if fused:
+            from ppmtl.train import _cpu_updates  # imports numba
+
+            _cpu_updates.move_averages(fused, 1 - decay)
 
     def load(self, arrays: Mapping[str, np.ndarray]) -> None:
         """Continues from a saved average."""

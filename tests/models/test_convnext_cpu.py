@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import logging
 import subprocess
 import sys
@@ -14,6 +13,7 @@ import pytest
 
 from ppmtl.config import ConfigError
 from ppmtl.models import layers
+from ppmtl.models.backbones import convnext
 from ppmtl.models.backbones.convnext import ConvNeXt
 
 pytest.importorskip("numba")
@@ -188,7 +188,8 @@ def test_a_graph_that_is_exported_never_holds_it(fused, tmp_path):
 
 
 def test_without_numba_auto_is_paddle_and_numba_an_error_that_helps(fused, monkeypatch):
-    monkeypatch.setattr(layers, "find_spec", lambda name: None if name == "numba" else importlib.util.find_spec(name))
+    for module in (layers, convnext):
+        monkeypatch.setattr(module, "has_numba", lambda: False)
     build(kernels="auto")(images())
     assert fused == []
     with pytest.raises(ConfigError, match=r"model.backbone.kernels: .*pip install -r requirements.txt"):

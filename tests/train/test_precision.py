@@ -22,6 +22,7 @@ from ppmtl.models.heads.cbam_fc import CBAMFC
 from ppmtl.models.heads.upernet import UPerNet
 from ppmtl.models.heads.yolov5 import YOLOv5
 from ppmtl.structures import FeatureSpec
+from ppmtl.train import optim, precision
 from ppmtl.train.optim import build_optimizer, clip_gradients, load_optimizer_state, optimizer_state
 from ppmtl.train.precision import ExponentialMovingAverage, Precision
 
@@ -85,6 +86,8 @@ def pretended_gpu(monkeypatch) -> None:
         monkeypatch.setattr(sys.modules[f"paddle.amp.{name}"], "_dygraph_tracer", lambda tracer=tracer: tracer)
     monkeypatch.setattr(sys.modules["paddle.amp.auto_cast"], "_is_gpu_bfloat16_supported", lambda: True)
     monkeypatch.setattr(paddle, "get_device", lambda: "gpu:0")
+    for module in (optim, precision):
+        monkeypatch.setattr(module, "numba_computes", lambda _: False)
     for dtype in ("float16", "bfloat16"):
         monkeypatch.setattr(paddle.amp, f"is_{dtype}_supported", lambda: True)
 
