@@ -32,9 +32,14 @@ def part_of(hint: Any) -> Part | None:
 
 
 def members(hint: Any) -> tuple[Any, ...]:
-    """The bare members of a union; the bare hint itself if it is none."""
+    """The members of a union; the bare hint itself if it is none."""
+    return choices(bare(hint))
+
+
+def choices(hint: Any) -> tuple[Any, ...]:
+    """The members of a union with their metadata; the hint itself if it is none."""
     inner = bare(hint)
-    return typing.get_args(inner) if typing.get_origin(inner) in (typing.Union, types.UnionType) else (inner,)
+    return typing.get_args(inner) if typing.get_origin(inner) in (typing.Union, types.UnionType) else (hint,)
 
 
 def is_settings(hint: Any) -> bool:
@@ -49,14 +54,14 @@ def accepts_none(hint: Any) -> bool:
 
 def keeps_limits(value: Any, hint: Any) -> bool:
     """Whether a value of the right type keeps the limits of ``hint``, such as its range."""
-    return all(_LIMITS[name][1](value, limit) for name, limit in _limits(hint))
+    return all(_LIMITS[name][1](value, limit) for name, limit in limits(hint))
 
 
 def describe(hint: Any) -> str:
     """What a hint allows, in words: "a whole number >= 1, or null"."""
-    limits = [f"{_LIMITS[name][0]} {limit}" for name, limit in _limits(hint)]
+    within = [f"{_LIMITS[name][0]} {limit}" for name, limit in limits(hint)]
     words = "a mapping with 'type'" if part_of(hint) else _describe_bare(bare(hint))
-    return f"{words} {' and '.join(limits)}" if limits else words
+    return f"{words} {' and '.join(within)}" if within else words
 
 
 def _describe_bare(hint: Any) -> str:
@@ -77,7 +82,7 @@ def _describe_bare(hint: Any) -> str:
     return _WORDS.get(hint, getattr(hint, "__name__", str(hint)))
 
 
-def _limits(hint: Any) -> Iterator[tuple[str, Any]]:
+def limits(hint: Any) -> Iterator[tuple[str, Any]]:
     """(name, limit) of everything in ``_LIMITS`` that a hint is annotated with.
 
     Whole numbers come as int: typing caches Annotated[float, Gt(0)] and Gt(0.0) as one, so either may be there.

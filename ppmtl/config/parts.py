@@ -6,6 +6,7 @@ import ast
 import functools
 import importlib
 import importlib.util
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -61,6 +62,19 @@ def target_of(part: Callable[..., Any]) -> Any:
 def part_names(package: str) -> list[str]:
     """The short names that ``type:`` may take, in alphabetical order."""
     return sorted(name for name, (_, classes) in _meanings(package).items() if len(classes) == 1)
+
+
+def spelling(name: str) -> str:
+    """A short name as configs write it: ``random_crop`` for the class RandomCrop of a module of parts."""
+    return re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", name).lower()
+
+
+def name_of(package: str, target: Callable[..., Any]) -> str:
+    """What ``type:`` says for a class or function where parts of ``package`` are expected; a dotted path if it is no part."""
+    module, name = target.__module__, target.__qualname__
+    if module == package:
+        return spelling(name)
+    return module.removeprefix(f"{package}.") if module.rpartition(".")[0] == package else f"{module}.{name}"
 
 
 def _meanings(package: str) -> dict[str, tuple[str, list[str]]]:

@@ -41,15 +41,17 @@ def to_steps(duration: str | int, steps_per_epoch: int) -> int:
 class ClassSettings:
     """The classes of one task."""
 
-    count: Positive | None = None  # how many; may be left out when names are given, and is checked against them
+    # How many [classes]; may be left out when names are given, and is checked against them
+    count: Positive | None = None
     # A list, or a file under data_root: one name (or "id name") per line, or a COCO json whose categories are taken;
     # null: the classes are called "0", "1", ...
     names: str | tuple[str, ...] | None = None
-    ids: tuple[int, ...] = ()  # the classes' numbers in your files, one per name of a list; (): 0, 1, ... or the file's
+    # The classes' numbers in your files [ids], one per name of a list; (): 0, 1, ... or the file's
+    ids: tuple[int, ...] = ()
     # Instead of names: COCO caption files under data_root, whose words are the vocabulary of a caption task. Read when a
     # training starts; from then on the vocabulary is in the checkpoints
     captions: tuple[str, ...] = ()
-    min_count: Positive = 1  # rarer words are left out
+    min_count: Positive = 1  # words with fewer [occurrences] are left out
 
     def __post_init__(self) -> None:
         if self.count is None and self.names is None and not self.captions:
@@ -85,10 +87,11 @@ class HeadSettings:
 class ModelSettings:
     """The network: one backbone, one head per task."""
 
-    backbone: Backbone
+    backbone: Backbone  # runs once per image, however many heads there are
+    # {name: what answers a task from the backbone's features}
     heads: dict[str, Annotated[HeadSettings, Part("ppmtl.models.heads")]]
-    mean: Triple = (0.485, 0.456, 0.406)  # of RGB in 0..1; both live in the model
-    std: Triple = (0.229, 0.224, 0.225)
+    mean: Triple = (0.485, 0.456, 0.406)  # of RGB [0 to 1], subtracted from the image; both live in the model
+    std: Triple = (0.229, 0.224, 0.225)  # of RGB [0 to 1], what the rest is divided by
 
     def answers(self) -> dict[str, str]:
         """{head: the task that it answers}."""
@@ -115,9 +118,9 @@ class ViewSettings:
 class SourceSettings:
     """One endless stream of training batches, with one view (``transforms``, ``tasks``) or several (``views``)."""
 
-    dataset: Reader
-    batch_size: Positive  # per process
-    transforms: tuple[Transform, ...] = ()
+    dataset: Reader  # the labelled images on disk
+    batch_size: Positive  # [images] per process
+    transforms: tuple[Transform, ...] = ()  # of the only view; in order, geometry first, colour after it
     tasks: tuple[str, ...] = ()  # that the only view supervises; (): the task of the source's own name
     views: dict[str, ViewSettings] = field(default_factory=dict)  # a drawn sample is read once and goes through each
     # "shuffle" sees every image once per pass; "class_balanced" draws a class, then one of its images
@@ -161,21 +164,21 @@ class EvalSetSettings:
 class OptimizerSettings:
     """AdamW with linear warm-up and cosine decay (the paper's; reference/model.md section 8)."""
 
-    learning_rate: Annotated[float, Gt(0)] = 1e-4  # the peak
-    weight_decay: Annotated[float, Ge(0)] = 1e-4  # decoupled
-    betas: tuple[float, float] = (0.9, 0.999)
-    epsilon: Annotated[float, Gt(0)] = 1e-8
-    warmup_steps: Annotated[int, Ge(0)] = 200  # linear from 0
-    min_learning_rate: Annotated[float, Ge(0)] = 1e-8  # the cosine's floor
-    clip_norm: Annotated[float, Gt(0)] | None = 1.0  # of the whole gradient; null: no clipping
-    # Of each task's own gradient, before the tasks are added up; costs one copy of the gradients per task
+    learning_rate: Annotated[float, Gt(0)] = 1e-4  # the peak [per step]
+    weight_decay: Annotated[float, Ge(0)] = 1e-4  # decoupled: [share] that a weight loses per step, times the rate
+    betas: tuple[float, float] = (0.9, 0.999)  # [share] of the old moments that a step keeps: first, second
+    epsilon: Annotated[float, Gt(0)] = 1e-8  # added to the root of the second moment, in units of a [gradient]
+    warmup_steps: Annotated[int, Ge(0)] = 200  # [steps], linear from 0
+    min_learning_rate: Annotated[float, Ge(0)] = 1e-8  # the cosine's floor [per step]
+    clip_norm: Annotated[float, Gt(0)] | None = 1.0  # of the whole gradient [norm]; null: no clipping
+    # Of each task's own gradient [norm], before the tasks are added up; costs one copy of the gradients per task
     task_clip_norm: Annotated[float, Gt(0)] | None = None
     decay_1d: bool = False  # weight decay on one-dimensional parameters too
     no_decay: tuple[str, ...] = ()  # parts of the model without weight decay, by name: "backbone.norm0"
-    # {part of the model: factor on its learning rate}: {"heads.seg": 10, "backbone": .1}; the longest fitting name counts;
+    # {part of the model: [factor] on its learning rate}: {"heads.seg": 10, "backbone": .1}; the longest fitting name counts;
     # "*" stands for one word of a name: {"backbone.blocks.*.norm1": 1}
     multipliers: dict[str, Annotated[float, Gt(0)]] = field(default_factory=dict)
-    # Learning rate factor per backbone block, from the last down to the stem; .8 to .95 is usual in fine-tuning
+    # Learning rate [factor] per backbone block, from the last down to the stem; .8 to .95 is usual in fine-tuning
     layer_decay: Annotated[float, Interval(gt=0, le=1)] = 1.0
     # Multiply the learning rate by the number of processes or its root. Never unasked: the paper states its own batch
     scale_lr: Literal["none", "linear", "sqrt"] = "none"
@@ -188,15 +191,15 @@ class AmpSettings:
     # "O1" casts operation by operation; "O2" keeps the weights themselves low, with float32 copies in the optimizer
     level: Literal["O1", "O2"] = "O1"
     dtype: Literal["float16", "bfloat16"] = "bfloat16"  # float16 gets one loss scaler; bfloat16 needs none
-    initial_scale: Annotated[float, Gt(0)] = 65536.0  # of that scaler
+    initial_scale: Annotated[float, Gt(0)] = 65536.0  # of that scaler [factor] on the loss
 
 
 @dataclass(frozen=True)
 class EarlyStopSettings:
     """Ends the run when the metric has not become better for a while."""
 
-    patience: Positive = 5  # evaluations without a better value
-    min_delta: Annotated[float, Ge(0)] = 0.0  # how much better counts as better
+    patience: Positive = 5  # [evaluations] without a better value
+    min_delta: Annotated[float, Ge(0)] = 0.0  # how much better counts as better, in units of [the metric]
     metric: str | None = None  # "score" or "task.metric"; null: train.best_metric
 
 
@@ -204,23 +207,25 @@ class EarlyStopSettings:
 class TrainSettings:
     """The schedule. Durations: "5 epochs", "200 steps" or a number of steps; null switches the thing off."""
 
-    epochs: Positive = 100
-    steps_per_epoch: Positive = 388  # optimizer steps; every step takes ``accumulate`` batches from every source
-    loss_weights: dict[str, Annotated[float, Gt(0)]] = field(default_factory=dict)  # {task: factor}; not named: 1
+    epochs: Positive = 100  # [epochs] of steps_per_epoch; an epoch is a unit of time, not a pass over the data
+    steps_per_epoch: Positive = 388  # optimizer [steps]; every step takes ``accumulate`` batches from every source
+    # {task: [factor] on its loss}; not named: 1
+    loss_weights: dict[str, Annotated[float, Gt(0)]] = field(default_factory=dict)
     balance: Balance | None = None  # weighs the tasks against each other on top of that; null: equally, as in the paper
-    accumulate: Positive = 1  # batches (of batch_size) per optimizer step and source; the gradient is their mean
-    amp: AmpSettings | None = None  # null: float32
+    accumulate: Positive = 1  # [batches] (of batch_size) per optimizer step and source; the gradient is their mean
+    amp: AmpSettings | None = None  # mixed precision; null: float32
     # Parts of the model that stay as they are, by name ("backbone.stages.0"): no gradient, decay or batch statistics
     freeze: tuple[str, ...] = ()
     early_stop: EarlyStopSettings | None = None
-    log_every: str | int = "20 steps"
-    eval_every: str | int | None = "5 epochs"
-    save_every: str | int | None = "1 epoch"
-    keep_last: Positive = 3  # step checkpoints on disk; ``latest`` and ``best_model`` stay anyway
+    log_every: str | int = "20 steps"  # a duration [steps or epochs], between two lines of the log
+    eval_every: str | int | None = "5 epochs"  # a duration [steps or epochs], with --eval; null: never
+    save_every: str | int | None = "1 epoch"  # a duration [steps or epochs], between checkpoints; null: none is written
+    keep_last: Positive = 3  # step [checkpoints] on disk; ``latest`` and ``best_model`` stay anyway
     best_metric: str = "score"  # the mean of the tasks' primary metrics, or "task.metric" ("det.ap50"); more is better
-    # Moving average of the weights, which is what is then evaluated and saved as the model; null: off, as in the paper
+    # Moving average of the weights, which is what is then evaluated and saved as the model: [share] of the old value that a
+    # step keeps; null: off, as in the paper
     ema_decay: Annotated[float, Interval(gt=0, lt=1)] | None = None
-    num_workers: Annotated[int, Ge(0)] = 2  # data processes per source; the sample stream does not depend on it
+    num_workers: Annotated[int, Ge(0)] = 2  # data [processes] per source; the sample stream does not depend on it
 
     def __post_init__(self) -> None:
         for duration in (self.log_every, self.eval_every, self.save_every):
@@ -237,8 +242,9 @@ class TrainSettings:
 class EvalSettings:
     """Validation on labelled data sets. Tasks of one set that show an image alike share one run of the backbone."""
 
+    # {name: labelled data set}; each is read once for all of its tasks
     datasets: dict[str, Annotated[EvalSetSettings, Part("ppmtl.data.readers")]] = field(default_factory=dict)
-    batch_size: Positive = 1  # images whose inputs run together
+    batch_size: Positive = 1  # [images] whose inputs run together
 
     def tasks(self) -> dict[str, tuple[str, ...]]:
         """{data set: the tasks that it measures}."""
@@ -247,11 +253,11 @@ class EvalSettings:
 
 @dataclass(frozen=True)
 class InferSettings:
-    """``tools/infer.py``."""
+    """How ``tools/infer.py`` shows an image and what it draws."""
 
-    # (height, width) shown to all heads, so that the backbone runs once; null: the first task's own view
+    # (height, width) [px] shown to all heads, so that the backbone runs once; null: the first task's own view
     size: tuple[Positive, Positive] | None = None
-    draw_threshold: Annotated[float, Interval(ge=0, le=1)] = 0.5  # no boxes with lower scores are drawn
+    draw_threshold: Annotated[float, Interval(ge=0, le=1)] = 0.5  # no boxes with lower [score] are drawn
 
 
 @dataclass(frozen=True)
@@ -260,13 +266,13 @@ class Settings:
 
     data_root: str  # every relative data path starts here
     save_dir: str  # checkpoints, logs, the resolved config
-    tasks: dict[str, Annotated[TaskSettings, Part("ppmtl.tasks")]]
+    tasks: dict[str, Annotated[TaskSettings, Part("ppmtl.tasks")]]  # {name: what is asked of an image}
     model: ModelSettings
-    sources: dict[str, SourceSettings]
+    sources: dict[str, SourceSettings]  # {name: training data}; a step takes a batch from each, in this order
     optimizer: OptimizerSettings = field(default_factory=OptimizerSettings)
     train: TrainSettings = field(default_factory=TrainSettings)
     eval: EvalSettings = field(default_factory=EvalSettings)
     infer: InferSettings = field(default_factory=InferSettings)
-    seed: Annotated[int, Ge(0)] = 42  # of sampling, augmentation, initialisation, dropout
+    seed: Annotated[int, Ge(0)] = 42  # of sampling, augmentation, initialisation, dropout [no unit]
     device: str = "auto"  # takes the GPU where Paddle was built for one and finds it
     weights: str | None = None  # checkpoint folder or file to start from (training) or to use (evaluation, inference)

@@ -39,7 +39,9 @@ Degrees = Annotated[float, Interval(ge=0.0, le=180.0)]
 class RandomScale:
     """Scales by a factor drawn from [min, max], the aspect kept.
 
-    With a ``step`` other than 0 only min, min + step, ... up to max are drawn.
+    Attributes:
+        min, max: smallest and largest [factor].
+        step: only min, min + step, ... up to max are drawn [factor]; 0 = anything between.
     """
 
     min: Positive = 0.5
@@ -61,7 +63,11 @@ class RandomScale:
 
 @dataclass(kw_only=True)
 class RandomRotate:
-    """Rotates about the centre by an angle drawn from [-degrees, degrees]; the window grows to hold all corners."""
+    """Rotates about the centre by an angle drawn from [-degrees, degrees]; the window grows to hold all corners.
+
+    Attributes:
+        degrees: largest angle to either side [degrees].
+    """
 
     degrees: Degrees = 15.0
 
@@ -76,7 +82,11 @@ class RandomRotate:
 
 @dataclass(kw_only=True)
 class PadCrop:
-    """Pads right and bottom up to ``size`` (height, width), then takes a random window of exactly ``size``."""
+    """Pads right and bottom up to ``size`` (height, width), then takes a random window of exactly ``size``.
+
+    Attributes:
+        size: (height, width) [px] of the result.
+    """
 
     size: tuple[Pixels, Pixels]
 
@@ -86,7 +96,11 @@ class PadCrop:
 
 @dataclass(kw_only=True)
 class HorizontalFlip:
-    """Mirrors left and right with probability ``p``."""
+    """Mirrors left and right with probability ``p``.
+
+    Attributes:
+        p: [probability] of the change.
+    """
 
     mirrors: ClassVar[bool] = True
 
@@ -99,7 +113,12 @@ class HorizontalFlip:
 
 @dataclass(kw_only=True)
 class Resize:
-    """Stretches to ``size`` (height, width); the aspect is not kept."""
+    """Stretches to ``size`` (height, width); the aspect is not kept.
+
+    Attributes:
+        size: (height, width) [px] of the result.
+        interpolation: how the image is resampled; label maps always take the nearest.
+    """
 
     size: tuple[Pixels, Pixels]
     interpolation: Interpolation = "linear"
@@ -230,8 +249,10 @@ class RandomResizedCrop:
     """Takes a window of random area and shape and stretches it to ``size`` (height, width).
 
     Attributes:
-        area: smallest and largest share of the image's area.
-        aspect: smallest and largest width / height of the window, drawn evenly on a log scale.
+        size: (height, width) [px] of the result.
+        area: smallest and largest [share] of the image's area.
+        aspect: smallest and largest width / height [factor] of the window, drawn evenly on a log scale.
+        interpolation: how the image is resampled; label maps always take the nearest.
     """
 
     size: tuple[Pixels, Pixels]
@@ -317,10 +338,11 @@ class RandomBoxCrop:
     a corner), the last one is moved over a randomly chosen box.
 
     Attributes:
-        min_side, max_side: smallest and largest side of the window, as part of the image's side.
-        aspect: smallest and largest height / width of the window in pixels.
-        min_visible: boxes of which a smaller share of the area is in the window are dropped.
-        min_box_side: boxes whose clipped side is shorter are dropped; pixels before any later resize.
+        min_side, max_side: smallest and largest side of the window, as part [share] of the image's side.
+        aspect: smallest and largest height / width [factor] of the window in pixels.
+        tries: windows drawn at most [draws] until one holds an object.
+        min_visible: boxes of which a smaller [share] of the area is in the window are dropped.
+        min_box_side: boxes whose clipped side is shorter are dropped [px], before any later resize.
     """
 
     min_side: Share = 0.3
@@ -375,12 +397,13 @@ class CropAroundBox:
     signs are what made detection learn from some hundred street scenes. Follow it with ``resize`` to enlarge.
 
     Attributes:
-        size: (height, width) of the result.
-        p_background: probability of a window anywhere; images without boxes always get one. More than about a
+        size: (height, width) [px] of the result.
+        p_background: [probability] of a window anywhere; images without boxes always get one. More than about a
             quarter cost accuracy in short trainings.
-        scale: smallest and largest magnification, drawn evenly on a log scale: the window covers size / magnification.
-        partial: a window that shows between these shares of any box is drawn again (``tries`` times); boxes of which
+        scale: smallest and largest magnification [factor], drawn evenly on a log scale: the window covers size / magnification.
+        partial: a window that shows between these [share] of any box is drawn again (``tries`` times); boxes of which
             less than ``partial[1]`` is visible are dropped.
+        tries: windows drawn at most [draws].
     """
 
     size: tuple[Pixels, Pixels]
@@ -420,10 +443,11 @@ class ColorJitter:
     step by step clip after each).
 
     Attributes:
-        brightness: factors are drawn from [1 - brightness, 1 + brightness]; 0 = off.
-        contrast: likewise, about the mean grey.
-        saturation: likewise, about each pixel's grey.
-        hue: degrees of the colour circle, drawn from [-hue, hue].
+        brightness: [factor] drawn from [1 - brightness, 1 + brightness]; 0 = off.
+        contrast: [factor] likewise, about the mean grey.
+        saturation: [factor] likewise, about each pixel's grey.
+        hue: [degrees] of the colour circle, drawn from [-hue, hue].
+        p: [probability] of each change.
     """
 
     brightness: Probability = 0.4
@@ -456,6 +480,10 @@ class ColorJitter:
 class SaturationJitter:
     """Blends the image with its grey version, with probability ``p``; factor 1 leaves it as it is.
 
+    Attributes:
+        p: [probability] of the change.
+        min, max: smallest and largest [factor]: 0 = grey, 1 = as it is.
+
     Source: Pillow's ``ImageEnhance.Color`` with a factor from [min, max].
     """
 
@@ -475,7 +503,9 @@ class SaturationJitter:
 class RandomBlur:
     """Blurs with a Gaussian of odd kernel 3, 5, 7 or 9 (OpenCV's sigma for it), with probability ``p``.
 
-    1/3 is what PaddleSeg's ``RandomBlur(prob=0.3)`` really does: it draws from int(1 / 0.3) = 3 numbers.
+    Attributes:
+        p: [probability] of the change. 1/3 is what PaddleSeg's ``RandomBlur(prob=0.3)`` really does: it draws from
+            int(1 / 0.3) = 3 numbers.
     """
 
     p: Probability = 1 / 3
@@ -493,9 +523,10 @@ class RandomErasing:
     The model normalises, so the noise is written as (noise * std + mean) * 255, float32 and not clipped.
 
     Attributes:
-        area: smallest and largest share of the image.
-        aspect: smallest and largest height / width, drawn evenly on a log scale.
-        mean, std: the model's, RGB in 0..1. Said again here, because data are read without a model.
+        p: [probability] of the change.
+        area: smallest and largest [share] of the image.
+        aspect: smallest and largest height / width [factor], drawn evenly on a log scale.
+        mean, std: the model's, of RGB [0 to 1]. Said again here, because data are read without a model.
 
     Source: timm's ``RandomErasing(mode="pixel", count=1)``: ten draws, none when no rectangle fits.
     """

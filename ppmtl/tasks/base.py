@@ -85,9 +85,9 @@ class Task(ABC, Generic[P]):
     Args:
         name: the task's key in the config, e.g. "seg".
         classes: its classes.
-        input_size: (height, width) the image is shown at; None = the original size.
+        input_size: (height, width) [px] the image is shown at; None = the original size.
         letterbox: with ``input_size``: keep the aspect and pad, instead of stretching.
-        long_side: instead of ``input_size``: the longer side in pixels, aspect kept.
+        long_side: instead of ``input_size``: the longer side [px], aspect kept.
         interpolation: how the image is resampled.
         tta: the views used when test-time augmentation is on.
     """
@@ -247,7 +247,7 @@ class Task(ABC, Generic[P]):
 
     @abstractmethod
     def new_meter(self) -> Meter[P]:
-        """An empty meter for one validation set."""
+        """An empty meter for one validation set; the docstring explains the metrics below ``Metrics:``, one per line."""
 
     # Predictions for people and programs
 

@@ -93,7 +93,12 @@ class Classification(Task[ClassProbs]):
         return _MeanProbs()
 
     def new_meter(self) -> Meter[ClassProbs]:
-        """A meter of Top-1 and Top-5."""
+        """A meter of Top-1 and Top-5.
+
+        Metrics:
+            top1: share of images whose most probable class is the label, 0 to 1; the primary metric
+            top5: share of images whose label is among the five most probable classes, 0 to 1
+        """
         return _TopK(self)
 
     def to_json(self, prediction: ClassProbs, *, threshold: float = 0.0) -> dict[str, Any]:  # noqa: ARG002

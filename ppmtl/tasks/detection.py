@@ -52,11 +52,11 @@ class Detection(Task[Detections]):
     """Where are the signs and which are they? COCO's AP at IoU 0.50 is the challenge's measure.
 
     Args:
-        score_threshold: (box, class) pairs at or below it are dropped before suppression.
-        nms_iou: suppress within a class above this IoU; None = no suppression.
-        max_detections: kept per view. COCO's measure looks at the 100 best of an image only.
+        score_threshold: (box, class) pairs at or below this [score] are dropped before suppression.
+        nms_iou: suppress within a class above this [IoU]; None = no suppression.
+        max_detections: [boxes] kept per view. COCO's measure looks at the 100 best of an image only.
         merge: how the boxes of several views become one set.
-        merge_iou: boxes of one class closer than this are one object in the merge (ensemble-boxes' default .55).
+        merge_iou: boxes of one class closer than this [IoU] are one object in the merge (ensemble-boxes' default .55).
     """
 
     task_type: ClassVar[str] = "detection"
@@ -158,7 +158,15 @@ class Detection(Task[Detections]):
         return _MergeBoxes(self)
 
     def new_meter(self) -> Meter[Detections]:
-        """A meter of COCO average precision."""
+        """A meter of COCO average precision.
+
+        Metrics:
+            ap50: average precision at IoU 0.5, mean over classes, 0 to 1; the primary metric
+            ap50_95: the mean over the IoUs 0.5, 0.55 to 0.95 as well
+            ap_small: ap50_95 of boxes below 32 x 32 px
+            ap_medium: ap50_95 of boxes from 32 x 32 to 96 x 96 px
+            ap_large: ap50_95 of boxes above 96 x 96 px
+        """
         return _AveragePrecision(self)
 
     def to_json(self, prediction: Detections, *, threshold: float = 0.0) -> dict[str, Any]:

@@ -127,7 +127,15 @@ class Segmentation(Task[SegMap]):
         return _MeanMap()
 
     def new_meter(self) -> Meter[SegMap]:
-        """A meter of mean IoU and pixel accuracy."""
+        """A meter of mean IoU and pixel accuracy.
+
+        Metrics:
+            miou: mean over classes of intersection over union, 0 to 1, absent classes as ``absent`` says; the primary metric
+            pixel_accuracy: share of labelled pixels whose class is right, 0 to 1
+            miou_absent_skipped: miou without classes that neither truth nor prediction contains
+            miou_absent_zero: miou where those classes count 0
+            miou_absent_one: miou where those classes count 1
+        """
         return _IoU(self)
 
     def to_json(self, prediction: SegMap, *, threshold: float = 0.0) -> dict[str, Any]:  # noqa: ARG002

@@ -53,10 +53,10 @@ class TestTimeAugmentation:
     """Several views of one image instead of one.
 
     Attributes:
-        scales: factors on the plain input size, e.g. (1.0, 1.2, 1.6).
-        sizes: explicit (height, width) of the views; replaces ``scales`` when given.
+        scales: [factor] on the plain input size, e.g. (1.0, 1.2, 1.6).
+        sizes: explicit (height, width) [px] of the views; replaces ``scales`` when given.
         flip: add the mirrored image of every view.
-        snap: view sides are rounded to the nearest multiple of this (1 = leave them).
+        snap: view sides are rounded to the nearest multiple of this [px] (1 = leave them).
     """
 
     __test__ = False  # pytest would collect a class named Test*

@@ -12,6 +12,7 @@ import pytest
 from pydantic import TypeAdapter
 
 from ppmtl.config import resolve_part
+from ppmtl.config.meanings import section
 from ppmtl.config.parts import part_names
 from ppmtl.data.canvas import Canvas
 from ppmtl.predict.pipeline import Pipeline
@@ -182,6 +183,15 @@ def test_the_truth_is_a_prediction_that_measures_perfect_and_is_what_json_drawin
     assert (drawn != sample.image).any()
     mask = task.mask(truth)
     assert mask is None or (mask.shape, mask.dtype) == (SIZE, np.uint8)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_metrics_that_new_meter_describes_are_those_that_it_measures(name: str) -> None:
+    task, sample = make(name), sample_for(make(name))
+    meter = task.new_meter()
+    meter.add(sample, task.truth(sample.labels["asked"]))
+    described = section(type(task).new_meter.__doc__ or "", ("Metrics:",))
+    assert list(described) == list(meter.result().values), "name and explain them below 'Metrics:' in its docstring"
 
 
 @pytest.mark.parametrize("name", NAMES)

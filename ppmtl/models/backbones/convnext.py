@@ -100,12 +100,14 @@ class ConvNeXt(Backbone):
 
     Args:
         arch: depths and widths by name.
-        depths, dims: instead of the named ones.
-        kernel_size: of the depthwise convolutions. 7 is ConvNeXt. On inputs of 64 px most of a 7x7 window is padding, and
-            Paddle's CPU kernel spends a third of a small net's training time on it: 3 suits tiny nets on CPU.
-        drop_path_rate: of the last block; the others rise linearly from 0. The paper is silent; dense tasks use .4.
-        layer_scale_init: 1e-6 for pretrained weights. From scratch use 1.0: with 1e-6 every block starts as the
-            identity and a short training barely moves it. None = no layer scale.
+        depths: of the four stages [blocks], instead of the named ones.
+        dims: of the four stages [channels], instead of the named ones.
+        kernel_size: of the depthwise convolutions [cells]. 7 is ConvNeXt. On inputs of 64 px most of a 7x7 window is padding,
+            and Paddle's CPU kernel spends a third of a small net's training time on it: 3 suits tiny nets on CPU.
+        drop_path_rate: [probability] of dropping the last block; the others rise linearly from 0. The paper is
+            silent; dense tasks use .4.
+        layer_scale_init: [factor] on what a block adds; 1e-6 for pretrained weights. From scratch use 1.0: with
+            1e-6 every block starts as the identity and a short training barely moves it. None = no layer scale.
         init: of convolutions and linears. "trunc_normal" (std .02) is facebook's, and right when weights are loaded anyway;
             "fan_in" (std 1 / sqrt(fan-in)) keeps small nets trained from scratch from starting as almost nothing: .02 is
             far below it at widths of 32.

@@ -64,11 +64,12 @@ class CBAMFC(Head):
 
     Args:
         reads: the feature it reads; None = the coarsest.
-        channels: width after the convolution; None = the feature's own (1536 for ConvNeXt-L).
-        kernel_size: of the convolution; odd, so that the map keeps its size.
-        reduction: of CBAM's channel bottleneck.
-        label_smoothing: 0 in the paper; the baseline had .1, spread over the other classes only.
-        dropout: before the linear layer.
+        channels: width after the convolution [channels]; None = the feature's own (1536 for ConvNeXt-L).
+        kernel_size: of the convolution [cells]; odd, so that the map keeps its size.
+        reduction: [factor] of CBAM's channel bottleneck.
+        label_smoothing: [share] of a target that the other classes get; 0 in the paper; the baseline had
+            .1, spread over the other classes only.
+        dropout: [probability] before the linear layer.
 
     Raises:
         ValueError: if ``kernel_size`` is even.

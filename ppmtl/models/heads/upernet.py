@@ -27,13 +27,13 @@ class UPerNet(Head):
 
     Args:
         reads: the features it reads, finest first; None = all.
-        channels: width of the pyramid.
-        ppm_channels: width of each pooling branch; None = a quarter of the coarsest level's, as in PaddleSeg.
-        bins: output sizes of the pooling branches.
-        aux_weight: factor of the auxiliary loss on the second coarsest level; 0 = no auxiliary head.
-        aux_channels: its width; None = that level's own, as in PaddleSeg (mmseg uses 256).
+        channels: width of the pyramid [channels].
+        ppm_channels: width of each pooling branch [channels]; None = a quarter of the coarsest level's, as in PaddleSeg.
+        bins: output sizes of the pooling branches [cells].
+        aux_weight: [factor] of the auxiliary loss on the second coarsest level; 0 = no auxiliary head.
+        aux_channels: its width [channels]; None = that level's own, as in PaddleSeg (mmseg uses 256).
         align_corners: of resizing inside the head. PaddleSeg: true. The last resize to the input's size never aligns.
-        dropout: before the auxiliary classifier (PaddleSeg's main path has none).
+        dropout: [probability] before the auxiliary classifier (PaddleSeg's main path has none).
 
     Raises:
         ValueError: if there are fewer than two levels, they are not finest first, or there are no bins.

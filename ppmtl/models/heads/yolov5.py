@@ -44,17 +44,17 @@ class YOLOv5(Head):
     Args:
         reads: the features of stride 8, 16 and 32, in this order; None = the backbone's only ones of these strides.
         neck: built with the three chosen specs; must keep sizes and offer ``out_specs``.
-        anchors: per level, (w, h) in input pixels; the default is COCO's.
-        loss_gain: multiplies all three terms; None = the labelled images in the batch, as when the paper was written
-            (one process). In a shared backbone it decides how loud detection is beside the other tasks.
-        box_weight: of 1 - CIoU.
-        objectness_weight: of the objectness term.
-        class_weight: of the class term.
+        anchors: per level, (width, height) of the input [px]; the default is COCO's.
+        loss_gain: [factor] on all three terms; None = the labelled images in the batch, as when the paper was
+            written (one process). In a shared backbone it decides how loud detection is beside the other tasks.
+        box_weight: [factor] of 1 - CIoU.
+        objectness_weight: [factor] of the objectness term.
+        class_weight: [factor] of the class term.
         scaling: "paddleyolo" takes the weights as they are; "ultralytics" multiplies the class weight by C / 80 and
             the objectness weight by input area / 640^2.
-        balance: weight of each level in the objectness term.
-        anchor_threshold: a box uses an anchor when both side ratios stay below this factor.
-        label_smoothing: e gives class targets 1 - e/2 and e/2.
+        balance: [factor] of each level in the objectness term.
+        anchor_threshold: a box uses an anchor when both side ratios stay below this [factor].
+        label_smoothing: [share] e gives class targets 1 - e/2 and e/2.
 
     Raises:
         ValueError: if a stride is missing or there twice, or anchors and balance do not describe three levels alike.

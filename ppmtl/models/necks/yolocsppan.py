@@ -56,10 +56,12 @@ class YOLOCSPPAN(nn.Layer):
 
     Args:
         in_specs: three levels, fine to coarse, every stride twice the one before (8, 16, 32).
-        depth_multiplier: 1.0 = three bottlenecks in each CSP block; .67 = two, .33 = one.
-        channels: None keeps the input channels; three numbers first bring each level to that width by a 1x1 ConvBNSiLU.
-        bn_epsilon: of every batch norm. Source: the toolkit's trainer sets 1e-3 / .97 for its YOLO models.
-        bn_momentum: in Paddle's sense, the share of the old running value that is kept.
+        depth_multiplier: [factor] on the number of bottlenecks; 1.0 = three in each CSP block; .67 = two, .33 = one.
+        channels: None keeps the input channels; three numbers [channels] first bring each level to that width by a 1x1
+            ConvBNSiLU.
+        bn_epsilon: added to the [variance] in every batch norm. Source: the toolkit's trainer
+            sets 1e-3 / .97 for its YOLO models.
+        bn_momentum: in Paddle's sense, the [share] of the old running value that is kept.
 
     Raises:
         ValueError: not three levels, strides that do not double, or odd or non-positive channels.

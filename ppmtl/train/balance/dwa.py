@@ -22,7 +22,7 @@ class Dwa(BalanceMethod):
     Source: Liu, Johns and Davison 2019, "End-to-End Multi-Task Learning with Attention", eq. 7; temperature 2 is theirs.
 
     Args:
-        temperature: large = equal weights, small = all weight to the slowest task.
+        temperature: of the softmax over the ratios [factor]; large = equal weights, small = all weight to the slowest task.
     """
 
     def __init__(self, tasks: Sequence[str], *, temperature: Annotated[float, Gt(0)] = 2.0) -> None:

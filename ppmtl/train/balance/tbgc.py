@@ -27,9 +27,9 @@ class Tbgc(BalanceMethod):
     Source: Zhang and Pan 2023, "TBGC: Task-level Backbone-Oriented Gradient Clip", arXiv 2307.03465.
 
     Args:
-        norm: the norm that all get: "mean" of the tasks' (clipped) norms, a task's name for that task's
+        norm: the [norm] that all get: "mean" of the tasks' (clipped) norms, a task's name for that task's
             (the mean in a step that does not have it), or a number.
-        clip_norm: each task's gradient in the backbone is first clipped to this; None = no clipping. It bounds what an
+        clip_norm: each task's gradient in the backbone is first clipped to this [norm]; None = no clipping. It bounds what an
             outlier does to the mean; without effect where ``norm`` is a number.
     """
 

@@ -22,7 +22,7 @@ class Uncertainty(BalanceMethod):
     Source: Kendall, Gal and Cipolla 2018, "Multi-Task Learning Using Uncertainty to Weigh Losses", eq. 7 and 10.
 
     Args:
-        initial_log_variance: s at the start; 0 = a weight of 1.
+        initial_log_variance: s at the start [log variance]; 0 = a weight of 1.
     """
 
     def __init__(self, tasks: Sequence[str], *, initial_log_variance: float = 0.0) -> None:
