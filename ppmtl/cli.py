@@ -10,7 +10,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ppmtl.config import ConfigError
+from ppmtl.config import ConfigError, nearest
+from ppmtl.config.errors import in_other_places
 
 if TYPE_CHECKING:
     from ppmtl.build import Run
@@ -40,14 +41,45 @@ for _remark in (
     warnings.filterwarnings("ignore", message=_remark)
 
 
-def parser(description: str, *, weights: bool = False) -> argparse.ArgumentParser:
+class Parser(argparse.ArgumentParser):
+    """A parser that says which flag, or which config key, an unknown flag may have meant."""
+
+    def parse_known_args(self, args=None, namespace=None):  # type: ignore[no-untyped-def]
+        """As its parent's, but unknown arguments are an error here: no tool passes any on."""
+        known, unknown = super().parse_known_args(args, namespace)
+        if unknown:
+            self.error(f"unrecognized arguments: {' '.join(unknown)}{self._meant(unknown)}")
+        return known, unknown
+
+    def _meant(self, unknown: Sequence[str]) -> str:
+        flags = [
+            flag.lstrip("-") for action in self._actions for flag in action.option_strings if flag.startswith("--")
+        ]
+        keys, hints = _key_paths() if "opt" in flags else [], []
+        for word in (word.lstrip("-").partition("=")[0] for word in unknown if word.startswith("--")):
+            meant = in_other_places(f"-.{word}", keys, exactly=True)
+            if (guess := nearest(word, flags)) and not meant:
+                hints.append(f"; did you mean --{guess}?")
+            elif meant := meant or in_other_places(f"-.{word}", keys):
+                hints.append(f"; --{word} is no flag, values of the config are set with -o {meant[0]}=...")
+        return "".join(hints)
+
+
+def _key_paths() -> list[str]:
+    from ppmtl.config.keys import keys_of
+    from ppmtl.config.settings import Settings
+
+    return [key.path for key in keys_of(Settings, into_parts=False)]
+
+
+def parser(description: str, *, weights: bool = False) -> Parser:
     """A parser with -c, -o, --tasks, --seed and --device, for tools that take a config.
 
     Args:
         description: for --help.
         weights: mention in --help that the tool needs ``-o weights=``.
     """
-    result = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    result = Parser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     result.add_argument(
         "-c", "--config", required=True, metavar="YML", help="config file, e.g. configs/allinone_demo.yml"
     )

@@ -14,7 +14,9 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 from ppmtl.config import hints as h
-from ppmtl.config.errors import ConfigError, join, nearest, show, suggestion
+from ppmtl.config.complete import complete
+from ppmtl.config.errors import ConfigError, in_other_places, join, nearest, plain, show, suggestion
+from ppmtl.config.parameters import settable, type_hints
 from ppmtl.config.parts import Part, part_names, resolve_part
 from ppmtl.config.tree import ConfigTree
 
@@ -31,7 +33,7 @@ def check(settings: type[T], tree: ConfigTree) -> T:
     Raises:
         ConfigError: with all problems of the tree.
     """
-    walk = _Walk(tree.origins)
+    walk = _Walk(tree.origins, lambda: complete(settings, tree).origins)
     result = walk.convert(settings, tree.data, "")
     if walk.problems:
         problems = [f"{path or 'top level'}{walk.origin(path)}: {problem}" for path, problem in walk.problems]
@@ -42,8 +44,9 @@ def check(settings: type[T], tree: ConfigTree) -> T:
 class _Walk:
     """Converts values by hints and notes problems; what it returns counts only if it noted none meanwhile."""
 
-    def __init__(self, origins: Mapping[str, str]) -> None:
+    def __init__(self, origins: Mapping[str, str], known: Callable[[], Collection[str]]) -> None:
         self.origins = origins
+        self.known = known  # the dotted paths that this config may have, for hints
         self.problems: list[tuple[str, str]] = []  # (dotted path, what is wrong there)
 
     def note(self, path: str, problem: str) -> Any:
@@ -80,7 +83,7 @@ class _Walk:
         """``attempt`` for a union: the first member that fits, else the problems of the only one of the same shape."""
         noted = []
         for choice in choices:
-            trial = _Walk(self.origins)
+            trial = _Walk(self.origins, self.known)
             result = trial.attempt(choice, value, path)
             if result is not _MISFIT and not trial.problems:
                 return result
@@ -97,11 +100,8 @@ class _Walk:
             return self.construct(bare, self.arguments(bare, value, path), path)
         if origin in h.MAPPINGS and isinstance(value, Mapping):
             items = args[1] if args else Any
-            return {
-                key: self.convert(items, item, join(path, key))
-                for key, item in value.items()
-                if item is not None or h.accepts_none(items)  # null removes an entry that a parent file defined
-            }
+            kept = {key: item for key, item in value.items() if item is not None or h.accepts_none(items)}
+            return {key: self.named(items, kept, key, path) for key in kept}  # null removed what a parent file defined
         if origin in h.LISTS and isinstance(value, (list, tuple)):
             is_fixed = origin is tuple and args[-1:] != (Ellipsis,) and args
             hints = args if is_fixed else (args[:1] or (Any,)) * len(value)
@@ -115,6 +115,16 @@ class _Walk:
             return bare(value)
         return value if type(value) is bare else _MISFIT
 
+    def named(self, hint: Any, items: Mapping[str, Any], key: str, path: str) -> Any:
+        """The entry ``key`` of a mapping of named things; says which name was meant if an override made up this one."""
+        before, here = len(self.problems), join(path, key)
+        result = self.convert(hint, items[key], here)
+        guess = nearest(key, [name for name in items if name != key])
+        if len(self.problems) > before and guess and self.origins.get(here, "").startswith("-o "):
+            where, problem = self.problems[before]
+            self.problems[before] = where, f"{problem}; or did you mean '{join(path, guess)}'?"
+        return result
+
     def part(self, part: Part, place: Any, value: Any, path: str) -> Any:
         """A partial of the class that ``type`` names; in an instance of ``place`` if that is a dataclass (see Part)."""
         if not isinstance(value, Mapping) or "type" not in value:
@@ -125,7 +135,7 @@ class _Walk:
             target = resolve_part(part.package, value["type"])
         except ConfigError as error:
             return self.note(join(path, "type"), str(error))
-        own_keys = [key for key in _settable(place) if key != "part"] if h.is_settings(place) else []
+        own_keys = [key for key in settable(place) if key != "part"] if h.is_settings(place) else []
         rest = {key: item for key, item in value.items() if key not in ("type", *own_keys)}
         arguments = self.arguments(target, rest, path, elsewhere=own_keys)
         chosen = None if arguments is None else functools.partial(target, **arguments)
@@ -145,31 +155,25 @@ class _Walk:
     ) -> dict[str, Any] | None:
         """The keyword arguments of ``target``, or None; keys named in ``elsewhere`` are allowed and not its own."""
         before = len(self.problems)
-        is_plain_class = isinstance(target, type) and not h.is_settings(target)
-        try:  # hints are text in the source (from __future__ import annotations) until resolved
-            types = typing.get_type_hints(target.__init__ if is_plain_class else target, include_extras=True)
-            parameters = inspect.signature(target).parameters
+        try:
+            types, parameters = type_hints(target), inspect.signature(target).parameters
         except (NameError, ValueError) as error:
             name = getattr(target, "__qualname__", repr(target))
             return self.note(path, f"cannot read the parameters of {name}: {error}")  # type: ignore[no-any-return]
-        settable = [name for name in _settable(target) if name not in elsewhere]
-        allowed, arguments = [*settable, *elsewhere], {}
+        own = [name for name in settable(target) if name not in elsewhere]
+        allowed, arguments = [*own, *elsewhere], {}
         for key, value in node.items():
-            if key in settable:
+            if key in own:
                 arguments[key] = self.convert(types.get(key, Any), value, join(path, key))
                 continue
             problem = f"unknown key '{key}'"
             if key in parameters and parameters[key].kind not in _VARIADIC:
                 problem = f"'{key}' is supplied by the program and cannot be set"
-            self.note(join(path, key), problem + suggestion(key, allowed))
-        for name in settable:
+            guess = nearest(key, allowed)
+            is_sure = guess is not None and plain(guess) == plain(key)
+            others = [] if is_sure else in_other_places(join(path, key), self.known(), exactly=guess is not None)
+            self.note(join(path, key), problem + suggestion(key, allowed, others))
+        for name in own:
             if name not in node and parameters[name].default is inspect.Parameter.empty:
                 self.note(join(path, name), f"missing; needs {h.describe(types.get(name, Any))}")
         return arguments if len(self.problems) == before else None
-
-
-def _settable(target: Callable[..., Any]) -> list[str]:
-    """The parameters that a config may set: the keyword-only ones; of a dataclass without any, all."""
-    parameters = inspect.signature(target).parameters
-    keyword_only = [name for name, parameter in parameters.items() if parameter.kind is parameter.KEYWORD_ONLY]
-    return keyword_only or (list(parameters) if h.is_settings(target) else [])

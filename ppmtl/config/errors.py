@@ -6,6 +6,9 @@ import difflib
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+# What other toolkits and habit call our keys
+_SHORT = {"lr": "learning_rate", "bs": "batch_size", "wd": "weight_decay", "iters": "steps_per_epoch"}
+
 
 class ConfigError(ValueError):
     """All problems of a config in one error: sentences that say where, what was got, what is allowed.
@@ -39,12 +42,23 @@ def plain(name: str) -> str:
     return name.lower().replace("-", "").replace("_", "")
 
 
-def suggestion(name: str, names: Iterable[str]) -> str:
-    """Text "; did you mean 'x'? allowed: x, y, z" for a name that is none of ``names``."""
+def suggestion(name: str, names: Iterable[str], others: Sequence[str] = ()) -> str:
+    """Text "; did you mean 'x'? allowed: x, y, z" for a name that is none of ``names``; ``others`` may be meant too."""
     known = list(names)
     guess = nearest(name, known)
-    hint = f"; did you mean '{guess}'?" if guess else ";"
+    guesses = " or ".join(f"'{meant}'" for meant in [*([guess] if guess else []), *others])
+    hint = f"; did you mean {guesses}?" if guesses else ";"
     return f"{hint} allowed: {', '.join(known) or 'none'}"
+
+
+def in_other_places(path: str, paths: Iterable[str], *, exactly: bool = False) -> list[str]:
+    """Three at most of the dotted ``paths`` with another parent whose last word is that of ``path``, or else most like it."""
+    parent, _, word = path.rpartition(".")
+    word = _SHORT.get(word, word)
+    last = {other: other.rpartition(".")[2] for other in paths if other and other.rpartition(".")[0] != parent}
+    meant = word if exactly or plain(word) in map(plain, last.values()) else nearest(word, last.values()) or ""
+    same = [other for other in last if plain(last[other]) == plain(meant)]
+    return sorted(same, key=lambda other: other.count("."))[:3]
 
 
 def show(value: Any) -> str:

@@ -25,6 +25,11 @@ from ppmtl.config.errors import ConfigError, join, nearest, show
 from ppmtl.config.yaml_file import parse, to_text
 
 BASE = "_base_"
+_BASE_HINT = (
+    f"; {BASE} starts from the folder of the file that names it: write the way from there to the parent "
+    "(../configs/allinone_traffic.yml) or copy the parent too. To get one file without parents: "
+    "python tools/config.py show -c ORIGINAL > COPY"
+)
 
 
 @dataclass(frozen=True)
@@ -69,17 +74,17 @@ def load_config(path: str | os.PathLike[str], overrides: Sequence[str] = ()) -> 
     return _apply(tree, changes, problems)
 
 
-def _nodes(value: Any, path: str = "") -> Iterator[tuple[str, Any]]:
+def nodes(value: Any, path: str = "") -> Iterator[tuple[str, Any]]:
     """The dotted path and value of everything in a tree, parents first."""
     yield path, value
     pairs = value.items() if isinstance(value, Mapping) else enumerate(value) if isinstance(value, list) else ()
     for key, item in pairs:
-        yield from _nodes(item, join(path, key))
+        yield from nodes(item, join(path, key))
 
 
 def _pruned(data: dict[str, Any], origins: Mapping[str, str], file: str) -> ConfigTree:
     """A tree without the origins of values that are gone."""
-    return ConfigTree(data, {path: origins[path] for path, _ in _nodes(data) if path in origins}, file)
+    return ConfigTree(data, {path: origins[path] for path, _ in nodes(data) if path in origins}, file)
 
 
 def _load_file(path: Path, chain: tuple[Path, ...], asked_by: str, problems: list[str]) -> ConfigTree | None:
@@ -116,7 +121,7 @@ def _read_text(path: Path, here: str, problems: list[str]) -> str | None:
         return path.read_text(encoding="utf-8-sig")  # editors on Windows write a byte order mark
     except FileNotFoundError:
         guess = nearest(path.name, (p.name for p in path.parent.glob("*.y*ml")))
-        hint = f"; did you mean '{path.with_name(guess)}'?" if guess else ""
+        hint = f"; did you mean '{path.with_name(guess)}'?" if guess else _BASE_HINT if here else ""
         problems.append(f"{here}{path} does not exist{hint}")
     except UnicodeDecodeError as error:
         problems.append(f"{here}{path} is not UTF-8 text (byte {error.start}); save it as UTF-8")
@@ -157,7 +162,7 @@ def _apply(tree: ConfigTree, changes: Sequence[tuple[str, Any, str]], problems: 
             origins.setdefault(".".join(keys[:end]), origin)
         if keys[-1] == "type":  # decides what the keys beside it mean
             origins[".".join(keys[:-1])] = origin
-        origins |= {path: origin for path, _ in _nodes(value, ".".join(keys))}
+        origins |= {path: origin for path, _ in nodes(value, ".".join(keys))}
     if problems:
         raise ConfigError(problems, tree.file)
     return _pruned(data, origins, tree.file)

@@ -161,7 +161,7 @@ def test_problems_of_all_files_and_overrides_come_together(tmp_path: Path) -> No
     write(tmp_path, "a.yml", "x: 1\nx: 2\n")
     problems = load_problems(tmp_path, "_base_: [a.yml, missing.yml, 5]\nx: 1\n", "x", "l=[1")
     assert problems[0].startswith("a.yml:2: key 'x' is given twice")
-    assert problems[1] == "x.yml:1: missing.yml does not exist"
+    assert problems[1].startswith("x.yml:1: missing.yml does not exist; _base_ starts from the folder of the file that")
     assert problems[2] == "x.yml:1: _base_ is a path or a list of paths, got 5 (whole number)"
     assert problems[3].startswith("-o x: an override is written a.b.c=value")
     assert problems[4].startswith("-o l=[1, column 3: not valid YAML")
