@@ -50,9 +50,9 @@ for _name, (_pattern, _) in _SCALARS.items():
     _Dumper.add_implicit_resolver(_TAG + _name, re.compile(rf"(?:{_pattern})\Z"), [None])
 
 
-def to_text(data: Any) -> str:
-    """``data`` (dicts, lists, scalars) as YAML that ``parse`` reads back to the same values."""
-    return yaml.dump(data, Dumper=_Dumper, sort_keys=False, allow_unicode=True, default_flow_style=None, width=120)
+def to_text(data: Any, width: int = 120) -> str:
+    """``data`` (dicts, lists, scalars) as YAML that ``parse`` reads back to the same values; lines of ``width`` or less."""
+    return yaml.dump(data, Dumper=_Dumper, sort_keys=False, allow_unicode=True, default_flow_style=None, width=width)
 
 
 def parse(text: str, origin_of: Callable[[int], str], problems: list[str]) -> tuple[Any, dict[str, str]]:
