@@ -1,10 +1,11 @@
-"""Explains configs: what a run's values are and where they come from, which keys and parts there are.
+"""Explains configs: what a run's values are and where they come from, which keys and parts there are; starts a new one.
 
     python tools/config.py show -c configs/allinone_demo.yml -o train.epochs=3     every value with its origin, as YAML
     python tools/config.py diff configs/allinone_demo.yml output/run/config.yml    exit code 1 if they differ
     python tools/config.py keys train                                              type, default, unit and meaning
     python tools/config.py parts heads                                             what type: may name; metrics too
     python tools/config.py schema > config.schema.json                             completion and checks in an editor
+    python tools/config.py new --data my_images --out my.yml                       a starting config for a folder of data
 
 Where an editor takes a schema by comment, put this on a config's first line: # yaml-language-server: $schema=config.schema.json
 """
@@ -41,6 +42,11 @@ def main(argv: Sequence[str]) -> int:
     add.add_argument("kind", nargs="?", metavar="KIND", help="e.g. heads, transforms, metrics (default: all)")
     add.set_defaults(call=parts)
     commands.add_parser("schema", help="JSON Schema of configs").set_defaults(call=schema)
+    add = commands.add_parser("new", help="writes a starting config for a folder of data")
+    add.add_argument("--data", type=Path, required=True, metavar="DIR", help="COCO json + images, images + label PNGs, "
+                     "list files + images, or a folder of images per class; below it, any of them")  # fmt: skip
+    add.add_argument("--out", type=Path, default=Path("my_config.yml"), metavar="YML", help="default: my_config.yml")
+    add.set_defaults(call=new)
     arguments = parser.parse_args(argv)
     return int(arguments.call(arguments))
 
@@ -93,6 +99,14 @@ def schema(_: argparse.Namespace) -> int:
     from ppmtl.config.schema import json_schema
 
     print(json.dumps(json_schema(Settings), indent=1))
+    return 0
+
+
+def new(arguments: argparse.Namespace) -> int:
+    """Writes a config for a folder of data and says what was found."""
+    from ppmtl.studies.new_config import write_config
+
+    print(write_config(arguments.data, arguments.out))
     return 0
 
 
