@@ -27,7 +27,7 @@ from ppmtl import cli
 
 def main(argv: Sequence[str]) -> int:
     """Returns the exit code."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = cli.Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("source", metavar="IN", help="file, checkpoint folder or URL (url#sha256=... to check it)")
     parser.add_argument("target", metavar="OUT", type=Path, help="the .safetensors or .pdparams file to write")
     parser.add_argument("--backbone", "--trunk", action="store_true", help="with OUT.pdparams: the ConvNeXt alone")

@@ -28,7 +28,7 @@ from ppmtl.train.checkpoint import locate
 
 def main(argv: Sequence[str]) -> int:
     """Returns the exit code."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = cli.Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("path", metavar="FILE_OR_FOLDER", type=Path)
     parser.add_argument("--tensors", action="store_true", help="list every tensor")
     parser.add_argument(

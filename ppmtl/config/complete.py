@@ -84,7 +84,10 @@ def _filled_part(package: str, place: Any, value: Mapping[str, Any]) -> Any:
 
 
 def _with_defaults(target: Any, given: Mapping[str, Any]) -> dict[str, Any]:
-    parameters = parameters_of(target)
+    try:
+        parameters = parameters_of(target)
+    except (NameError, ValueError):  # hints of a class from elsewhere that cannot be read; checking says so
+        return dict(given)
     filled = {key: _filled(parameters[key].hint, item) for key, item in given.items() if key in parameters}
     for key, parameter in parameters.items():
         if key not in filled and parameter.default is not REQUIRED:

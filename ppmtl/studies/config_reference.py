@@ -71,7 +71,10 @@ def describe_keys(prefix: str) -> str:
 def rows(keys: Iterable[Key]) -> Iterator[tuple[str, str, str, str, str]]:
     """Cells for the columns key, type, default, unit and meaning."""
     for key in keys:
-        yield key.path, key.allowed(), key.default_text(), key.unit, re.sub(r"(?<!\.)\.$", "", key.meaning)
+        meaning = re.sub(r"(?<!\.)\.$", "", key.meaning)
+        for ours, theirs in ((r"\bNone\b", "null"), (r"\(\)", "[]")):  # as a config writes them
+            meaning = re.sub(ours, theirs, meaning)
+        yield key.path, key.allowed(), key.default_text(), key.unit, meaning
 
 
 def page() -> str:
@@ -97,7 +100,7 @@ def page() -> str:
         "",
         "## Metrics",
         "",
-        "`train.best_metric` names one of them as `task.metric`, by the task's own name.",
+        "`train.best_metric` names one as `task.metric`, by the task's own name; `score` is the mean of the primary ones.",
         "",
     ]
     metrics = metrics_of()

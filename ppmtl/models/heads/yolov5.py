@@ -54,7 +54,7 @@ class YOLOv5(Head):
             the objectness weight by input area / 640^2.
         balance: [factor] of each level in the objectness term.
         anchor_threshold: a box uses an anchor when both side ratios stay below this [factor].
-        label_smoothing: [share] e gives class targets 1 - e/2 and e/2.
+        label_smoothing: the [share] e that is taken off: class targets are 1 - e/2 and e/2.
 
     Raises:
         ValueError: if a stride is missing or there twice, or anchors and balance do not describe three levels alike.
