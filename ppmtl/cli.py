@@ -57,10 +57,10 @@ class Parser(argparse.ArgumentParser):
         ]
         keys, hints = _key_paths() if "opt" in flags else [], []
         for word in (word.lstrip("-").partition("=")[0] for word in unknown if word.startswith("--")):
-            meant = in_other_places(f"-.{word}", keys, exactly=True)
+            meant = in_other_places(word, keys, exactly=True)
             if (guess := nearest(word, flags)) and not meant:
                 hints.append(f"; did you mean --{guess}?")
-            elif meant := meant or in_other_places(f"-.{word}", keys):
+            elif meant := meant or in_other_places(word, keys):
                 hints.append(f"; --{word} is no flag, values of the config are set with -o {meant[0]}=...")
         return "".join(hints)
 

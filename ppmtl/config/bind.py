@@ -171,7 +171,7 @@ class _Walk:
                 problem = f"'{key}' is supplied by the program and cannot be set"
             guess = nearest(key, allowed)
             is_sure = guess is not None and plain(guess) == plain(key)
-            others = [] if is_sure else in_other_places(join(path, key), self.known(), exactly=guess is not None)
+            others = [] if is_sure else in_other_places(key, self.known(), exactly=guess is not None)
             self.note(join(path, key), problem + suggestion(key, allowed, others))
         for name in own:
             if name not in node and parameters[name].default is inspect.Parameter.empty:

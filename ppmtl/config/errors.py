@@ -51,14 +51,13 @@ def suggestion(name: str, names: Iterable[str], others: Sequence[str] = ()) -> s
     return f"{hint} allowed: {', '.join(known) or 'none'}"
 
 
-def in_other_places(path: str, paths: Iterable[str], *, exactly: bool = False) -> list[str]:
-    """Three at most of the dotted ``paths`` with another parent whose last word is that of ``path``, or else most like it."""
-    parent, _, word = path.rpartition(".")
+def in_other_places(word: str, paths: Iterable[str], *, exactly: bool = False) -> list[str]:
+    """Three at most of the dotted ``paths`` whose last part is ``word``, or else the one most like it."""
     word = _SHORT.get(word, word)
-    last = {other: other.rpartition(".")[2] for other in paths if other and other.rpartition(".")[0] != parent}
+    last = {path: path.rpartition(".")[2] for path in paths if path}
     meant = word if exactly or plain(word) in map(plain, last.values()) else nearest(word, last.values()) or ""
-    same = [other for other in last if plain(last[other]) == plain(meant)]
-    return sorted(same, key=lambda other: other.count("."))[:3]
+    same = [path for path in last if plain(last[path]) == plain(meant)]
+    return sorted(same, key=lambda path: path.count("."))[:3]
 
 
 def show(value: Any) -> str:

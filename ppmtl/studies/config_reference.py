@@ -57,7 +57,7 @@ def describe_keys(prefix: str) -> str:
     every = list(keys_of(Settings))
     found = [key for key in every if matches(key, prefix)]
     if not found:
-        guesses = in_other_places(f"-.{prefix}", [key.path for key in every])
+        guesses = in_other_places(prefix.rpartition(".")[2], [key.path for key in every])
         hint = f"did you mean {' or '.join(guesses)}?" if guesses else "without PREFIX all are listed"
         raise ConfigError([f"PREFIX: no key begins with {prefix!r}; {hint}"])
     lines = []

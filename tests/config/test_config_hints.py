@@ -67,8 +67,10 @@ def test_a_name_that_only_an_override_knows_may_be_a_misspelt_one(override: str,
 def test_an_unknown_flag_names_the_flag_or_key_that_it_may_be(
     flag: str, end: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    parser = cli.parser("")
+    cli.add_nprocs(parser, "train")  # --epochs is like it, but is a key
     with pytest.raises(SystemExit) as stopped:
-        cli.parser("").parse_args(["-c", DEMO, flag])
+        parser.parse_args(["-c", DEMO, flag])
     assert stopped.value.code == 2
     assert capsys.readouterr().err.strip().endswith(end)
 

@@ -109,6 +109,9 @@ def test_lists_name_classes_by_the_file_of_the_same_ending_and_the_plainest_list
     (tmp_path / "train.txt").unlink()
     (data,) = find(tmp_path)
     assert data.classes == {"count": 2, "names": "classes_body.txt"}
+    (tmp_path / "train_body.txt").write_text("a b.png 0\nc.png 3\n")  # more classes than either file names
+    (data,) = find(tmp_path)
+    assert data.classes == {"count": 4}
 
 
 def test_label_maps_may_add_an_ending_and_go_without_names(tmp_path: Path) -> None:
@@ -123,7 +126,7 @@ def test_label_maps_may_add_an_ending_and_go_without_names(tmp_path: Path) -> No
 
 
 def test_a_folder_without_labels_says_what_is_looked_for(tmp_path: Path) -> None:
-    write_images(tmp_path / "images" / "test", ["a.png", "b.png"])
+    write_images(tmp_path / "images", ["a.png", "b.png"])
     write_images(tmp_path / "masks", ["x.png"])
     with pytest.raises(ValueError, match=r"found 3 images in 2 folders, .* Looked for: COCO json"):
         find(tmp_path)
