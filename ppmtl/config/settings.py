@@ -126,7 +126,8 @@ class SourceSettings:
     # "shuffle" sees every image once per pass; "class_balanced" draws a class, then one of its images
     sampler: Literal["shuffle", "class_balanced", "sequential"] = "shuffle"
     pad: bool = False  # the images of a batch, right and bottom, to the largest height and width among them
-    every: Positive = 1  # 2: in every second optimizer step only, from the first on; the gradient is not scaled up
+    # optimizer [steps] from one batch to the next; 2: in every second only, from the first on. No gradient is scaled up
+    every: Positive = 1
 
     def __post_init__(self) -> None:
         if self.views and (self.transforms or self.tasks):

@@ -130,7 +130,11 @@ class Resize:
 
 @dataclass(kw_only=True)
 class Letterbox:
-    """Scales into ``size`` (height, width), aspect kept, and pads both sides equally: what a letterboxed evaluation shows."""
+    """Scales into ``size`` (height, width), aspect kept, and pads both sides equally: what a letterboxed evaluation shows.
+
+    Attributes:
+        size: (height, width) [px] of the result.
+    """
 
     size: tuple[Pixels, Pixels]
 
@@ -145,10 +149,12 @@ class Mosaic:
     Otherwise the image stays as it is, so follow it with ``letterbox`` of the same size.
 
     Attributes:
-        scale: every image is fitted into the window and magnified by a factor between these, drawn evenly on a log scale;
-            a corner shows a random part of it.
-        centre: where the corners meet, as shares of height and width, lies between these.
-        until: share of the run after which it ends, so that the last steps see images as they are.
+        size: (height, width) [px] of the result.
+        p: [probability] of the change.
+        scale: every image is fitted into the window and magnified by a [factor] between these, drawn evenly on a log
+            scale; a corner shows a random part of it.
+        centre: where the corners meet, as [share] of height and of width, lies between these.
+        until: [share] of the run after which it ends, so that the last steps see images as they are.
 
     Source: Bochkovskiy et al. 2020; numbers as in YOLOv7's recipes, which scale all four alike.
     """
@@ -176,10 +182,15 @@ class Mosaic:
 class MixUp:
     """Blends the image with another one, letterboxed to its size, with probability ``p``; the labels of both count.
 
-    The share of each is drawn from Beta(concentration, concentration): about one half. A label map keeps only pixels at which
-    both images show the same class.
+    A label map keeps only pixels at which both images show the same class.
 
-    Source: Zhang et al. 2018; p and concentration as in YOLOv7's recipes. ``until`` as in ``mosaic``.
+    Attributes:
+        p: [probability] of the change.
+        concentration: the share of each image is drawn from Beta(concentration, concentration) [no unit]: about one half;
+            the larger, the nearer.
+        until: [share] of the run after which it ends.
+
+    Source: Zhang et al. 2018; p and concentration as in YOLOv7's recipes.
     """
 
     mixes: ClassVar[bool] = True
@@ -227,8 +238,9 @@ class CopyPaste:
     Needs labels with masks. What the objects cover is cut out of this image's masks and label maps.
 
     Attributes:
-        share: each of the other image's objects is pasted with this probability.
-        until: as in ``mosaic``.
+        p: [probability] of the change.
+        share: each of the other image's objects is pasted with this [probability].
+        until: [share] of the run after which it ends.
 
     Source: Ghiasi et al. 2021, without their jitter of the pasted image.
     """

@@ -46,8 +46,8 @@ class Captions(Task[Caption]):
     """What does the image show, in one sentence? CIDEr-D is the measure; BLEU-1 to 4 are reported beside it.
 
     Args:
-        captions_per_image: so many of an image's sentences are targets of one step, drawn at random.
-        max_length: tokens of a target, begin and end included; longer sentences are cut.
+        captions_per_image: so many [sentences] of an image are targets of one step, drawn at random.
+        max_length: [tokens] of a target, begin and end included; longer sentences are cut.
         allow: transforms that may make a sentence untrue are refused in views that train this task, but for these:
             "mirror" turns left into right, "mix" shows other images too (mosaic, mixup, copy-paste). For comparison.
     """

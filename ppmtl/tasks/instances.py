@@ -89,7 +89,7 @@ class Instances(Detection):
     Boxes are found, suppressed and merged as in detection. A merged box has the mask of its best view.
 
     Args:
-        max_detections: kept per view; only their masks are computed. COCO's measure looks at the 100 best of a class.
+        max_detections: [objects] kept per view; only their masks are computed. COCO's measure looks at the 100 best of a class.
     """
 
     task_type: ClassVar[str] = "instances"

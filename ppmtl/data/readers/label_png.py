@@ -33,8 +33,8 @@ class LabelPNG(Reader):
         label_suffix: what a label's name has after the image's, e.g. "_train_id".
         missing_labels: images without a label map are an "error", or left out and counted ("skip"). A label map without
             an image is always an error.
-        values: {class: the numbers that mean it in the files}, for files with more or other numbers than the classes; None =
-            the numbers are the classes' indices.
+        values: {class: the numbers that mean it in the files [label values]}, for files with more or other numbers than the
+            classes; None = the numbers are the classes' indices.
 
     Raises:
         ValueError: if ids are not 0..n-1, or ``values`` does not name every class once with numbers of its own.

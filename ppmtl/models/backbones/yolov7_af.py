@@ -95,8 +95,8 @@ class YOLOv7AF(Backbone):
     the image (90 px give 11, 5 and 2 rows).
 
     Args:
-        depth_multiplier: 1 = four 3x3 convolutions in every ELAN block; .5 = two.
-        width_multiplier: 1 = maps of 256, 512 and 1024 channels; widths are rounded up to multiples of 8.
+        depth_multiplier: [factor] on depths; 1 = four 3x3 convolutions in every ELAN block; .5 = two.
+        width_multiplier: [factor] on widths; 1 = maps of 256, 512 and 1024 channels. Rounded up to multiples of 8.
     """
 
     def __init__(

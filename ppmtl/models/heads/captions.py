@@ -29,16 +29,18 @@ class Captions(StepwiseHead):
 
     Args:
         reads: the feature; None = the backbone's only one of stride 8.
-        width: of the decoder. A feature of another width is brought to it by a 1x1 convolution.
-        heads: of every attention.
-        layers: of the decoder.
-        feed_forward: width inside a layer.
-        hidden: width of the two layers before the words' scores.
-        encoder_layers: of self-attention among the cells before the decoder looks at them. The paper has none; CATR has 6.
-        dropout: after embeddings, attentions and inside feed-forward layers; the weights of attention keep theirs.
-        max_length: tokens of a sentence at most, begin and end included.
-        beam_size: sentences followed at a time in evaluation; 1 = greedy.
-        bos, eos: the numbers of the tokens that begin and end a sentence; the task knows them. Padding is 0.
+        width: of the decoder [channels]. A feature of another width is brought to it by a 1x1 convolution.
+        heads: of every attention [heads].
+        layers: of the decoder [layers].
+        feed_forward: width inside a layer [channels].
+        hidden: width of the two layers before the words' scores [channels].
+        encoder_layers: [layers] of self-attention among the cells before the decoder looks at them. The paper has none;
+            CATR has 6.
+        dropout: [probability] after embeddings, attentions and inside feed-forward layers; the weights of attention keep
+            theirs.
+        max_length: [tokens] of a sentence at most, begin and end included.
+        beam_size: [sentences] followed at a time in evaluation; 1 = greedy.
+        bos, eos: the tokens that begin and end a sentence [token numbers]; the task knows them. Padding is 0.
 
     Raises:
         ValueError: if ``width`` is no multiple of 4 and of ``heads``, or a token or the beam is larger than the vocabulary.

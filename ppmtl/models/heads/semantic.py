@@ -30,11 +30,11 @@ class Semantic(Head):
         scale: "single" is the paper's: 44,461 parameters for 256 channels and 173 classes. "multi" brings three levels to
             one width, adds them up and has a 3x3 convolution before the classifier: 777,773 at full size, where the paper
             says 778.8K for an arm that it does not describe.
-        out_stride: pixels per cell of the output and of the loss, on either side. The paper's study has 1 and 4.
-        channels: width of the multi-scale arm; its 3x3 convolution halves it.
+        out_stride: side of a cell [px] of the output and of the loss. The paper's study has 1 and 4.
+        channels: width of the multi-scale arm [channels]; its 3x3 convolution halves it.
         implicit: learned vectors around the classifier.
-        focal_weight: of the mean focal loss over cells and classes.
-        dice_weight: of 1 - dice over the entire batch.
+        focal_weight: [factor] of the mean focal loss over cells and classes.
+        dice_weight: [factor] of 1 - dice over the entire batch.
 
     Raises:
         ValueError: if the features do not fit ``scale``.

@@ -41,13 +41,13 @@ class YOLOv7AF(YOLOv7AFBoxes):
         reads: the features, finest first; None = the backbone's only ones of stride 8, 16 and 32. Prototypes are made from
             the finest, at half its stride.
         implicit: learned vectors around the last convolution of every branch.
-        prototypes: their number.
-        prototype_channels: width of the convolutions before them; None = the finest feature's.
-        box_weight: of 1 - CIoU.
-        distribution_weight: of the distribution focal term.
-        class_weight: of the class term.
-        mask_weight: of the mask term.
-        top_k: cells that answer for an object at most.
+        prototypes: how many [prototypes].
+        prototype_channels: width of the convolutions before them [channels]; None = the finest feature's.
+        box_weight: [factor] of 1 - CIoU.
+        distribution_weight: [factor] of the distribution focal term.
+        class_weight: [factor] of the class term.
+        mask_weight: [factor] of the mask term.
+        top_k: [cells] that answer for an object at most.
     """
 
     task_type = "instances"

@@ -33,10 +33,10 @@ class YOLOv7AFBoxes(Head):
     Args:
         reads: the features, finest first; None = the backbone's only ones of stride 8, 16 and 32.
         implicit: learned vectors around the last convolution of every branch.
-        box_weight: of 1 - CIoU.
-        distribution_weight: of the distribution focal term.
-        class_weight: of the class term.
-        top_k: cells that answer for an object at most.
+        box_weight: [factor] of 1 - CIoU.
+        distribution_weight: [factor] of the distribution focal term.
+        class_weight: [factor] of the class term.
+        top_k: [cells] that answer for an object at most.
 
     Raises:
         ValueError: if the features are not finest first, or a level of the default is missing.
