@@ -111,3 +111,9 @@ def test_only_on_amd_with_avx2_is_paddles_matrix_library_told_what_to_use(tmp_pa
     monkeypatch.setenv("MKL_DEBUG_CPU_TYPE", "4")
     cli._speed_up_matrix_products(tmp_path / "cpuinfo")
     assert os.environ["MKL_DEBUG_CPU_TYPE"] == "4"  # the user's own choice
+
+
+def test_every_tool_has_the_parser_that_guesses_what_an_unknown_flag_meant():
+    tools = list((ROOT / "tools").glob("*.py"))
+    assert len(tools) > 12
+    assert [tool.name for tool in tools if "argparse.ArgumentParser(" in tool.read_text(encoding="utf-8")] == []

@@ -25,13 +25,13 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import cv2
 import numpy as np
 
-import ppmtl.cli  # noqa: F401  sets what Paddle's matrix library reads, as in training
+from ppmtl import cli  # on import it sets what Paddle's matrix library reads, as in training
 from ppmtl.studies.benchmark import CASES, markdown, measure
 
 
 def main(argv: Sequence[str]) -> int:
     """Prints the table; the exit code is 1 if a result differs from its reference's. Missed targets are only reported."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = cli.Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", default="", metavar="TEXT", help="only rows whose name contains this")
     parser.add_argument("--rounds", type=int, default=9, help="timed rounds per row")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the rows here too")

@@ -43,8 +43,8 @@ def main(argv: Sequence[str]) -> int:
     add.set_defaults(call=parts)
     commands.add_parser("schema", help="JSON Schema of configs").set_defaults(call=schema)
     add = commands.add_parser("new", help="writes a starting config for a folder of data")
-    add.add_argument("--data", type=Path, required=True, metavar="DIR", help="COCO json + images, images + label PNGs, "
-                     "list files + images, or a folder of images per class; below it, any of them")  # fmt: skip
+    add.add_argument("--data", type=Path, required=True, metavar="DIR", help="COCO json (boxes, masks, captions) + images, "
+                     "images + label PNGs, lists + images, a folder of images per class; below it, any of them")  # fmt: skip
     add.add_argument("--out", type=Path, default=Path("my_config.yml"), metavar="YML", help="default: my_config.yml")
     add.set_defaults(call=new)
     arguments = parser.parse_args(argv)

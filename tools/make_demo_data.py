@@ -19,6 +19,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from demo_data.dataset import TASKS, Summary, default_workers, make_dataset
 from demo_data.request import SPLITS, DemoRequest
+from ppmtl import cli
 
 _SIZES = {
     "size": "street scenes (segmentation)",
@@ -31,7 +32,7 @@ _PRESETS = {"challenge": DemoRequest(), "demo": DemoRequest(sign_classes=10, veh
 def build_parser() -> argparse.ArgumentParser:
     """Returns the command line."""
     default = DemoRequest()
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = cli.Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", required=True, metavar="DIR", help="the directory to make; a config's data_root")
     parser.add_argument(
         "--preset", choices=sorted(_PRESETS), default="challenge", help="class counts (default: %(default)s)"

@@ -19,7 +19,7 @@ from ppmtl.files import atomic_write
 
 def main(argv: Sequence[str]) -> int:
     """Writes the page and prints its path."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = cli.Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path, metavar="OUTPUT_DIR", help="save_dir of a run")
     parser.add_argument("--eval", type=Path, metavar="DIR", help="what tools/eval.py wrote (default: OUTPUT_DIR/eval)")
     parser.add_argument("--out", type=Path, metavar="FILE", help="the page (default: OUTPUT_DIR/report.html)")

@@ -14,8 +14,8 @@ from ppmtl.data.listing import read_json, read_text
 from ppmtl.structures import IGNORE_LABEL
 from ppmtl.studies.file_tree import Tree, nearness, says_split
 
-_COCO_LISTS = ("images", "annotations", "categories")
 _NO_CLASSES = {"images", "image", "imgs", "img", "jpegimages", "labels", "label", "masks", "mask", "annotations", "gt"}
+_MANY_SENTENCES = 10_000  # from so many on, words that occur less than five times are left out, as is usual
 _MOST_LABELS = 65  # different values in one file; more is a grey image and no label map
 
 
@@ -24,11 +24,12 @@ class Found:
     """One data set with its splits.
 
     Attributes:
-        kind: "label_png", "image_list" or "coco": the reader; "folders": images in one folder per class.
+        kind: "label_png", "image_list", "coco", "coco_instances" or "coco_captions": the reader; "folders": images in one
+            folder per class.
         splits: {"train" and, where there is one, "val": the reader's keys, paths below the root}.
         classes: the keys of tasks.X.classes.
         images: {split: image files}.
-        counts: (C,) samples of each class in "train": images, boxes or pixels.
+        counts: (C,) samples of each class in "train": images, boxes or pixels. Of captions one number, the sentences.
         sides: (N, 2) width and height of every box in "train", as share of its image's.
         notes: what a person should know.
     """
@@ -57,7 +58,7 @@ def find(root: Path) -> list[Found]:
         count = sum(map(len, tree.images.values()))
         raise ValueError(
             f"{root}: found {count} images in {len(tree.images)} folders, and nothing that says what they show. Looked for: "
-            "COCO json files beside their images; a folder of images and one of label PNGs with the same names; text files "
+            "COCO json files beside their images; a folder of label PNGs and one of images with the same names; text files "
             "with lines 'image id'; a folder with one folder of images per class (docs/data.md)"
         )
     return found
@@ -77,26 +78,52 @@ def _plainest(found: Mapping[Path, list[tuple[str, Found]]]) -> Iterator[Found]:
 
 
 def _coco(tree: Tree) -> Iterator[Found]:
-    contents: dict[Path, Any] = {}
-    for file in tree.jsons:
-        content = read_json(file)
-        lists = [content.get(key) for key in _COCO_LISTS] if isinstance(content, dict) else [None]
-        if all(isinstance(part, list) and part for part in lists) and any("bbox" in a for a in content["annotations"]):
-            contents[file] = content
-    found: dict[Path, list[tuple[str, Found]]] = {}
-    for group in tree.by_split(list(contents)):
+    contents = {file: read_json(file) for file in tree.jsons}
+    kinds = {file: kind for file, content in contents.items() if (kind := _coco_kind(content))}
+    sentences: dict[Path, list[tuple[str, Found]]] = {}
+    objects: dict[Path, list[tuple[str, Found]]] = {}
+    for group in tree.by_split(list(kinds)):
         splits, files = {}, {}
         for split, file in group.items():
             names = [str(entry.get("file_name")) for entry in contents[file]["images"]]
             if folder := tree.holder(names, file):
                 splits[split] = {"images": tree.name(folder), "annotations": tree.name(file)}
                 files[split] = [folder / name for name in names]
-        if "train" in splits:
-            train, name = contents[group["train"]], tree.name(group["train"])
+        if "train" not in splits:
+            continue
+        train, name, kind = contents[group["train"]], tree.name(group["train"]), kinds[group["train"]]
+        if kind == "coco_captions":
+            count = len(train["annotations"])
+            classes: dict[str, Any] = {"captions": [name], "min_count": 5 if count >= _MANY_SENTENCES else 1}
+            data = Found(kind, splits, classes, files, np.array([count]))
+        else:
             classes = {"count": len(train["categories"]), "names": name}
-            data = Found("coco", splits, classes, files, *_boxes(train))
-            found.setdefault(files["train"][0].parent, []).append((name, data))
-    yield from _plainest(found)
+            data = Found(kind, splits, classes, files, *_boxes(train))
+        same_kind = sentences if kind == "coco_captions" else objects
+        same_kind.setdefault(files["train"][0].parent, []).append((name, data))
+    yield from _plainest(objects)
+    yield from _plainest(sentences)
+
+
+def _coco_kind(content: Any) -> str:
+    """The reader for the content of a json file, "" if it is none of COCO's."""
+    if not isinstance(content, dict):
+        return ""
+    lists = [content.get(key) for key in ("images", "annotations", "categories")]
+    images, annotations, categories = [part if isinstance(part, list) else [] for part in lists]
+    if not images or not all(isinstance(entry, dict) for entry in [*images, *annotations]):
+        return ""
+    if any("caption" in a for a in annotations):
+        return "coco_captions"
+    if not categories or not any("bbox" in a for a in annotations):
+        return ""
+    return "coco_instances" if 2 * sum(map(_has_mask, annotations)) > len(annotations) else "coco"
+
+
+def _has_mask(annotation: Mapping[str, Any]) -> bool:
+    """Whether there are run lengths or a polygon of more than four corners; converters write boxes as polygons of four."""
+    mask = annotation.get("segmentation")
+    return isinstance(mask, dict) or isinstance(mask, list) and any(isinstance(p, list) and len(p) > 8 for p in mask)
 
 
 def _boxes(content: Mapping[str, Any]) -> tuple[np.ndarray, np.ndarray]:
@@ -123,24 +150,29 @@ def _label_maps(tree: Tree) -> Iterator[Found]:
     for folder in maps:
         if pair := _images_of(folder, stems, [other for other in stems if other not in maps]):
             pairs[folder] = pair
+    found: dict[Path, list[tuple[str, Found]]] = {}
     for group in tree.by_split(list(pairs)):
-        splits, images, counts = {}, {}, np.zeros(256, np.int64)
+        splits, images, counts, notes = {}, {}, np.zeros(256, np.int64), []
         for split, folder in group.items():
             source, ending = pairs[folder]
             suffix = {"label_suffix": ending} if ending else {}
             splits[split] = {"images": tree.name(source), "labels": tree.name(folder), **suffix}
-            images[split] = tree.images[source]
+            images[split] = [file for file in tree.images[source] if file.stem + ending in stems[folder]]
+            if missing := len(tree.images[source]) - len(images[split]):
+                splits[split]["missing_labels"] = "skip"
+                notes.append(f"{missing} images in {tree.name(source)} have no label map and are left out")
         for file in tree.images[group["train"]]:
             counts += np.bincount(read_label_map(file).ravel(), minlength=256)
         labelled = np.flatnonzero(counts[:IGNORE_LABEL])
         least = int(labelled[-1]) + 1 if len(labelled) else 1
         named = tree.class_file(group["train"] / "any", least)
         classes = {"count": len(named[1]), "names": named[0]} if named else {"count": least}
-        data = Found("label_png", splits, classes, images, counts[: classes["count"]])
+        data = Found("label_png", splits, classes, images, counts[: classes["count"]], notes=notes)
         if len(labelled) < 2:
             held = np.flatnonzero(counts).tolist()
             data.notes.append(f"label maps hold {held}, and {IGNORE_LABEL} means 'not labelled': number classes from 0")
-        yield data
+        found.setdefault(images["train"][0].parent, []).append((tree.name(group["train"]), data))
+    yield from _plainest(found)
 
 
 def _is_label_map(file: Path) -> bool:
@@ -151,14 +183,17 @@ def _is_label_map(file: Path) -> bool:
 
 
 def _images_of(labels: Path, stems: Mapping[Path, set[str]], folders: Sequence[Path]) -> tuple[Path, str] | None:
-    """The nearest of ``folders`` whose images are named like the label maps in ``labels``, and the ending that labels add."""
+    """The nearest of ``folders`` with an image for every label map in ``labels``, and the ending that labels add to its name.
+
+    Of equally near ones that with the fewest images without a label.
+    """
     first = min(stems[labels])
     for cut in (len(first), *(place for place in range(len(first) - 1, 0, -1) if first[place] in "_-.")):
         ending = first[cut:]
         bare = {stem[: len(stem) - len(ending)] for stem in stems[labels] if stem.endswith(ending)}
-        fitting = [folder for folder in folders if stems[folder] == bare]
+        fitting = [folder for folder in folders if stems[folder] >= bare]
         if len(bare) == len(stems[labels]) and fitting:
-            return max(fitting, key=lambda folder: nearness(folder, labels)), ending
+            return max(fitting, key=lambda folder: (nearness(folder, labels), -len(stems[folder]))), ending
     return None
 
 

@@ -20,10 +20,11 @@ from ppmtl.studies.found_data import Found, find
 
 Values = dict[str, Any]
 
+_NAMES = {"label_png": "seg", "coco": "det", "coco_instances": "inst", "coco_captions": "cap"}  # others: "cls"
 _STRIDE = 32  # of the backbone's coarsest feature
 _LONG_SIDES = (640, 960, 1280, 1600, 2048)  # px; a detector's input is the smallest that shows objects large enough
 _LARGE_ENOUGH = 16  # px, twice the finest stride
-_MOST_FOR_SEG, _CROP, _CLS_SIDE = 1536, 512, 224  # px
+_MOST_FOR_SEG, _CROP, _CLS_SIDE, _CAP_SIDE = 1536, 512, 224, 320  # px
 _MANY = 5000  # images; with fewer, a larger backbone from scratch only learns them by heart
 _SCRATCH = "from scratch. With pretrained weights"
 
@@ -66,11 +67,11 @@ def write_config(data: Path, out: Path) -> str:
     }
     report, steps, largest = list[str](), list[int](), 0
     for found in find(data):
-        short = {"label_png": "seg", "coco": "det"}.get(found.kind, "cls")
+        short = _NAMES.get(found.kind, "cls")
         name = next(n for n in (short, *(f"{short}{i}" for i in range(2, 1000))) if n not in config["tasks"])
         datasets = _datasets(found, name, data, out)
         size = _median_size(found.images["train"])
-        plan = {"seg": _seg, "cls": _cls, "det": _det}[short](found, size)
+        plan = {"seg": _seg, "cls": _cls, "det": _det, "inst": _inst, "cap": _cap}[short](found, size)
         _add(config, remarks, name, plan, datasets)
         steps.append(-(-len(found.images["train"]) // plan.batch_size))
         largest = max(largest, len(found.images["train"]))
@@ -146,32 +147,56 @@ def _cls(found: Found, size: Size) -> Plan:
 
 
 def _det(found: Found, size: Size) -> Plan:
-    shown = detector_size(found.sides, size)
-    task = {"type": "detection", "classes": found.classes, "input_size": list(shown), "tta": {"flip": True}}
-    head: Values = {
+    plan = _objects(found, size)
+    plan.task["type"] = "detection"
+    plan.head |= {
         "type": "yolov5",
         "neck": {"type": "yolocsppan", "depth_multiplier": 0.33, "channels": [128, 256, 512]},
     }
-    sides = found.sides * np.array(shown[::-1])
-    middle = float(np.median(np.sqrt(sides.prod(axis=1)))) if len(sides) else float("nan")
-    remarks = {"task.input_size": f"(height, width): the middle object has {middle:.0f} px there"}
+    sides = found.sides * np.array(plan.task["input_size"][::-1])
     try:
         anchors = np.maximum(fit_anchors(sides), 1.0).round(1)
     except ValueError as error:
         found.notes.append(f"the head's own anchors are kept: {error}")
     else:
-        head["anchors"] = anchors.reshape(3, 3, 2).tolist()
-        remarks["head.anchors"] = f"(width, height) px; fit {recall(sides, anchors):.1%} of the boxes at input_size"
+        plan.head["anchors"] = anchors.reshape(3, 3, 2).tolist()
+        fit = recall(sides, anchors)
+        plan.remarks["head.anchors"] = f"(width, height) px; fit {fit:.1%} of the boxes at input_size"
+    return plan
+
+
+def _inst(found: Found, size: Size) -> Plan:
+    plan = _objects(found, size)
+    plan.task["type"], plan.head["type"] = "instances", "yolov7_af"
+    plan.remarks["task.type"] = "boxes and masks; for boxes only: detection, a head of it and the reader coco"
+    return plan
+
+
+def _objects(found: Found, size: Size) -> Plan:
+    """What the tasks with boxes have in common; their types are still to be named."""
+    shown = detector_size(found.sides, size)
+    sides = found.sides * np.array(shown[::-1])
+    middle = float(np.median(np.sqrt(sides.prod(axis=1)))) if len(sides) else float("nan")
+    if middle < _LARGE_ENOUGH / 2:
+        found.notes.append(
+            f"the middle object has {middle:.0f} px: crop_around_box before resize enlarges it (docs/data.md)"
+        )
+    task: Values = {"type": "", "classes": found.classes, "input_size": list(shown), "tta": {"flip": True}}
     transforms: list[Values] = [
         {"type": "resize", "size": list(shown)},
         {"type": "horizontal_flip", "p": 0.5},
         {"type": "color_jitter"},
     ]
-    if middle < _LARGE_ENOUGH / 2:
-        found.notes.append(
-            f"the middle object has {middle:.0f} px: crop_around_box before resize enlarges it (docs/data.md)"
-        )
-    return Plan(task, head, 4, transforms, remarks=remarks)
+    remarks = {"task.input_size": f"(height, width): the middle object has {middle:.0f} px there"}
+    return Plan(task, {}, 4, transforms, remarks=remarks)
+
+
+def _cap(found: Found, size: Size) -> Plan:
+    shown = [min(_CAP_SIDE, _multiple(side)) for side in size]
+    task = {"type": "captions", "classes": found.classes, "input_size": shown, "max_length": 40}
+    head = {"type": "captions", "reads": "c5", "layers": 3, "max_length": 40}
+    remarks = {"source.transforms": "no mirror, no mix and no colour: what a sentence says must stay true"}
+    return Plan(task, head, 8, [{"type": "resize", "size": shown}], remarks=remarks)
 
 
 def detector_size(sides: np.ndarray, size: Size) -> Size:
@@ -209,9 +234,10 @@ def _line(name: str, found: Found, size: Size) -> str:
     counts = ", ".join(f"{len(files)} {split}" for split, files in found.images.items())
     classes = found.counts
     empty = f", {int((classes == 0).sum())} without a sample" if (classes == 0).any() else ""
-    boxes = f", {len(found.sides)} boxes" if found.kind == "coco" else ""
+    boxes = f", {len(found.sides)} boxes" if found.kind in ("coco", "coco_instances") else ""
+    said = f"{classes[0]} sentences" if found.kind == "coco_captions" else f"{len(classes)} classes{empty}"
     what = {"folders": "one folder of images per class"}.get(found.kind, found.kind)
-    return f"{name}: {what}, {counts} images of about {size[0]} x {size[1]} px{boxes}, {len(classes)} classes{empty}"
+    return f"{name}: {what}, {counts} images of about {size[0]} x {size[1]} px{boxes}, {said}"
 
 
 def _median_size(files: Sequence[Path]) -> Size:

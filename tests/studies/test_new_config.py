@@ -125,6 +125,64 @@ def test_label_maps_may_add_an_ending_and_go_without_names(tmp_path: Path) -> No
     assert data.classes == {"count": 2}
 
 
+def write_coco(root: Path, **of_annotation: object) -> None:
+    """Images with one annotation each, described by ``of_annotation``, in images/ and described.json."""
+    write_images(root / "images", [f"{number}.png" for number in range(4)])
+    images = [{"id": number, "file_name": f"{number}.png", "height": 64, "width": 64} for number in range(4)]
+    annotations = [{"id": image["id"], "image_id": image["id"], **of_annotation} for image in images]
+    content = {"images": images, "annotations": annotations, "categories": [{"id": 1, "name": "square"}]}
+    (root / "described.json").write_text(json.dumps(content))
+
+
+BOX = {"category_id": 1, "bbox": [8, 8, 16, 16]}
+FIVE_CORNERS = [[8, 8, 24, 8, 24, 24, 16, 20, 8, 24]]
+
+
+@pytest.mark.parametrize(
+    ("segmentation", "kind"),
+    [(FIVE_CORNERS, "coco_instances"), ({"size": [64, 64], "counts": [8, 4088]}, "coco_instances"),
+     ([[8, 8, 24, 8, 24, 24, 8, 24]], "coco"), ([], "coco"), (None, "coco")],
+)  # fmt: skip
+def test_masks_are_more_than_a_box_with_corners(tmp_path: Path, segmentation: object, kind: str) -> None:
+    write_coco(tmp_path, **BOX, segmentation=segmentation)
+    (data,) = find(tmp_path)
+    assert data.kind == kind
+    assert data.splits["train"] == {"images": "images", "annotations": "described.json"}
+
+
+def test_masks_and_sentences_become_tasks(tmp_path: Path) -> None:
+    write_coco(tmp_path / "a", **BOX, segmentation=FIVE_CORNERS)
+    write_coco(tmp_path / "b", caption="A square on noise.")
+    report = write_config(tmp_path, tmp_path / "mine.yml")
+    assert "inst: coco_instances, 4 train images of about 64 x 64 px, 4 boxes, 1 classes" in report
+    assert "cap: coco_captions, 4 train images of about 64 x 64 px, 4 sentences" in report
+    assert "anchors" not in report
+    tree = build.load(str(tmp_path / "mine.yml")).tree.data
+    assert tree["model"]["heads"]["inst"] == {"type": "yolov7_af"}
+    assert tree["tasks"]["cap"]["classes"] == {"captions": ["b/described.json"], "min_count": 1}
+    assert tree["sources"]["cap"]["transforms"] == [{"type": "resize", "size": [64, 64]}]
+
+
+def test_sentences_and_objects_of_the_same_images_are_both_used(tmp_path: Path) -> None:
+    write_coco(tmp_path, **BOX)
+    (tmp_path / "described.json").rename(tmp_path / "boxes.json")
+    write_coco(tmp_path, caption="A square on noise.")
+    assert [(data.kind, data.notes) for data in find(tmp_path)] == [("coco", []), ("coco_captions", [])]
+
+
+def test_images_without_a_label_map_are_left_out(tmp_path: Path) -> None:
+    write_streets(tmp_path, count=5)
+    (tmp_path / "boxes.json").unlink()
+    (tmp_path / "list.txt").unlink()
+    for number in (1, 3):
+        (tmp_path / "labels" / f"{number}.png").unlink()
+    (data,) = find(tmp_path)
+    assert data.splits == {"train": {"images": "images", "labels": "labels", "missing_labels": "skip"}}
+    assert [file.name for file in data.images["train"]] == ["0.png", "2.png", "4.png"]
+    assert data.notes == ["2 images in images have no label map and are left out"]
+    write_config(tmp_path, tmp_path / "mine.yml")
+
+
 def test_a_folder_without_labels_says_what_is_looked_for(tmp_path: Path) -> None:
     write_images(tmp_path / "images", ["a.png", "b.png"])
     write_images(tmp_path / "masks", ["x.png"])
