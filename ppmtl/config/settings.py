@@ -78,9 +78,9 @@ class HeadSettings:
 
     part: partial[Any]
     answers: str | None = None  # the task that it answers; null: that of its own name
-    # How its task's images are normalised; null: as the model's. The backbone then runs for this task apart
+    # Of RGB [0 to 1], how its task's images are normalised; null: as the model's. The backbone then runs for it apart
     mean: Triple | None = None
-    std: Triple | None = None
+    std: Triple | None = None  # of RGB [0 to 1], likewise
 
 
 @dataclass(frozen=True)

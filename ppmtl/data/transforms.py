@@ -295,6 +295,10 @@ class RandomShortSide:
     """Scales so that the short side is one of ``sides``, the aspect kept; the long side gets at most ``max_long``.
 
     Batches of such images have several sizes: set the source's ``pad``.
+
+    Attributes:
+        sides: lengths [px] of the short side, each as likely as the others.
+        max_long: longest long side [px]; None = any.
     """
 
     sides: tuple[Pixels, ...] = (480, 512, 544, 576, 608)
@@ -309,7 +313,11 @@ class RandomShortSide:
 
 @dataclass(kw_only=True)
 class RandomSizeCrop:
-    """Takes a random window whose sides are drawn from [min, max] pixels each; an image's shorter side stays entire."""
+    """Takes a random window whose sides are drawn from [min, max] each; a side of the image that is shorter stays entire.
+
+    Attributes:
+        min, max: shortest and longest side of the window [px].
+    """
 
     min: Pixels = 384
     max: Pixels = 600
@@ -327,7 +335,11 @@ class RandomSizeCrop:
 
 @dataclass(kw_only=True)
 class OneOf:
-    """Runs one of several lists of transforms, each as likely as the others."""
+    """Runs one of several lists of transforms, each as likely as the others.
+
+    Attributes:
+        options: the lists; an empty one leaves the image as it is.
+    """
 
     options: tuple[tuple[Annotated[Callable[..., Any], Part("ppmtl.data.transforms")], ...], ...] = ((),)
 

@@ -123,7 +123,7 @@ def _coco_kind(content: Any) -> str:
 def _has_mask(annotation: Mapping[str, Any]) -> bool:
     """Whether there are run lengths or a polygon of more than four corners; converters write boxes as polygons of four."""
     mask = annotation.get("segmentation")
-    return isinstance(mask, dict) or isinstance(mask, list) and any(isinstance(p, list) and len(p) > 8 for p in mask)
+    return isinstance(mask, dict) or (isinstance(mask, list) and any(isinstance(p, list) and len(p) > 8 for p in mask))
 
 
 def _boxes(content: Mapping[str, Any]) -> tuple[np.ndarray, np.ndarray]:

@@ -147,7 +147,15 @@ class Captions(Task[Caption]):
         return _Surest()
 
     def new_meter(self) -> Meter[Caption]:
-        """A meter of CIDEr-D and BLEU."""
+        """A meter of CIDEr-D and BLEU.
+
+        Metrics:
+            cider_d: likeness to the true sentences in words that tell images apart, 0 to 10; the primary metric
+            bleu1: share of words that a true sentence of the image has too, 0 to 1
+            bleu2: of words and of pairs of words, their geometric mean
+            bleu3: of those and of three words in a row
+            bleu4: of those and of four words in a row
+        """
         return _CaptionScores(self)
 
     def image_score(self, sample: Sample, prediction: Caption, threshold: float) -> float:  # noqa: ARG002

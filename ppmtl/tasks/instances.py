@@ -178,7 +178,14 @@ class Instances(Detection):
         return _MergeInstances(self)
 
     def new_meter(self) -> Meter[Detections]:
-        """A meter of COCO average precision of boxes and of masks."""
+        """A meter of COCO average precision of boxes and of masks.
+
+        Metrics:
+            mask_ap50: average precision at a mask IoU of 0.5, mean over classes, 0 to 1; the primary metric
+            mask_ap50_95: the mean over the IoUs 0.5, 0.55 to 0.95
+            box_ap50: as mask_ap50, with the IoU of boxes
+            box_ap50_95: as mask_ap50_95, with the IoU of boxes
+        """
         return _MaskAP(self)
 
     def to_json(self, prediction: Detections, *, threshold: float = 0.0) -> dict[str, Any]:

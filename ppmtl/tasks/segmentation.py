@@ -131,6 +131,7 @@ class Segmentation(Task[SegMap]):
 
         Metrics:
             miou: mean over classes of intersection over union, 0 to 1, absent classes as ``absent`` says; the primary metric
+            fwiou: mean over classes weighted by their share of the labelled pixels, 0 to 1
             pixel_accuracy: share of labelled pixels whose class is right, 0 to 1
             miou_absent_skipped: miou without classes that neither truth nor prediction contains
             miou_absent_zero: miou where those classes count 0

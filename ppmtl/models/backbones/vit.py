@@ -147,15 +147,19 @@ class ViT(Backbone):
 
     Args:
         arch: width, blocks and heads by name.
-        dim, depth, num_heads: instead of the named ones.
-        window: side of the windows in patches of 16 px; 0 = all blocks are global (a plain ViT).
-        global_blocks: which blocks (from 0) attend over the entire grid; None = the last of each quarter: 2, 5, 8, 11 of 12.
-        tokens: the blocks (from 0) whose outputs are features.
-        drop_path_rate: of the last block; the others rise linearly from 0.
-        relative_grid: the grid that the global blocks' tables of relative positions are made for, 56 = 896 px; other
-            grids get them interpolated. Memory of a global block grows with the square of the number of patches.
-        position_grid: the grid of absolute positions, added to the patches and interpolated to theirs: 14 for weights of
-            224 px. None = none, as in the baseline.
+        dim: width [channels], instead of the named one.
+        depth: how many [blocks], instead of the named one.
+        num_heads: of every attention [heads], instead of the named one.
+        window: side of the windows [patches of 16 px]; 0 = all blocks are global (a plain ViT).
+        global_blocks: which attend over the entire grid [block numbers] from 0; None = the last of each quarter: 2, 5, 8, 11
+            of 12.
+        tokens: those whose outputs are features [block numbers] from 0.
+        drop_path_rate: [probability] of the last block; the others rise linearly from 0.
+        relative_grid: side of the grid [patches of 16 px] that the global blocks' tables of relative positions are made
+            for, 56 = 896 px; other grids get them interpolated. Memory of a global block grows with the square of the
+            number of patches.
+        position_grid: side of the grid [patches of 16 px] of absolute positions, added to the patches and interpolated to
+            theirs: 14 for weights of 224 px. None = none, as in the baseline.
         scaled_positions: relative positions meet the query after its division by the root of its width, as in the
             baseline's code. False = before, as in ViTDet, whose weights need it.
         pretrained: a file or URL that training fills the backbone from on a fresh start (weights/pretrained.py).

@@ -24,8 +24,8 @@ class PooledFC(Head):
 
     Args:
         reads: the feature it reads; None = the backbone's last. The baseline reads stride 32, a ViT's "p5".
-        hidden: width between the layers; None = half of the feature's channels.
-        label_smoothing: share of the target that the other classes get, evenly.
+        hidden: width between the layers [channels]; None = half of the feature's channels.
+        label_smoothing: [share] of the target that the other classes get, evenly.
     """
 
     task_type = "classification"

@@ -38,8 +38,8 @@ class SETRPUP(Head):
     Args:
         reads: the features it reads; the last one is answered from. With a ViT: tokens5, tokens7, tokens9, tokens11.
             None = the backbone's last.
-        channels: width of the convolutions.
-        aux_weight: factor of each auxiliary loss; 0 = no auxiliary classifiers.
+        channels: width of the convolutions [channels].
+        aux_weight: [factor] of each auxiliary loss; 0 = no auxiliary classifiers.
         shared_aux: one auxiliary classifier for all features, as in the baseline and in PaddleSeg, whose code repeats one
             module where it meant several. False = one each.
         align_corners: of the last resize to the input's size; the doublings never align. The baseline: true.
