@@ -209,8 +209,11 @@ class MixUp:
 class CutMix:
     """Covers a random rectangle with the same part of another image, stretched to this one's size, with probability ``p``.
 
-    The share of the rectangle is drawn evenly; a class counts by the share of the image that shows it. ``until`` as in
-    ``mosaic``.
+    The share of the rectangle is drawn evenly; a class counts by the share of the image that shows it.
+
+    Attributes:
+        p: [probability] of the change.
+        until: [share] of the run after which it ends.
 
     Source: Yun et al. 2019.
     """
