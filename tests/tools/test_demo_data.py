@@ -4,6 +4,7 @@ import hashlib
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -20,9 +21,16 @@ from demo_data import (
     vehicle_classes,
 )
 from demo_data import dataset as dataset_module
+from demo_data.captions import describe
 from demo_data.draw import Canvas
+from demo_data.objects import OBJECT_CLASSES, SeenObject, seen_objects
 from demo_data.request import MARKER, UNFINISHED
 from demo_data.signs import SIGN_NAMES, sign_face
+from demo_data.weather import draw_conditions
+from ppmtl.data.readers.coco_captions import COCOCaptions
+from ppmtl.data.readers.coco_instances import COCOInstances
+from ppmtl.ops.masks import Rle, draw_mask, unpacked
+from ppmtl.structures import ClassList
 
 ROOT = Path(__file__).resolve().parents[2]
 TINY = DemoRequest(
@@ -106,7 +114,7 @@ def test_label_maps_hold_only_ids_and_255_and_all_classes_occur(made):
 def test_rare_classes_are_in_at_least_a_quarter_of_the_street_scenes():
     present = np.zeros(19)
     for index in range(60):
-        _, label = render_street(rng(7, index), (64, 112))
+        _, label, *_ = render_street(rng(7, index), (64, 112))
         present += np.bincount(label.ravel(), minlength=256)[:19] >= 6
     assert (present / 60 >= 0.25).all(), present / 60
 
@@ -114,7 +122,7 @@ def test_rare_classes_are_in_at_least_a_quarter_of_the_street_scenes():
 def test_the_borders_of_the_label_map_lie_on_edges_of_the_picture():
     on, beside = [], []
     for index in range(12):
-        image, label = render_street(rng(3, index), (96, 160))
+        image, label, *_ = render_street(rng(3, index), (96, 160))
         strength = cv2.morphologyEx(image, cv2.MORPH_GRADIENT, np.ones((3, 3), np.uint8)).max(axis=2)
         border = cv2.morphologyEx(label, cv2.MORPH_GRADIENT, np.ones((3, 3), np.uint8)) > 0
         on.append(strength[border].mean())
@@ -251,3 +259,80 @@ def test_the_tool_runs_from_anywhere_and_answers_bad_values_with_exit_code_2(tmp
     assert good.returncode == 0, good.stderr
     assert "seg: 2 train, 1 val, 1 test images" in good.stdout
     assert (tmp_path / "d/preview.png").stat().st_size > 1000
+
+
+def pixels_of(thing: SeenObject, size: tuple[int, int]) -> np.ndarray:
+    shape = thing.segmentation
+    if isinstance(shape, dict):
+        return draw_mask(Rle(size, unpacked(shape["counts"])), size) > 0
+    return draw_mask(tuple(np.array(ring).reshape(-1, 2) for ring in shape), size) > 0
+
+
+def test_the_masks_of_a_scene_cover_its_classes_and_never_each_other():
+    size, ids = (128, 224), [11, 12, 18, 17, 13, 14, 15, 16, 6, 7]  # of the label map: person, rider, bicycle, ...
+    with_holes, apart = 0, []
+    for index in range(10):
+        scene = render_street(rng(4, index), size)
+        count, overlap = np.zeros(size, int), []
+        for thing in scene.objects:
+            mask = pixels_of(thing, size)
+            with_holes += isinstance(thing.segmentation, dict)
+            count += mask
+            x, y, wide, tall = thing.box
+            rows, columns = np.nonzero(mask)
+            hull = [columns.min(), rows.min(), columns.max() + 1, rows.max() + 1]
+            apart.append(np.abs(np.array(hull) - [x, y, x + wide, y + tall]))
+            overlap.append((np.isin(scene.label_map, ids) & mask).sum() / mask.sum())
+        assert (count > 1).sum() < 0.02 * max((count > 0).sum(), 1)  # outlines are simplified by a quarter of a pixel
+        assert np.mean(overlap) > 0.93
+        labelled = np.isin(scene.label_map, ids)
+        assert (labelled & (count > 0)).sum() > 0.85 * labelled.sum()  # the rest is too little of an object to be one
+    assert np.mean(apart) < 0.5  # a thin mast may miss the pixels' centres
+    assert with_holes
+
+
+def test_a_thing_behind_another_one_keeps_only_what_is_seen_and_a_hole_stays_one():
+    canvas = Canvas((40, 40), rng(0))
+    canvas.begin(13, (200, 30, 30))
+    canvas.poly([(4, 4), (36, 4), (36, 36), (4, 36)], (200, 30, 30), 13)
+    canvas.begin(11, (30, 30, 200))
+    canvas.poly([(10, 10), (20, 10), (20, 20), (10, 20)], (30, 30, 200), 11)
+    canvas.current = 0
+    canvas.poly([(30, 0), (40, 0), (40, 40), (30, 40)], (90, 90, 90), 5)  # a post: scenery
+    car, person = seen_objects(canvas)
+    assert [OBJECT_CLASSES[thing.index] for thing in (car, person)] == ["car", "person"]
+    assert isinstance(car.segmentation, dict)
+    assert car.area == pytest.approx(26 * 32 - 100, rel=0.06)
+    assert (pixels_of(car, (40, 40)) & pixels_of(person, (40, 40))).sum() == 0
+    assert pixels_of(person, (40, 40)).sum() == pytest.approx(100, abs=21)
+    assert car.box[2] == pytest.approx(26, abs=1)
+
+
+def test_the_files_of_objects_and_sentences_are_read_as_they_were_drawn(made):
+    root = made / "track1_train_data/seg"
+    classes = ClassList(OBJECT_CLASSES, tuple(range(1, len(OBJECT_CLASSES) + 1)))
+    images = {"images": "images/train"}
+    objects = COCOInstances(root, {"ins": classes}, **images, annotations="instances_train.json")
+    sentences = COCOCaptions(root, {"cap": classes}, **images, annotations="captions_train.json")
+    assert len(objects) == len(sentences) == 24
+    labels = [objects[index].labels["ins"] for index in range(24)]
+    assert sum(len(label.boxes) for label in labels) > 60
+    assert all(mask is not None for label in labels for mask in label.masks)
+    texts = [sentences[index].labels["cap"].texts for index in range(24)]
+    assert all(len(set(of_image)) == 5 for of_image in texts)
+    assert (made / "track1_test_data/ground_truth/instances_test.json").is_file()
+
+
+def test_sentences_say_number_kind_colour_place_and_weather():
+    car = SeenObject(3, (200, 40, 40), [10.0, 50.0, 40.0, 30.0], 900.0, [])
+    people = [SeenObject(0, (0, 0, 0), [x, 50.0, 10.0, 30.0], 250.0, []) for x in (170.0, 180.0)]
+    night = replace(draw_conditions(rng(0)), light="night", falling="rain", haze=0.003)
+    street = np.zeros((100, 200), np.uint8)
+    texts = [text for seed in range(12) for text in describe(rng(seed), [car, *people], street, night)]
+    together = " ".join(texts)
+    for word in ("two people", "two pedestrians", "red car", "on the left", "on the right", "night", "rain", "dark"):
+        assert word in together, word
+    assert len(set(texts)) > 20
+    assert "two cars" not in together
+    assert describe(rng(3), [car], street, night) == describe(rng(3), [car], street, night)
+    assert "car" not in " ".join(describe(rng(1), [], street, night)).replace("No cars", "")

@@ -35,6 +35,7 @@ def draw_bus(canvas: Canvas, view: View, *, lit: bool) -> float:
     length, half, top = float(rng.uniform(8.5, 11.5)), 1.25, float(rng.uniform(3.0, 3.3))
     paint = pick(rng, ((236, 176, 40), (208, 60, 44), (60, 140, 190), (96, 170, 110)))
     glass = (250, 226, 160) if lit else scaled(GLASS, 1.15)
+    canvas.begin(BUS, paint)
     ground_shadow(canvas, view, length, 2 * half)
     draw_solid(canvas, view, box_profile(length, 2 * half, 0.32, top), (paint, scaled(paint, 1.05), paint), paint, BUS)
     for sign in _seen_sides(view, length, half):
@@ -69,6 +70,7 @@ def draw_truck(canvas: Canvas, view: View, *, lit: bool) -> float:
     tipper = rng.random() < 0.35
     paint = pick(rng, ((200, 52, 44), (48, 96, 160), (226, 226, 222), (60, 120, 84), (230, 140, 40)))
     load = pick(rng, ((232, 232, 228), (196, 200, 206), (120, 150, 176), (206, 178, 130)))
+    canvas.begin(TRUCK, paint)
     ground_shadow(canvas, view, length, 2 * half)
     body = (box_profile(cargo, 2 * half, 0.95, (0.62 if tipper else 1.0) * top), scaled(load, 0.72) if tipper else load)
     front = np.array([[cargo + 0.25, 0.45, half * 0.94], [cargo + 0.25, 0.8 * top, half * 0.94],
@@ -130,6 +132,7 @@ def draw_tram(canvas: Canvas, view: View, *, lit: bool) -> float:
     band = pick(rng, ((30, 120, 96), (170, 30, 52), (40, 60, 140)))
     cream: Color = (236, 228, 202)
     glass = (250, 226, 160) if lit else (64, 82, 96)
+    canvas.begin(TRAIN, band)
     ground_shadow(canvas, view, length, 2 * half)
     shell = np.array([[0.0, 0.22, half], [0.0, 0.42 * top, half], [0.5, top, half * 0.9],
                       [length - 0.5, top, half * 0.9], [length, 0.42 * top, half], [length, 0.22, half]])  # fmt: skip

@@ -8,7 +8,7 @@ import os
 import signal
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,9 @@ import numpy as np
 
 from demo_data import request as requests
 from demo_data.bodies import vehicle_classes
+from demo_data.captions import coco_captions, describe
 from demo_data.classes import SEG_CLASSES
+from demo_data.objects import SeenObject, coco_instances
 from demo_data.portrait import render_vehicle
 from demo_data.preview import write_preview
 from demo_data.request import DemoRequest
@@ -58,11 +60,13 @@ class _Job:
 
 @dataclass(frozen=True)
 class _Drawn:
-    """What the lists need to know of one picture: its size, its class ids and, for signs, its boxes (xywh)."""
+    """What the lists need to know of one picture: its size, its class ids, for signs their boxes (xywh), for streets more."""
 
     size: tuple[int, int]
     labels: list[int]
     boxes: list[list[float]]
+    objects: list[SeenObject] = field(default_factory=list)
+    captions: list[str] = field(default_factory=list)
 
 
 def make_dataset(
@@ -162,10 +166,15 @@ def _draw(request: DemoRequest, out: Path, job: _Job) -> _Drawn:
     rng = np.random.default_rng([request.seed, TASKS.index(job.task), requests.SPLITS.index(job.split), job.index])
     path = out / _folder(job.task, job.split) / _name(job.index)
     boxes: list[list[float]] = []
+    objects: list[SeenObject] = []
+    texts: list[str] = []
     if job.task == "seg":
-        image, label_map = render_street(rng, request.size)
+        image, label_map, objects, conditions = render_street(rng, request.size)
         _write(out / _label_folder(job.split) / f"{path.stem}.png", label_map)
         labels = np.flatnonzero(np.bincount(label_map.ravel(), minlength=256)[: len(SEG_CLASSES)]).tolist()
+        # A generator of its own: words that change move no pixel
+        words = np.random.default_rng([request.seed, len(TASKS), requests.SPLITS.index(job.split), job.index])
+        texts = describe(words, objects, label_map, conditions)
     elif job.task == "det":
         image, corners, indices = render_signs(rng, request.det_size, request.sign_classes, job.label)
         labels = indices.tolist()
@@ -176,7 +185,7 @@ def _draw(request: DemoRequest, out: Path, job: _Job) -> _Drawn:
         width = round(height * request.cls_size[1] / request.cls_size[0] * rng.uniform(0.85, 1.2))
         image, labels = render_vehicle(rng, job.label, request.vehicle_classes, (height, width)), [job.label]
     _write(path, image)
-    return _Drawn((image.shape[0], image.shape[1]), labels, boxes)
+    return _Drawn((image.shape[0], image.shape[1]), labels, boxes, objects, texts)
 
 
 def _write(path: Path, image: np.ndarray) -> None:
@@ -195,6 +204,7 @@ def _write_lists(out: Path, request: DemoRequest, drawn: dict[tuple[str, str], l
     for split in requests.SPLITS:
         lines = [f"{_name(index)} {item.labels[0]}" for index, item in enumerate(drawn["cls", split])]
         _write_lines(test / "ground_truth/cls.txt" if split == "test" else train / f"cls/{split}.txt", lines)
+        _write_street_lists(test / "ground_truth" if split == "test" else train / "seg", split, drawn["seg", split])
         coco = _coco(request, drawn["det", split])
         target = test / "ground_truth/dec.json" if split == "test" else train / f"dec/{split}.json"
         target.write_text(json.dumps(coco), encoding="utf-8")
@@ -204,16 +214,30 @@ def _write_lists(out: Path, request: DemoRequest, drawn: dict[tuple[str, str], l
             _write_lines(test / "dec/test.txt", [image["file_name"] for image in coco["images"]])
 
 
+def _write_street_lists(folder: Path, split: str, drawn: Sequence[_Drawn]) -> None:
+    """Writes the objects and the sentences of the street scenes as COCO files."""
+    images = _images(drawn)
+    content = {
+        "instances": coco_instances(images, [item.objects for item in drawn]),
+        "captions": coco_captions(images, [item.captions for item in drawn]),
+    }
+    for name, coco in content.items():
+        (folder / f"{name}_{split}.json").write_text(json.dumps(coco), encoding="utf-8")
+
+
+def _images(drawn: Sequence[_Drawn]) -> list[dict[str, Any]]:
+    return [
+        {"id": index + 1, "file_name": _name(index), "height": item.size[0], "width": item.size[1]}
+        for index, item in enumerate(drawn)
+    ]
+
+
 def _write_lines(path: Path, lines: Sequence[str]) -> None:
     path.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8", newline="\n")
 
 
 def _coco(request: DemoRequest, drawn: Sequence[_Drawn]) -> dict[str, Any]:
     """Returns a COCO dictionary; image ids count from 1, as the lines of test.txt do in a submission."""
-    images = [
-        {"id": index + 1, "file_name": _name(index), "height": item.size[0], "width": item.size[1]}
-        for index, item in enumerate(drawn)
-    ]
     rows = [(index, box, label) for index, item in enumerate(drawn)
             for box, label in zip(item.boxes, item.labels, strict=True)]  # fmt: skip
     annotations = [
@@ -223,7 +247,7 @@ def _coco(request: DemoRequest, drawn: Sequence[_Drawn]) -> dict[str, Any]:
     ]  # fmt: skip
     names = sign_names(request.sign_classes)
     categories = [{"id": index + 1, "name": name, "supercategory": "sign"} for index, name in enumerate(names)]
-    return {"images": images, "annotations": annotations, "categories": categories}
+    return {"images": _images(drawn), "annotations": annotations, "categories": categories}
 
 
 def _summarise(request: DemoRequest, drawn: dict[tuple[str, str], list[_Drawn]]) -> Summary:

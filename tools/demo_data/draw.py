@@ -93,15 +93,30 @@ class Canvas:
         label: (2H, 2W) uint8, 255 = not labelled.
         depth: metres from the camera of what is drawn now; haze mixes colours towards ``haze_color`` with it.
         glows: light sources, added after the light is dimmed.
+        owner: (2H, 2W) uint16, drawn in step with the labels: which object a pixel belongs to, 1 is the first; 0 = scenery.
+        objects: class id and colour of every object begun; some may be covered since.
+        current: the object that is drawn now, 0 = scenery.
     """
 
     def __init__(self, size: Size, rng: np.random.Generator, haze_color: Color = (200, 205, 210), haze: float = 0.0):
         self.size = size
         self.image = np.zeros((size[0] * SUPERSAMPLE, size[1] * SUPERSAMPLE, 3), np.uint8)
         self.label = np.full(self.image.shape[:2], IGNORE_LABEL, np.uint8)
+        self.owner = np.zeros(self.label.shape, np.uint16)
+        self.objects: list[tuple[int, Color]] = []
+        self.current = 0
         self.rng = rng
         self.haze_color, self.haze, self.depth = haze_color, haze, 0.0
         self.glows: list[Glow] = []
+
+    def begin(self, label: int, color: Color) -> None:
+        """Starts an object; what is labelled from now on belongs to it, until another begins or ``current`` is 0."""
+        self.objects.append((label, color))
+        self.current = len(self.objects)
+
+    def _layers(self, label: int) -> tuple[tuple[np.ndarray, int], tuple[np.ndarray, int]]:
+        """The maps that a labelled shape is drawn into, each with its value."""
+        return (self.label, label), (self.owner, self.current)
 
     def _tint(self, color: Color) -> Color:
         return mix(color, self.haze_color, 1.0 - float(np.exp(-self.haze * self.depth)))
@@ -128,7 +143,8 @@ class Canvas:
         else:
             self._rich_fill(fixed, self._tint(color), self._tint(bottom or color), texture)
         if label is not None:
-            cv2.fillPoly(self.label, [fixed], label, cv2.LINE_8, _SHIFT)
+            for layer, value in self._layers(label):
+                cv2.fillPoly(layer, [fixed], value, cv2.LINE_8, _SHIFT)
 
     def _region(self, fixed: np.ndarray) -> tuple[slice, slice]:
         low = np.maximum(fixed.min(axis=0) // (1 << _SHIFT) - 1, 0)
@@ -168,7 +184,8 @@ class Canvas:
         for points in fixed:  # one at a time: overlapping polygons of one OpenCV call cancel out
             cv2.fillPoly(self.image, [points], self._tint(color), cv2.LINE_8, _SHIFT)
             if label is not None:
-                cv2.fillPoly(self.label, [points], label, cv2.LINE_8, _SHIFT)
+                for layer, value in self._layers(label):
+                    cv2.fillPoly(layer, [points], value, cv2.LINE_8, _SHIFT)
 
     def line(
         self, points: ArrayLike, color: Color, width: float, label: int | None = None, *, closed: bool = False
@@ -177,7 +194,8 @@ class Canvas:
         fixed, thickness = self._fixed(points), max(1, round(width * SUPERSAMPLE))
         cv2.polylines(self.image, [fixed], closed, self._tint(color), thickness, cv2.LINE_AA, _SHIFT)
         if label is not None:
-            cv2.polylines(self.label, [fixed], closed, label, thickness, cv2.LINE_8, _SHIFT)
+            for layer, value in self._layers(label):
+                cv2.polylines(layer, [fixed], closed, value, thickness, cv2.LINE_8, _SHIFT)
 
     def disc(self, centre: ArrayLike, radius: float, color: Color, label: int | None = None) -> None:
         """Fills a circle."""
@@ -185,7 +203,8 @@ class Canvas:
         fixed_radius = max(1, round(radius * SUPERSAMPLE * (1 << _SHIFT)))
         cv2.circle(self.image, (x, y), fixed_radius, self._tint(color), -1, cv2.LINE_8, _SHIFT)
         if label is not None:
-            cv2.circle(self.label, (x, y), fixed_radius, label, -1, cv2.LINE_8, _SHIFT)
+            for layer, value in self._layers(label):
+                cv2.circle(layer, (x, y), fixed_radius, value, -1, cv2.LINE_8, _SHIFT)
 
     def shadow(self, points: ArrayLike, factor: float, blur: float = 2.0) -> None:
         """Multiplies the picture by ``factor`` inside a polygon with soft edges ``blur`` pixels wide; no labels."""
@@ -222,7 +241,8 @@ class Canvas:
         area = self.image[top:bottom, left:right]
         area[:] = (area + (paint - area) * alpha + 0.5).astype(np.uint8)
         if label is not None:
-            self.label[top:bottom, left:right][warped[..., 3] >= 128] = label
+            for layer, value in self._layers(label):
+                layer[top:bottom, left:right][warped[..., 3] >= 128] = value
 
     def glow(self, centre: ArrayLike, radius: float, color: Color) -> None:
         """Remembers a light source; it shows when the scene is dark."""

@@ -35,6 +35,7 @@ def draw_person(canvas: Canvas, camera: Camera, x: float, z: float) -> None:
         pick(rng, ((46, 52, 72), (60, 56, 52), (96, 90, 82))),
         pick(rng, _SKIN, 6),
     )
+    canvas.begin(PERSON, coat)
     canvas.shadow([at(-0.35, 0.06), at(0.35, 0.06), at(0.45, -0.06), at(-0.25, -0.06)], 0.55, 0.06 * scale)
     stride, side = float(rng.uniform(0.02, 0.28)), 1 if rng.random() < 0.5 else -1
     for sign in (-1, 1):
@@ -69,6 +70,8 @@ def draw_cycle(canvas: Canvas, view: View, *, motor: bool, ridden: bool, lit: bo
     base, radius = (1.35, 0.32) if motor else (1.08, 0.35)
     scale = view.scale_at((base / 2, 0.5, 0))
     paint = pick(rng, ((200, 40, 44), (40, 80, 170), (40, 42, 48), (60, 150, 90), (236, 180, 50)))
+
+    canvas.begin(label, paint)
 
     def at(points: ArrayLike) -> np.ndarray:
         return view.pixels(flat(points, 0.0))
@@ -124,6 +127,7 @@ def _draw_rider(canvas: Canvas, at: Callable[[ArrayLike], np.ndarray], scale: fl
     rng = canvas.rng
     coat, trousers, skin = pick(rng, _CLOTHES), pick(rng, ((46, 52, 72), (60, 56, 52))), pick(rng, _SKIN, 6)
     helmet = pick(rng, ((220, 60, 50), (236, 236, 232), (30, 30, 34), (240, 200, 60)))
+    canvas.begin(RIDER, coat)
     hip, shoulder, hand = (
         ((0.05, 0.86), (0.36, 1.42), (0.98, 1.08)) if motor else ((0.32, 0.95), (0.58, 1.48), (0.94, 1.08))
     )

@@ -12,7 +12,7 @@ from demo_data.bodies import MAX_VEHICLE_CLASSES
 from demo_data.signs import SIGN_NAMES
 from ppmtl.structures import Size
 
-DRAWING_VERSION = 2  # raise it with every change that moves a pixel: old data is then not taken for new
+DRAWING_VERSION = 3  # raise it with every change that moves a pixel or adds a file: old data is then not taken for new
 SPLITS = ("train", "val", "test")
 MARKER, UNFINISHED = "demo_data.json", "demo_data.unfinished"
 _OWN = ("track1_train_data", "track1_test_data", "preview.png", MARKER)

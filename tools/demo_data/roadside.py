@@ -195,6 +195,7 @@ def draw_traffic_light(canvas: Canvas, camera: Camera, x: float, z: float) -> No
     lamps = ((250, 52, 40), (252, 190, 50), (60, 232, 120))
     for middle in heads:
         half, top = 0.32, tall + 0.35
+        canvas.begin(TRAFFIC_LIGHT, _METAL)
         canvas.poly(
             _frontal(camera, z - 0.05, middle - half, top - 1.75, middle + half, top), (26, 28, 30), TRAFFIC_LIGHT
         )
@@ -213,6 +214,7 @@ def draw_sign_post(canvas: Canvas, camera: Camera, x: float, z: float) -> None:
     _post(canvas, camera, x, z, level + side * count * 0.9, 0.11, _METAL)
     for index in range(count):
         low = level + index * side * 1.02
+        canvas.begin(TRAFFIC_SIGN, _METAL)
         if rng.random() < 0.2:
             board = _frontal(camera, z - 0.05, x - side, low, x + side, low + side * 0.8)
             canvas.poly(board, (26, 92, 160), TRAFFIC_SIGN)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
+from typing import NamedTuple
 
 import numpy as np
 
@@ -12,6 +13,7 @@ from demo_data.bodies import vehicle_classes
 from demo_data.classes import CAR
 from demo_data.draw import Camera, Canvas, pick, scaled
 from demo_data.ground import Street, draw_ground, draw_sky, plan_street
+from demo_data.objects import SeenObject, seen_objects
 from demo_data.solids import View
 from demo_data.vehicles import PAINTS, draw_vehicle
 from demo_data.weather import Conditions, develop, draw_conditions, hard_labels
@@ -21,20 +23,28 @@ _FAR = 70.0  # metres to the end of the street
 Drawing = tuple[float, Callable[[], object]]
 
 
-def render_street(rng: np.random.Generator, size: Size) -> tuple[np.ndarray, np.ndarray]:
-    """Returns a street scene and its exact labels.
+class StreetScene(NamedTuple):
+    """A street scene with its exact labels.
 
-    Args:
-        rng: the only source of chance.
-        size: (height, width) in pixels.
-
-    Returns:
-        (H, W, 3) uint8 RGB and (H, W) uint8 class ids 0..18, 255 = not labelled.
+    Attributes:
+        image: (H, W, 3) uint8 RGB.
+        label_map: (H, W) uint8 class ids 0..18, 255 = not labelled.
+        objects: what can be seen of the things and people in it.
+        conditions: its light and weather.
     """
+
+    image: np.ndarray
+    label_map: np.ndarray
+    objects: list[SeenObject]
+    conditions: Conditions
+
+
+def render_street(rng: np.random.Generator, size: Size) -> StreetScene:
+    """Returns a street scene; ``rng`` is the only source of chance, ``size`` is (height, width) in pixels."""
     canvas, _, conditions = draw_street(rng, size)
     if rng.random() < 0.35:
         _draw_bonnet(canvas)
-    return develop(canvas, conditions, rng), hard_labels(canvas)
+    return StreetScene(develop(canvas, conditions, rng), hard_labels(canvas), seen_objects(canvas), conditions)
 
 
 def draw_street(
@@ -60,9 +70,9 @@ def draw_street(
     things = _sides(canvas, camera, street, conditions) + _traffic(canvas, camera, street, conditions, busy)
     things += _furniture(canvas, camera, street, conditions, signs)
     for depth, draw in sorted(things, key=lambda thing: -thing[0]):
-        canvas.depth = depth
+        canvas.depth, canvas.current = depth, 0
         draw()
-    canvas.depth = 0.0
+    canvas.depth, canvas.current = 0.0, 0
     return canvas, camera, conditions
 
 

@@ -19,6 +19,8 @@ def draw_vehicle(
 ) -> None:
     """Draws a car whose rear end stands at the view's position."""
     shape = shape_of(vehicle)
+    if label is not None:
+        canvas.begin(label, paint)
     ground_shadow(canvas, view, shape.length, shape.width)
     black = (34, 34, 38)
     roof = black if vehicle.roof == "black" else paint
