@@ -10,6 +10,7 @@ somewhere.
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar, Literal
@@ -24,6 +25,8 @@ from ppmtl.ops.drawing import write_lines
 from ppmtl.ops.words import SPECIAL, numbered, sentence, words
 from ppmtl.structures import ImageMeta, Label, Sample, Size
 from ppmtl.tasks.base import Merge, Meter, Metrics, Raw, Task
+
+_BLEU = ("bleu1", "bleu2", "bleu3", "bleu4")
 
 
 class FoundCaption(TypedDict):
@@ -44,6 +47,8 @@ class Caption:
 @dataclass(eq=False, kw_only=True)
 class Captions(Task[Caption]):
     """What does the image show, in one sentence? CIDEr-D is the measure; BLEU-1 to 4 are reported beside it.
+
+    So is what sentences that ignore the images would score: see the meter's ``result``.
 
     Args:
         captions_per_image: so many [sentences] of an image are targets of one step, drawn at random.
@@ -206,8 +211,22 @@ class _CaptionScores:
         self._references, self._candidates = [references[i] for i in order], [candidates[i] for i in order]
 
     def result(self) -> Metrics:
-        names = ("bleu1", "bleu2", "bleu3", "bleu4")
+        """The scores, and what they would be if the sentences ignored the images: a model has to be far above that.
+
+        ``_constant`` gives every image the sentence that was said most often, ``_shuffled`` the one of another image (half
+        the data set further on: neighbours may show the same).
+        """
         if not self._candidates:
-            return Metrics("cider_d", dict.fromkeys(("cider_d", *names), math.nan))
-        scores = dict(zip(names, bleu(self._candidates, self._references), strict=True))
-        return Metrics("cider_d", {"cider_d": float(np.mean(cider_d(self._candidates, self._references))), **scores})
+            return Metrics("cider_d", dict.fromkeys(("cider_d", *_BLEU), math.nan))
+        count, half = len(self._candidates), len(self._candidates) // 2
+        most_often = Counter(map(tuple, self._candidates)).most_common(1)[0][0]
+        blind = {
+            "constant": self._scores([list(most_often)] * count),
+            "shuffled": self._scores(self._candidates[half:] + self._candidates[:half]),
+        }
+        added = {f"{key}_{name}": of[key] for name, of in blind.items() for key in ("cider_d", "bleu4")}
+        return Metrics("cider_d", self._scores(self._candidates) | added)
+
+    def _scores(self, candidates: Sequence[list[str]]) -> dict[str, float]:
+        mean = float(np.mean(cider_d(candidates, self._references)))
+        return {"cider_d": mean, **dict(zip(_BLEU, bleu(candidates, self._references), strict=True))}

@@ -83,6 +83,18 @@ def test_scores_are_those_of_the_normalised_words():
     assert np.isnan(task.new_meter().result().values["cider_d"])
 
 
+def test_what_ignores_the_images_is_scored_beside():
+    meter = Captions("cap", VOCABULARY).new_meter()
+    for truth, said in (("a dog runs on grass", "a dog runs on grass"), ("the cat sits on tree", "a dog runs on grass"),
+                        ("one bird flies over sea", "one bird flies over sea"), ("a man eats red fish", "x")):  # fmt: skip
+        meter.add(sample(truth), Caption(said, 1))
+    values = meter.result().values
+    # The first sentence is right for one image of four; shuffled, the third and fourth stand before the others
+    assert values["bleu4"] > values["bleu4_constant"] > 0.1
+    assert values["bleu4_shuffled"] < 1e-3
+    assert values["cider_d"] > values["cider_d_constant"] > values["cider_d_shuffled"]
+
+
 def test_transforms_that_make_sentences_untrue_are_refused_but_for_those_allowed():
     mirror, mix = HorizontalFlip(), Mosaic(size=(8, 8))
     task = Captions("cap", VOCABULARY)
