@@ -303,6 +303,17 @@ def build_eval_sets(settings: Settings, tasks: Mapping[str, Task[Any]]) -> dict[
     }
 
 
+def overfit_sets(settings: Settings, sources: Mapping[str, Source]) -> dict[str, EvalSet]:
+    """{source: the images that it repeats}, without its transforms; a task of several sources is measured on the first."""
+    sets, measured = dict[str, EvalSet](), set[str]()
+    for name, source in sources.items():
+        tasks = tuple(task for task in settings.sources[name].all_tasks(name) if task not in measured)
+        if tasks:
+            sets[name] = EvalSet(source.repeated(), tasks)
+            measured |= set(tasks)
+    return sets
+
+
 def _reader(settings: Settings, part: Any, names: Sequence[str], tasks: Mapping[str, Task[Any]]) -> Reader:
     reader: Reader = part(Path(settings.data_root), {name: tasks[name].classes for name in names})
     return reader

@@ -89,7 +89,7 @@ class TrainOptions:
         resume: checkpoint folder to continue from, or "auto" = the newest intact one in save_dir.
         vdl_dir: VisualDL folder.
         diagnose_every: steps between measurements of every task's gradient.
-        overfit: train on the first so many batches of every source again and again.
+        overfit: train on the first so many batches of every source again and again, and evaluate on their images.
         fast_dev_run: afterwards build everything again and resume; evaluate two images only.
     """
 
@@ -118,7 +118,11 @@ def start_training(run: build.Run, options: TrainOptions) -> str:
     resume = checkpoint.find_resume(save_dir, options.resume) if options.resume else None
     tasks = build.build_tasks(settings)
     sources = build.build_sources(settings, tasks, rank=rank, world_size=world_size, repeat=options.overfit)
-    eval_sets = build.build_eval_sets(settings, tasks) if options.evaluate else {}
+    eval_sets = {}
+    if options.evaluate and options.overfit:
+        eval_sets = build.overfit_sets(settings, sources)
+    elif options.evaluate:
+        eval_sets = build.build_eval_sets(settings, tasks)
     paddle.seed(settings.seed)
     model = build.build_model(settings, tasks)
     if settings.weights and not resume:

@@ -125,3 +125,25 @@ def test_the_views_gradients_add_up_to_those_of_their_tasks(streets: Path) -> No
     apart = sum(gradient([task]) for task in ("seg", "det", "cls"))
     assert np.abs(together).max() > 1e-4
     np.testing.assert_allclose(together, apart, atol=1e-5 * np.abs(together).max())
+
+
+def test_what_is_learned_by_heart_is_what_is_measured(streets: Path) -> None:
+    settings = build.load(str(streets)).settings
+    tasks = build.build_tasks(settings)
+    size = settings.sources["street"].batch_size
+    repeating = build.build_sources(settings, tasks, repeat=1)
+    (measured,) = build.overfit_sets(settings, repeating).values()
+    street = repeating["street"]
+    assert sorted(measured.tasks) == ["cls", "det", "seg"]
+    assert sorted(measured.reader[index].path for index in range(len(measured.reader))) == sorted(street.files(5))
+    # Both of two processes measure the images of both
+    pair = [build.build_sources(settings, tasks, rank=rank, world_size=2, repeat=1)["street"] for rank in range(2)]
+    paths = [{of.repeated().path(index) for index in range(len(of.repeated()))} for of in pair]
+    assert paths[0] == paths[1] == {*pair[0].files(0), *pair[1].files(0)}
+    assert len(paths[0]) == min(2 * size, 6)
+
+
+def test_overfit_with_eval_measures_the_training_images(streets: Path) -> None:
+    folder = streets.parent
+    tool("train", "-c", streets, "--eval", "--overfit", 1, "-o", f"save_dir={folder / 'heart'}", cwd=folder)
+    assert "validation street: 2 of 6 images" in (folder / "heart/train.log").read_text()

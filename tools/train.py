@@ -39,8 +39,8 @@ def main(argv: Sequence[str]) -> int:
     cli.add_switch(parser, "--fast_dev_run", "two steps of everything (train, evaluate, save, load) in a folder of "
                    "its own, to see whether config and data are in order")  # fmt: skip
     parser.add_argument("--overfit", type=cli.positive, metavar="N",
-                        help="train on the first N batches of every source again and again: a model that cannot learn "
-                        "them by heart will not learn more")  # fmt: skip
+                        help="train on the first N batches of every source again and again; --eval then measures their "
+                        "images: a model that cannot learn them by heart will not learn more")  # fmt: skip
     arguments = parser.parse_args(argv)
     run = cli.load(arguments, *(["train.amp.level=O1"] if arguments.amp else []))
 

@@ -80,3 +80,27 @@ class Reader(ABC):
                 "a data set of its own, or join several with type: joined"
             )
         return next(iter(self.tasks.items()))
+
+
+class Excerpt(Reader):
+    """Some samples of another reader."""
+
+    def __init__(self, reader: Reader, indices: Sequence[int]) -> None:
+        super().__init__(reader.root, reader.tasks)
+        self._reader, self._indices = reader, list(indices)
+
+    @staticmethod
+    def required_paths(root: str | Path, tasks: Sequence[str], **settings: Any) -> list[Path]:  # noqa: ARG004
+        return []
+
+    def __len__(self) -> int:
+        return len(self._indices)
+
+    def path(self, index: int) -> str:
+        return self._reader.path(self._indices[index])
+
+    def labels(self, index: int, image: np.ndarray) -> dict[str, Label]:
+        return self._reader.labels(self._indices[index], image)
+
+    def describe(self) -> str:
+        return f"{len(self)} of {self._reader.describe()}"

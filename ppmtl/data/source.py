@@ -19,7 +19,7 @@ import cv2
 import numpy as np
 
 from ppmtl.data.canvas import Canvas, Transform, augment
-from ppmtl.data.reader import Reader
+from ppmtl.data.reader import Excerpt, Reader
 from ppmtl.data.workers import end_with_parent
 from ppmtl.structures import Sample, Size
 from ppmtl.tasks.base import Task
@@ -136,6 +136,12 @@ class Source:
     def files(self, step: int) -> list[str]:
         """The image files of this process's batch at ``step``, without reading them."""
         return [self.reader.path(index) for index in self.indices(step)]
+
+    def repeated(self) -> Excerpt:
+        """What is repeated, over all processes, as a data set: every image once, without transforms."""
+        assert self.repeat is not None
+        places = range(self.repeat * self.batch_size * self.world_size)
+        return Excerpt(self.reader, sorted({self._index(place) for place in places}))
 
     def samples(self, step: int, position: int) -> dict[str, Sample]:
         """{view: sample ``position`` of this process's batch at ``step``}; read once, augmented for every view."""
