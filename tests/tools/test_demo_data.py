@@ -308,6 +308,14 @@ def test_a_thing_behind_another_one_keeps_only_what_is_seen_and_a_hole_stays_one
     assert car.box[2] == pytest.approx(26, abs=1)
 
 
+def test_the_outline_of_a_thin_line_has_three_points_or_more():
+    canvas = Canvas((40, 40), rng(0))
+    canvas.begin(13, (0, 0, 0))
+    canvas.line([(4, 20), (36, 20.3)], (0, 0, 0), 1, 13)
+    (ring,) = seen_objects(canvas)[0].segmentation
+    assert len(ring) >= 6
+
+
 def test_the_files_of_objects_and_sentences_are_read_as_they_were_drawn(made):
     root = made / "track1_train_data/seg"
     classes = ClassList(OBJECT_CLASSES, tuple(range(1, len(OBJECT_CLASSES) + 1)))
