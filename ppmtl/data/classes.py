@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from ppmtl.data.findings import DataError, Finding, shorten
+from ppmtl.data.findings import Finding, refuse, shorten
 from ppmtl.data.listing import read_json, read_text
 from ppmtl.ops.words import SPECIAL, words
 from ppmtl.structures import IGNORE_LABEL, ClassList
@@ -73,12 +73,12 @@ def read_vocabulary(paths: Sequence[str | Path], min_count: int) -> ClassList:
         annotations = content.get("annotations") if isinstance(content, dict) else None
         if not isinstance(annotations, list) or not annotations:
             raise ValueError(f"{path}: has no 'annotations' list, so there are no captions to take words from")
-        problems = [
-            Finding(f"annotations[{i}]", text) for i, a in enumerate(annotations) if (text := caption_problem(a))
-        ]
+        problems = {i: text for i, a in enumerate(annotations) if (text := caption_problem(a))}
         if problems:
-            raise DataError(f"{path}: {len(problems)} annotations are no captions", problems)
-        counts.update(word for annotation in annotations for word in words(annotation["caption"]))
+            found = [Finding(f"{path}: annotations[{i}]", text, kind="bad_caption") for i, text in problems.items()]
+            refuse(path, f"{len(problems)} annotations are no captions", found)
+        captions = (a["caption"] for i, a in enumerate(annotations) if i not in problems)
+        counts.update(word for caption in captions for word in words(caption))
     known = sorted(
         (word for word, count in counts.items() if count >= min_count), key=lambda word: (-counts[word], word)
     )

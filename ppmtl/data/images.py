@@ -12,6 +12,8 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from ppmtl.data.findings import FileError
+
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp")
 _JPEG_START = b"\xff\xd8"
 # The next real marker inside entropy-coded JPEG data: ff00 is an escaped byte, ffd0-ffd7 are restart marks, ffff fills.
@@ -37,19 +39,28 @@ def decode_image(data: bytes, path: str | Path) -> np.ndarray:
     Raises:
         ValueError: if it is cut off or not an image; the message names the path, the reason and the remedy.
     """
-    if data.startswith(_JPEG_START) and not _jpeg_is_complete(data):
-        raise ValueError(f"{path}: this JPEG is cut off (its end marker is missing); copy or download the file again")
+    require_complete(data, path)
     try:
         image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR_RGB)
     except cv2.error as error:  # e.g. more pixels than OpenCV allows
-        raise ValueError(f"{path}: OpenCV refuses this image: {error.err}; convert it to JPEG or PNG") from error
+        problem = f"OpenCV refuses this image: {error.err}; convert it to JPEG or PNG"
+        raise FileError(path, problem, "broken_image") from error
     if image is None:
-        raise ValueError(
-            f"{path}: cannot be decoded as an image ({len(data)} bytes, first bytes {data[:8].hex(' ')}); it is "
-            "damaged, cut off or not a JPEG, PNG, WebP, BMP or TIFF file: replace it or remove it from the data set"
+        raise FileError(
+            path,
+            f"cannot be decoded as an image ({len(data)} bytes, first bytes {data[:8].hex(' ')}); it is "
+            "damaged, cut off or not a JPEG, PNG, WebP, BMP or TIFF file: replace it or remove it from the data set",
+            "broken_image",
         )
     result: np.ndarray = image
     return result
+
+
+def require_complete(data: bytes, path: str | Path) -> None:
+    """Raises FileError if this is a JPEG without its end; cheap, nothing is decoded."""
+    if data.startswith(_JPEG_START) and not _jpeg_is_complete(data):
+        problem = "this JPEG is cut off (its end marker is missing); copy or download the file again"
+        raise FileError(path, problem, "truncated_image")
 
 
 def read_bytes(path: str | Path) -> bytes:
@@ -57,9 +68,10 @@ def read_bytes(path: str | Path) -> bytes:
     try:
         data = Path(path).read_bytes()
     except OSError as error:
-        raise ValueError(f"{path}: cannot be read ({error.strerror}); check the path and its permissions") from error
+        problem = f"cannot be read ({error.strerror}); check the path and its permissions"
+        raise FileError(path, problem, "unreadable_file") from error
     if not data:
-        raise ValueError(f"{path}: the file is empty (0 bytes); copy or download it again")
+        raise FileError(path, "the file is empty (0 bytes); copy or download it again", "empty_file")
     return data
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from ppmtl.data.findings import FileError
 from ppmtl.data.images import read_bytes
 
 
@@ -20,24 +21,31 @@ def read_label_map(path: str | Path) -> np.ndarray:
     """
     data = read_bytes(path)
     if not data.startswith(b"\x89PNG\r\n\x1a\n"):
-        raise ValueError(
-            f"{path}: a label map must be a PNG file, this one starts with {data[:4].hex(' ')}; other formats may "
-            "blur class numbers (JPEG does): export the labels again as single-channel PNG"
+        raise FileError(
+            path,
+            f"a label map must be a PNG file, this one starts with {data[:4].hex(' ')}; other formats may "
+            "blur class numbers (JPEG does): export the labels again as single-channel PNG",
+            "label_format",
         )
     try:
         with Image.open(io.BytesIO(data), formats=["PNG"]) as image:
             mode, labels = image.mode, np.asarray(image)
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:  # what Pillow raises on bad PNGs
-        raise ValueError(f"{path}: this PNG is damaged or cut off ({error}); copy or export it again") from error
+        problem = f"this PNG is damaged or cut off ({error}); copy or export it again"
+        raise FileError(path, problem, "broken_label") from error
     if labels.ndim != 2:
         kind = "grey + alpha" if mode == "LA" else mode
-        raise ValueError(
-            f"{path}: a label map needs one channel with the class number of each pixel, this PNG is {kind}; "
-            "map its colours to class numbers and save it as 8-bit grey PNG"
+        raise FileError(
+            path,
+            f"a label map needs one channel with the class number of each pixel, this PNG is {kind}; "
+            "map its colours to class numbers and save it as 8-bit grey PNG",
+            "label_colour",
         )
     if labels.max() > 255:
-        raise ValueError(
-            f"{path}: 16-bit label map with values up to {labels.max()}, allowed are 0..255; map them to class numbers"
+        raise FileError(
+            path,
+            f"16-bit label map with values up to {labels.max()}, allowed are 0..255; map them to class numbers",
+            "label_value",
         )
     labels = labels.astype(np.uint8, copy=False)
     depth = data[24]  # of the header chunk, in bits

@@ -7,16 +7,19 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from ppmtl.data.findings import DataError, Finding
+from ppmtl.data.findings import FileError, Finding, refuse
 
 
 def require_files(listed_in: Path, files: Iterable[Path]) -> None:
-    """Raises DataError naming every one of ``files`` that does not exist."""
-    missing = [Finding(str(file), "no such file") for file in files if not file.is_file()]
+    """Refuses a list with files that do not exist, naming every one."""
+    missing = [
+        Finding(str(file), f"no such file; {listed_in.name} lists it", kind="missing_image")
+        for file in files
+        if not file.is_file()
+    ]
     if missing:
-        raise DataError(
-            f"{listed_in}: {len(missing)} files are listed but missing; restore them, or remove their entries", missing
-        )
+        problem = f"{len(missing)} files are listed but missing; restore them, or remove their entries"
+        refuse(listed_in, problem, missing)
 
 
 def read_text(path: Path) -> str:
@@ -24,11 +27,11 @@ def read_text(path: Path) -> str:
     try:
         return path.read_text(encoding="utf-8-sig")
     except OSError as error:
-        raise ValueError(f"{path}: cannot be read ({error.strerror}); check the path and its permissions") from error
+        problem = f"cannot be read ({error.strerror}); check the path and its permissions"
+        raise FileError(path, problem, "unreadable_list") from error
     except UnicodeDecodeError as error:
-        raise ValueError(
-            f"{path}: is not UTF-8 text ({error.reason} at byte {error.start}); save it as UTF-8"
-        ) from error
+        problem = f"is not UTF-8 text ({error.reason} at byte {error.start}); save it as UTF-8"
+        raise FileError(path, problem, "not_utf8") from error
 
 
 def read_json(path: Path) -> Any:
@@ -36,4 +39,5 @@ def read_json(path: Path) -> Any:
     try:
         return json.loads(read_text(path))
     except json.JSONDecodeError as error:
-        raise ValueError(f"{path}: is not valid JSON ({error}); it may be cut off: export it again") from error
+        problem = f"is not valid JSON ({error}); it may be cut off: export it again"
+        raise FileError(path, problem, "broken_json") from error

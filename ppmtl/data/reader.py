@@ -21,12 +21,16 @@ class Reader(ABC):
         root: where relative paths start.
         tasks: {task: its classes} of the tasks that the data set is to have labels for.
 
+    Attributes:
+        remarks: what is odd about lists and annotations without being an error.
+
     Raises:
         DataError: if its lists or annotations are wrong; the error holds every finding.
     """
 
     def __init__(self, root: str | Path, tasks: Mapping[str, ClassList]) -> None:
         self.root, self.tasks = Path(root), dict(tasks)
+        self.remarks: list[Finding] = []
 
     @staticmethod
     @abstractmethod
@@ -40,6 +44,10 @@ class Reader(ABC):
     @abstractmethod
     def path(self, index: int) -> str:
         """The image file of a sample, without reading it."""
+
+    def files(self, index: int) -> list[str]:
+        """All files of a sample that are read for it, the image first."""
+        return [self.path(index)]
 
     @abstractmethod
     def labels(self, index: int, image: np.ndarray) -> dict[str, Label]:
@@ -65,12 +73,13 @@ class Reader(ABC):
         return None
 
     def scan(self) -> Iterator[Finding]:
-        """Reads every sample and yields what is wrong; the constructor has checked lists and annotations already."""
+        """What is odd about lists and annotations, whose errors the constructor raised; then every sample that is wrong."""
+        yield from self.remarks
         for index in range(len(self)):
             try:
                 self[index]
             except ValueError as error:
-                yield Finding(self.path(index), str(error))
+                yield Finding.of(self.path(index), error)
 
     def only_task(self) -> tuple[str, ClassList]:
         """The one task of a reader that has labels for one, and its classes; ValueError if it was given several."""

@@ -63,6 +63,17 @@ class Rle:
         """The number of the object's pixels."""
         return int(self.counts[1::2].sum())
 
+    def hull(self) -> np.ndarray | None:
+        """The (4,) float32 xyxy box around the object's pixels, without drawing them; None if it has none."""
+        edges = np.cumsum(self.counts, dtype=np.int64)[: len(self.counts) // 2 * 2].reshape(-1, 2)
+        edges = edges[edges[:, 0] < edges[:, 1]]
+        if not len(edges):
+            return None
+        height, (first, last) = self.size[0], (edges[:, 0], edges[:, 1] - 1)
+        full = bool((first // height != last // height).any())  # a run that goes on in the next column
+        top, bottom = (0, height) if full else (int((first % height).min()), int((last % height).max()) + 1)
+        return np.array([first[0] // height, top, last[-1] // height + 1, bottom], np.float32)
+
 
 Mask = Rings | Rle
 
@@ -169,5 +180,7 @@ def _clipped(ring: np.ndarray, size: Size) -> np.ndarray:
 
 def mask_hull(mask: Mask, size: Size) -> np.ndarray | None:
     """The (4,) float32 xyxy box around the drawn pixels of a mask in an image of ``size``; None if there are none."""
+    if isinstance(mask, Rle):
+        return mask.hull()
     y, x = np.nonzero(draw_mask(mask, size))
     return np.array([x.min(), y.min(), x.max() + 1, y.max() + 1], np.float32) if len(x) else None

@@ -52,6 +52,8 @@ def test_images_that_all_readers_have_carry_a_label_per_task_and_are_read_once(s
     assert (seg.labels == 0).all()
     assert det.boxes.tolist() == [[1, 2, 4, 6]]
     assert "2 images with labels for seg, det" in joined.describe()
+    assert joined.files(1) == [str(streets / "images/2.png"), str(streets / "labels/2.png")]
+    assert [remark.kind for remark in joined.remarks] == ["no_categories", "image_left_out"]
 
 
 def test_images_that_only_some_readers_have_are_left_out_and_counted_or_carry_the_labels_that_there_are(
@@ -66,6 +68,8 @@ def test_images_that_only_some_readers_have_are_left_out_and_counted_or_carry_th
     labels = {Path(every.path(i)).name: list(every[i].labels) for i in range(len(every))}
     assert labels == {"0.png": ["seg"], "1.png": ["seg", "det"], "2.png": ["det"]}
     assert "3 images with labels for seg (2), det (2) (" in every.describe()
+    assert [remark.kind for remark in every.remarks] == ["no_categories"]
+    assert [Path(r.place).name for r in common.remarks if r.kind == "image_left_out"] == ["0.png", "2.png"]
     assert len(Joined(streets, {"det": TASKS["det"]}, readers=readers, images="all")) == 2  # of the tasks asked for
 
 

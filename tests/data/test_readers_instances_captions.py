@@ -132,6 +132,14 @@ def test_dangling_ids_are_named(tmp_path: Path) -> None:
     assert "category_id 4 (a.jpg) is not in the class list" in str(caught.value)
 
 
+def test_a_mask_that_reaches_beyond_its_box_is_remarked_on_one_that_leaves_room_is_not(tmp_path: Path) -> None:
+    boxes = {"fits": [3, 2, 8, 4], "loose": [0, 0, 20, 15], "rounded": [3.6, 2.9, 7, 3], "narrow": [3, 2, 6, 4]}
+    entries = [thing(FORMS[form], bbox=box) for form in ("polygon", "run lengths") for box in boxes.values()]
+    remarks = [r for r in instances(dataset(tmp_path, entries)).remarks if r.kind == "mask_outside_box"]
+    assert [r.place.rpartition(": ")[2] for r in remarks] == ["annotations[3] (a.jpg)", "annotations[7] (a.jpg)"]
+    assert "covers x 3 to 11, y 2 to 6" in remarks[0].problem
+
+
 # ---- captions -----------------------------------------------------------------------------------
 
 WORDS = ClassList(("[PAD]", "[UNK]", "[BOS]", "[EOS]", "a", "dog"))
@@ -147,6 +155,16 @@ def test_captions_are_read_by_image_in_the_files_order_and_an_image_without_any_
     assert reader[0].labels == {"cap": Captions(("A dog.", "Two dogs, maybe"))}
     assert reader[1].labels == {}
     assert reader.describe() == "set.json: 2 images (1 without captions), 2 captions"
+
+
+def test_words_that_the_vocabulary_cannot_write_are_remarked_on_the_most_frequent_first(tmp_path: Path) -> None:
+    texts = ["A zebra and a dog", "two zebra", "a dog."]
+    root = dataset(tmp_path, [{"image_id": 7, "caption": text} for text in texts])
+    remarks = captions(root).remarks
+    assert [r.problem.split(" is ")[0] for r in remarks] == ["'zebra' (2 x)", "'and' (1 x)", "'two' (1 x)"]
+    assert {(r.severity, r.kind) for r in remarks} == {("note", "unknown_word")}
+    pieces = ClassList((*WORDS.names, "z", "##ebra", "and", "two"))
+    assert COCOCaptions(root, {"cap": pieces}, images="images", annotations="set.json").remarks == []
 
 
 def test_wrong_captions_are_named_all_at_once(tmp_path: Path) -> None:

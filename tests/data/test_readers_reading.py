@@ -63,6 +63,7 @@ def test_images_without_a_label_can_be_left_out_and_are_counted_but_labels_witho
     found = make(missing_labels="skip")
     assert [Path(found.path(i)).name for i in range(len(found))] == ["a.jpg"]
     assert "1 images with label maps (1 without one left out)" in found.describe()
+    assert [(r.severity, r.kind, Path(r.place).name) for r in found.remarks] == [("note", "image_left_out", "b.jpg")]
     with pytest.raises(ValueError, match="2 files have no partner"):  # none fits: a wrong suffix is no gap
         make(missing_labels="skip", label_suffix="_id")
     write_image(root / "labels/c.png")
@@ -312,3 +313,34 @@ def test_missing_images_of_a_json_are_named(tmp_path: Path) -> None:
     (tmp_path / "train/b.jpg").unlink()
     with pytest.raises(ValueError, match=r"train\.json: 1 files are listed but missing.*\n.*b\.jpg"):
         read(tmp_path)
+
+
+def categories(root: Path, *pairs: tuple[int, str]) -> Path:
+    content = json.loads((root / "train.json").read_text())
+    content["categories"] = [{"id": number, "name": name} for number, name in pairs]
+    (root / "train.json").write_text(json.dumps(content))
+    return root
+
+
+def test_five_names_over_a_file_with_ids_1_to_4_are_refused_as_shifted_by_one(tmp_path: Path) -> None:
+    root = categories(coco(tmp_path, []), (1, "a"), (2, "b"), (3, "c"), (4, "d"))
+    five = ClassList(("a", "b", "c", "d", "e"))
+    with pytest.raises(
+        ValueError, match=r"4 wrong entries.*\n.*categories\[0\]: id 1 is 'a' here, but 'b' in the class list"
+    ):
+        COCO(root, {"det": five}, images="train", annotations="train.json")
+    named = ClassList(("A", "b", "C", "d"), (1, 2, 3, 4))
+    assert len(COCO(root, {"det": named}, images="train", annotations="train.json")) == 2
+    assert len(COCO(root, {"det": ClassList(("0", "1", "2", "3", "4"))}, images="train", annotations="train.json")) == 2
+
+
+def test_scan_yields_remarks_on_annotations_and_samples_that_are_wrong(tmp_path: Path) -> None:
+    root = coco(tmp_path, [box(7, [1, 2, 3, 4]), box(7, [1, 2, 3, 4]), box(2, [10, 10, 50, 5])])
+    (root / "train/b.jpg").write_bytes(b"")
+    found = [(f.severity, f.kind, f.place.removeprefix(f"{root}/")) for f in read(root).scan()]
+    assert found == [
+        ("note", "no_categories", "train.json"),
+        ("warning", "duplicate_box", "train.json: annotations[1] (a.jpg)"),
+        ("warning", "box_beyond_image", "train.json: annotations[2] (b.jpg)"),
+        ("error", "empty_file", "train/b.jpg"),
+    ]

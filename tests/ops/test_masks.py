@@ -123,6 +123,20 @@ def test_a_cut_polygon_ends_at_the_window_and_one_outside_is_gone():
     assert move_mask((square,), affine.translation(30, 0), (8, 10)) == ()
 
 
+@pytest.mark.parametrize("seed", range(8))
+def test_the_hull_of_run_lengths_is_that_of_their_pixels(seed):
+    rng = np.random.default_rng(seed)
+    pixels = np.zeros((9, 14), np.uint8)
+    top, left = rng.integers(0, 6, 2)
+    part = pixels[top : top + rng.integers(1, 9), left : left + rng.integers(1, 9)]
+    part[:] = rng.random(part.shape) < 0.3 if seed % 2 else 1
+    part.flat[0] = 1
+    y, x = np.nonzero(pixels)
+    hull = Rle.of(pixels).hull()
+    assert hull is not None
+    assert hull.tolist() == [x.min(), y.min(), x.max() + 1, y.max() + 1]
+
+
 def test_the_hull_holds_all_pixels_and_an_empty_mask_has_none():
     assert mask_hull(Rle.of(np.pad(np.ones((2, 3)), ((1, 4), (5, 0)))), (7, 8)).tolist() == [5, 1, 8, 3]
     assert mask_hull((np.array([[1, 2], [4, 2], [4, 3.75], [1, 3.75]]),), (9, 9)).tolist() == [1, 2, 4, 4]

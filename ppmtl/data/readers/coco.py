@@ -12,10 +12,11 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from ppmtl.data.findings import DataError, Finding
+from ppmtl.data.findings import FileError, Finding, refuse
 from ppmtl.data.labels import Boxes
 from ppmtl.data.listing import read_json, require_files
 from ppmtl.data.reader import Reader
+from ppmtl.data.readers._coco_checks import MIN_SIDE, class_findings, mask_remark, remarks
 from ppmtl.ops.masks import Mask, Rle, unpacked
 from ppmtl.structures import ClassList, Label, Size
 
@@ -24,7 +25,6 @@ log = logging.getLogger(__name__)
 Object = tuple[list[float], int, Mask | None]  # xyxy pixel box, class index, mask where it is asked for and known
 
 _LEAST = {"id": 0, "height": 1, "width": 1}
-_MIN_SIDE = 1.0  # px
 _SHOWN = 80  # characters of a wrong value
 _FEWEST_NUMBERS = 6  # of a polygon: three points
 
@@ -54,7 +54,7 @@ class COCO(Reader):
 
     Raises:
         ValueError: if it is no COCO file.
-        DataError: with every wrong id or value, and every missing image.
+        DataError: with every wrong id, value or class name, and every missing image.
     """
 
     _with_masks: ClassVar[bool] = False
@@ -64,20 +64,21 @@ class COCO(Reader):
         self._task, classes = self.only_task()
         self._json, self._folder = self.root / annotations, self.root / images
         content = read_json(self._json)
-        wrong: list[Finding] = []
-        entries = image_entries(self._json, content, wrong)
-        self._dropped = _attach_objects(entries, content, classes, wrong, self._with_masks)
+        entries, wrong = image_entries(self._json, content)
+        wrong += class_findings(self._json, content, classes)
+        self._dropped, found = _attach_objects(self._json, entries, content["annotations"], classes, self._with_masks)
+        wrong += [finding for finding in found if finding.severity == "error"]
+        self.remarks += [finding for finding in found if finding.severity != "error"]
+        self.remarks += remarks(self._json, content, {key: (e.file_name, e.size) for key, e in entries.items()})
         if wrong:
             ids = classes.ids
             spelt = f"{ids[0]}..{ids[-1]}" if ids == tuple(range(ids[0], ids[-1] + 1)) else ", ".join(map(str, ids))
-            raise DataError(
-                f"{self._json}: {len(wrong)} wrong entries; correct them, or the class list (its ids: {spelt})", wrong
-            )
+            refuse(self._json, f"{len(wrong)} wrong entries; correct them, or the class list (its ids: {spelt})", wrong)
         self._entries = list(entries.values())
         require_files(self._json, (self._folder / entry.file_name for entry in self._entries))
         if self._dropped:
             text = "%s: %d boxes dropped: outside their image or a side below %g px"
-            log.warning(text, self._json, self._dropped, _MIN_SIDE)
+            log.warning(text, self._json, self._dropped, MIN_SIDE)
 
     @staticmethod
     def required_paths(root: str | Path, tasks: Sequence[str], **settings: Any) -> list[Path]:  # noqa: ARG004
@@ -99,10 +100,12 @@ class COCO(Reader):
         entry, size = self._entries[index], image.shape[:2]
         if size != entry.size:
             turned = " (turned: the boxes refer to the image without its EXIF orientation)"
-            raise ValueError(
-                f"{self.path(index)}: the image's (height, width) is {size}, but {self._json} says {entry.size}"
+            raise FileError(
+                self.path(index),
+                f"the image's (height, width) is {size}, but {self._json} says {entry.size}"
                 f"{turned if size == entry.size[::-1] else ''}; boxes would be off: use the image that was annotated, or "
-                "scale the annotations"
+                "scale the annotations",
+                "size_mismatch",
             )
         return entry
 
@@ -123,64 +126,88 @@ def arrays(objects: Sequence[Object]) -> tuple[np.ndarray, np.ndarray]:
     return boxes, np.array([index for _, index, _ in objects], np.int64)
 
 
-def image_entries(json_path: Path, content: Any, wrong: list[Finding]) -> dict[int, _Entry]:
-    """{image id: entry without objects} in file order; adds what is wrong to ``wrong``.
+def image_entries(json_path: Path, content: Any) -> tuple[dict[int, _Entry], list[Finding]]:
+    """{image id: entry without objects} in file order, and what is wrong.
 
     Raises:
-        ValueError: if it is no COCO file, or lists no images.
+        FileError: if it is no COCO file, or lists no images.
     """
     lists = [content.get(key) if isinstance(content, dict) else None for key in ("images", "annotations")]
     if not all(isinstance(part, list) for part in lists):
-        raise ValueError(f"{json_path}: is no COCO file: it needs the lists 'images' and 'annotations'")
+        raise FileError(json_path, "is no COCO file: it needs the lists 'images' and 'annotations'", "not_coco")
     if not content["images"]:
-        raise ValueError(f"{json_path}: its 'images' list is empty; list the images, also those without objects")
+        raise FileError(
+            json_path, "its 'images' list is empty; list the images, also those without objects", "no_images"
+        )
     entries: dict[int, _Entry] = {}
+    wrong: list[Finding] = []
     for position, entry in enumerate(content["images"]):
-        if problem := _image_problem(entry, entries):
-            wrong.append(Finding(f"images[{position}]", problem))
+        if found := _image_problem(entry, entries):
+            kind, problem = found
+            wrong.append(Finding(f"{json_path}: images[{position}]", problem, kind=kind))
         else:
             entries[entry["id"]] = _Entry(entry["file_name"], (entry["height"], entry["width"]))
     names = Counter(entry.file_name for entry in entries.values())
-    wrong += [Finding("images", f"file name {name!r} is listed {n} times") for name, n in names.items() if n > 1]
-    return entries
+    wrong += [
+        Finding(f"{json_path}: images", f"file name {name!r} is listed {n} times", kind="listed_twice")
+        for name, n in names.items()
+        if n > 1
+    ]
+    return entries, wrong
 
 
-def _image_problem(entry: Any, entries: Mapping[int, _Entry]) -> str:
-    """What is wrong with one entry of ``images``, or an empty string."""
+def _image_problem(entry: Any, entries: Mapping[int, _Entry]) -> tuple[str, str] | None:
+    """The kind of what is wrong with one entry of ``images`` and a description; None if nothing is."""
     if not isinstance(entry, dict) or not isinstance(entry.get("file_name"), str):
-        return f"no text 'file_name' in {entry!r}"
+        return "bad_image_entry", f"no text 'file_name' in {entry!r}"
     name = entry["file_name"]
     if not all(type(entry.get(key)) is int and entry[key] >= least for key, least in _LEAST.items()):
-        return f"({name}) 'id', 'height' and 'width' must be whole numbers, got {entry!r}"
+        return "bad_image_entry", f"({name}) 'id', 'height' and 'width' must be whole numbers, got {entry!r}"
     if entry["id"] in entries:
-        return f"({name}) image id {entry['id']} is already {entries[entry['id']].file_name}"
-    return ""
+        return "image_id_twice", f"({name}) image id {entry['id']} is already {entries[entry['id']].file_name}"
+    return None
 
 
 def _attach_objects(
-    entries: dict[int, _Entry], content: Any, classes: ClassList, wrong: list[Finding], with_masks: bool
-) -> int:
-    """Adds every annotation to its image; returns how many boxes were dropped as too small or outside."""
+    json_path: Path, entries: dict[int, _Entry], annotations: list[Any], classes: ClassList, with_masks: bool
+) -> tuple[int, list[Finding]]:
+    """Adds every annotation to its image; those that are wrong become None in ``annotations``.
+
+    Returns:
+        How many boxes were dropped as too small or outside, and what is wrong or, with masks, odd about them.
+    """
     index_of = classes.index_of()
     dropped = 0
-    for position, annotation in enumerate(content["annotations"]):
-        if problem := _annotation_problem(annotation, entries, index_of):
-            wrong.append(Finding(f"annotations[{position}]", problem))
+    found: list[Finding] = []
+    for position, annotation in enumerate(annotations):
+        place, mask = f"{json_path}: annotations[{position}]", None
+        problem = _annotation_problem(annotation, entries, index_of)
+        if problem is None and with_masks:
+            mask, problem = _checked_mask(annotation.get("segmentation"), entries[annotation["image_id"]])
+        if problem is not None:
+            found.append(Finding(place, problem[1], kind=problem[0]))
+            annotations[position] = None
             continue
         entry, index = entries[annotation["image_id"]], index_of[annotation["category_id"]]
-        try:
-            mask = _mask(annotation.get("segmentation"), entry.size) if with_masks else None
-        except ValueError as error:
-            wrong.append(Finding(f"annotations[{position}]", f"segmentation ({entry.file_name}): {error}"))
-            continue
         (height, width), (x, y, w, h) = entry.size, annotation["bbox"]
         box = [max(x, 0.0), max(y, 0.0), min(x + w, float(width)), min(y + h, float(height))]
-        if w <= 0 or h <= 0 or box[2] - box[0] < _MIN_SIDE or box[3] - box[1] < _MIN_SIDE:
+        if w <= 0 or h <= 0 or box[2] - box[0] < MIN_SIDE or box[3] - box[1] < MIN_SIDE:
             dropped += 1
         else:
             crowd = annotation.get("iscrowd") or annotation.get("ignore")
             (entry.ignored if crowd else entry.objects).append((box, index, mask))
-    return dropped
+            if mask is not None and (text := mask_remark(mask, annotation["bbox"])):
+                found.append(Finding(f"{place} ({entry.file_name})", text, "warning", "mask_outside_box"))
+    return dropped, found
+
+
+def _checked_mask(segmentation: Any, entry: _Entry) -> tuple[Mask | None, tuple[str, str] | None]:
+    """The mask, and the kind of what is wrong with it and a description, None if nothing is."""
+    try:
+        return _mask(segmentation, entry.size), None
+    except ValueError as error:
+        kind = "bad_polygon" if isinstance(segmentation, list) else "bad_run_lengths"
+        return None, (kind, f"segmentation ({entry.file_name}): {error}")
 
 
 def _mask(segmentation: Any, size: Size) -> Mask | None:
@@ -217,17 +244,19 @@ def shortened(value: Any) -> str:
     return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}..."
 
 
-def _annotation_problem(annotation: Any, entries: Mapping[int, _Entry], index_of: Mapping[int, int]) -> str:
-    """What is wrong with one entry of ``annotations``, or an empty string."""
+def _annotation_problem(
+    annotation: Any, entries: Mapping[int, _Entry], index_of: Mapping[int, int]
+) -> tuple[str, str] | None:
+    """The kind of what is wrong with one entry of ``annotations`` and a description; None if nothing is."""
     if not isinstance(annotation, dict):
-        return f"expected a mapping, got {annotation!r}"
+        return "bad_annotation", f"expected a mapping, got {annotation!r}"
     image_id, category_id, bbox = (annotation.get(key) for key in ("image_id", "category_id", "bbox"))
     if type(image_id) is not int or image_id not in entries:
-        return f"image_id {image_id!r} is not in 'images'"
+        return "dangling_image_id", f"image_id {image_id!r} is not in 'images'"
     name = entries[image_id].file_name
     if type(category_id) is not int or category_id not in index_of:
-        return f"category_id {category_id!r} ({name}) is not in the class list"
+        return "unknown_class", f"category_id {category_id!r} ({name}) is not in the class list"
     numbers = [v for v in bbox if type(v) in (int, float) and math.isfinite(v)] if isinstance(bbox, list) else []
     if len(numbers) != 4 or numbers != bbox:
-        return f"bbox {bbox!r} ({name}) must be four finite numbers [x, y, width, height] in pixels"
-    return ""
+        return "bad_box", f"bbox {bbox!r} ({name}) must be four finite numbers [x, y, width, height] in pixels"
+    return None

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from ppmtl.data.classes import caption_problem
-from ppmtl.data.findings import DataError, Finding
+from ppmtl.data.findings import Finding, refuse
 from ppmtl.data.labels import Captions
 from ppmtl.data.listing import read_json, require_files
 from ppmtl.data.reader import Reader
 from ppmtl.data.readers.coco import image_entries
+from ppmtl.ops.words import numbered, words
 from ppmtl.structures import ClassList, Label
 
 
@@ -33,25 +35,38 @@ class COCOCaptions(Reader):
 
     def __init__(self, root: str | Path, tasks: Mapping[str, ClassList], *, images: str, annotations: str) -> None:
         super().__init__(root, tasks)
-        self._task, _ = self.only_task()
+        self._task, vocabulary = self.only_task()
         self._json, self._folder = self.root / annotations, self.root / images
         content = read_json(self._json)
-        wrong: list[Finding] = []
-        entries = image_entries(self._json, content, wrong)
+        entries, wrong = image_entries(self._json, content)
         texts: dict[int, list[str]] = {image_id: [] for image_id in entries}
         for position, annotation in enumerate(content["annotations"]):
-            problem = caption_problem(annotation)
+            problem, kind = caption_problem(annotation), "bad_caption"
             if not problem and (type(image_id := annotation.get("image_id")) is not int or image_id not in texts):
-                problem = f"image_id {image_id!r} is not in 'images'"
+                problem, kind = f"image_id {image_id!r} is not in 'images'", "dangling_image_id"
             if problem:
-                wrong.append(Finding(f"annotations[{position}]", problem))
+                wrong.append(Finding(f"{self._json}: annotations[{position}]", problem, kind=kind))
             else:
                 texts[annotation["image_id"]].append(annotation["caption"])
         if wrong:
-            raise DataError(f"{self._json}: {len(wrong)} wrong entries; correct them", wrong)
+            refuse(self._json, f"{len(wrong)} wrong entries; correct them", wrong)
+        self.remarks += self._unknown_words(texts.values(), vocabulary)
         self._files = [self._folder / entry.file_name for entry in entries.values()]
         self._texts = [tuple(of_image) for of_image in texts.values()]
         require_files(self._json, self._files)
+
+    def _unknown_words(self, texts: Iterable[Sequence[str]], vocabulary: ClassList) -> list[Finding]:
+        """A note on every word that the vocabulary cannot write, the most frequent first; none if it is only counted."""
+        index = {piece: number for number, piece in enumerate(vocabulary.names)}
+        if "[UNK]" not in index:
+            return []
+        counts = Counter(word for of_image in texts for text in of_image for word in words(text))
+        unknown, text = index["[UNK]"], "'{}' ({} x) is not in the vocabulary and read as [UNK]"
+        return [
+            Finding(str(self._json), text.format(word, count), "note", "unknown_word")
+            for word, count in counts.most_common()
+            if word not in index and unknown in numbered(word, index)
+        ]
 
     @staticmethod
     def required_paths(root: str | Path, tasks: Sequence[str], **settings: Any) -> list[Path]:  # noqa: ARG004

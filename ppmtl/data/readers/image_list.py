@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from ppmtl.data.findings import DataError, Finding
+from ppmtl.data.findings import FileError, Finding, refuse
 from ppmtl.data.labels import ClassIndex
 from ppmtl.data.listing import read_text, require_files
 from ppmtl.data.reader import Reader
@@ -73,21 +73,22 @@ def _parse(list_file: Path, classes: ClassList) -> dict[str, int]:
             continue
         name, class_id = ["", *line.strip().rsplit(maxsplit=1)][-2:]
         if not name or not class_id.isdecimal():
-            problem = f"expected '<image name> <class id>', got {line!r}"
+            kind, problem = "bad_line", f"expected '<image name> <class id>', got {line!r}"
         elif int(class_id) not in index_of:
-            problem = f"class id {class_id} of {name!r} is not in the class list"
+            kind, problem = "unknown_class", f"class id {class_id} of {name!r} is not in the class list"
         elif name in entries:
-            problem = f"{name!r} is already on line {line_of[name]}"
+            kind, problem = "listed_twice", f"{name!r} is already on line {line_of[name]}"
         else:
             entries[name], line_of[name] = index_of[int(class_id)], number
             continue
-        bad.append(Finding(f"line {number}", problem))
+        bad.append(Finding(f"{list_file}: line {number}", problem, kind=kind))
     if bad:
-        raise DataError(
-            f"{list_file}: {len(bad)} bad lines; ids go from {min(classes.ids)} to {max(classes.ids)} "
+        refuse(
+            list_file,
+            f"{len(bad)} bad lines; ids go from {min(classes.ids)} to {max(classes.ids)} "
             f"({len(classes)} classes), each image is listed once. Correct the lines, or the class list",
             bad,
         )
     if not entries:
-        raise ValueError(f"{list_file}: lists no images; write lines '<image name> <class id>'")
+        raise FileError(list_file, "lists no images; write lines '<image name> <class id>'", "no_images")
     return entries

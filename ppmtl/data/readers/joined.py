@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal
 import numpy as np
 
 from ppmtl.config import Part
+from ppmtl.data.findings import Finding
 from ppmtl.data.reader import Reader
 from ppmtl.structures import ClassList, Label
 
@@ -57,6 +58,14 @@ class Joined(Reader):
             )
         files = common if images == "common" else list(counts)
         self._left_out = len(counts) - len(files)
+        # What one reader leaves out may be here by another one
+        self.remarks = [remark for reader in self._readers.values() for remark in reader.remarks
+                        if remark.kind != "image_left_out" or Path(remark.place).resolve() not in counts]  # fmt: skip
+        if self._left_out:
+            text = f"is not in the data sets of all tasks ({', '.join(tasks)}) and left out; images: all keeps it"
+            self.remarks += [
+                Finding(str(file), text, "note", "image_left_out") for file in counts if counts[file] < len(tasks)
+            ]
         self._indices = [
             {task: of_task[file] for task, of_task in indices.items() if file in of_task} for file in files
         ]
@@ -72,6 +81,10 @@ class Joined(Reader):
     def path(self, index: int) -> str:
         task, position = next(iter(self._indices[index].items()))
         return self._readers[task].path(position)
+
+    def files(self, index: int) -> list[str]:
+        found = [self._readers[task].files(position) for task, position in self._indices[index].items()]
+        return list(dict.fromkeys(file for files in found for file in files))
 
     def labels(self, index: int, image: np.ndarray) -> dict[str, Label]:
         found: dict[str, Label] = {}

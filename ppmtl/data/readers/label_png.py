@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
 import cv2
 import numpy as np
 
-from ppmtl.data.findings import DataError, Finding
+from ppmtl.data.findings import FileError, Finding, refuse
 from ppmtl.data.images import SUFFIXES
 from ppmtl.data.label_maps import read_label_map
 from ppmtl.data.labels import LabelMap
@@ -62,7 +63,7 @@ class LabelPNG(Reader):
         self._name = labels
         self._index_of = _index_of(classes, values)
         skip = missing_labels == "skip"
-        self._pairs, self._skipped = _pair(self.root / images, self.root / labels, label_suffix + ".png", skip=skip)
+        self._pairs, self.remarks = _pair(self.root / images, self.root / labels, label_suffix + ".png", skip=skip)
 
     @staticmethod
     def required_paths(root: str | Path, tasks: Sequence[str], **settings: Any) -> list[Path]:  # noqa: ARG004
@@ -74,6 +75,9 @@ class LabelPNG(Reader):
     def path(self, index: int) -> str:
         return str(self._pairs[index][0])
 
+    def files(self, index: int) -> list[str]:
+        return [str(path) for path in self._pairs[index]]
+
     def labels(self, index: int, image: np.ndarray) -> dict[str, Label]:
         """The label map.
 
@@ -83,23 +87,28 @@ class LabelPNG(Reader):
         image_path, label_path = self._pairs[index]
         label_map = read_label_map(label_path)
         if image.shape[:2] != label_map.shape:
-            raise ValueError(
-                f"{label_path}: label map of (height, width) {label_map.shape} for the image {image_path} of "
+            raise FileError(
+                label_path,
+                f"label map of (height, width) {label_map.shape} for the image {image_path} of "
                 f"{image.shape[:2]} (after its EXIF rotation, if it has one); export the two at the same size and "
-                "orientation"
+                "orientation",
+                "size_mismatch",
             )
-        found = np.flatnonzero(cv2.calcHist([label_map], [0], None, [256], [0, 256]))
-        wrong = [number for number in found.tolist() if self._index_of[number] == _NO_CLASS]
+        counts = cv2.calcHist([label_map], [0], None, [256], [0, 256]).reshape(-1).astype(int)
+        wrong = [number for number in np.flatnonzero(counts).tolist() if self._index_of[number] == _NO_CLASS]
         if wrong:
-            raise ValueError(
-                f"{label_path}: labels {wrong} are no classes, allowed are {_spelt(np.flatnonzero(self._index_of >= 0))} "
+            raise FileError(
+                label_path,
+                f"labels {wrong} are no classes, allowed are {_spelt(np.flatnonzero(self._index_of >= 0))} "
                 f"({IGNORE_LABEL} = not labelled); convert the labels (BDD100K and Cityscapes ship 'train id' files), say in "
-                "the reader's values which numbers mean which class, or add the classes to the class list"
+                "the reader's values which numbers mean which class, or add the classes to the class list. Found "
+                f"{', '.join(f'{number} ({counts[number]} px)' for number in wrong)}",
+                "label_value",
             )
         return {self._task: LabelMap(cv2.LUT(label_map, self._index_of.astype(np.uint8)))}
 
     def describe(self) -> str:
-        skipped = f" ({self._skipped} without one left out)" if self._skipped else ""
+        skipped = f" ({len(self.remarks)} without one left out)" if self.remarks else ""
         return f"{self._name}: {len(self)} images with label maps{skipped}, {len(self.tasks[self._task])} classes"
 
 
@@ -131,8 +140,8 @@ def _spelt(numbers: np.ndarray) -> str:
     return ", ".join(map(str, numbers.tolist()))
 
 
-def _pair(images: Path, labels: Path, label_end: str, *, skip: bool) -> tuple[list[tuple[Path, Path]], int]:
-    """(image, label map) by name, and how many images were left out because they have none and ``skip`` allows it."""
+def _pair(images: Path, labels: Path, label_end: str, *, skip: bool) -> tuple[list[tuple[Path, Path]], list[Finding]]:
+    """(image, label map) by name, and a note on every image left out because it has none and ``skip`` allows it."""
     image_of = _by_key(images, SUFFIXES, "")
     label_of = _by_key(labels, (".png",), label_end)
     if not image_of:
@@ -140,15 +149,25 @@ def _pair(images: Path, labels: Path, label_end: str, *, skip: bool) -> tuple[li
     unlabelled = sorted(image_of.keys() - label_of)
     if len(unlabelled) == len(image_of):
         skip = False  # a wrong folder or label_suffix, not a gap
-    alone = [] if skip else [Finding(f"{image_of[key]}", f"no label {labels / key}{label_end}") for key in unlabelled]
-    alone += [Finding(f"{label_of[key]}", f"no image {images / key}.*") for key in sorted(label_of.keys() - image_of)]
+    gaps = [
+        Finding(str(image_of[key]), f"no label {labels / key}{label_end}", kind="missing_label") for key in unlabelled
+    ]
+    alone = [] if skip else gaps
+    alone += [
+        Finding(f"{label_of[key]}", f"no image {images / key}.*", kind="label_without_image")
+        for key in sorted(label_of.keys() - image_of)
+    ]
     if alone:
-        raise DataError(
-            f"{images} and {labels}: {len(alone)} files have no partner of the same name; add or remove them, set "
-            "label_suffix if label names have an ending, or missing_labels: skip to leave out images without one",
+        refuse(
+            f"{images} and {labels}",
+            f"{len(alone)} files have no partner of the same name; add or remove them, set label_suffix if label names have "
+            "an ending, or missing_labels: skip to leave out images without one",
             alone,
         )
-    return [(image_of[key], label_of[key]) for key in sorted(image_of.keys() & label_of)], len(unlabelled)
+    skipped = [
+        replace(f, problem=f"{f.problem}; left out", severity="note", kind="image_left_out") for f in gaps if skip
+    ]
+    return [(image_of[key], label_of[key]) for key in sorted(image_of.keys() & label_of)], skipped
 
 
 def _by_key(folder: Path, suffixes: tuple[str, ...], ending: str) -> dict[str, Path]:
@@ -160,6 +179,8 @@ def _by_key(folder: Path, suffixes: tuple[str, ...], ending: str) -> dict[str, P
             continue
         key = file.relative_to(folder).as_posix()[: -len(ending or file.suffix)]
         if key in found:
-            raise ValueError(f"{file} and {found[key]}: two files of one name, one label cannot serve both; remove one")
+            problem = f"{found[key]} has this name too, one label cannot serve both; remove one"
+            refuse(folder, "two files of one name", [Finding(str(file), problem, kind="two_of_one_name")])
+            continue
         found[key] = file
     return found
