@@ -87,6 +87,13 @@ class Label(ABC):
         """The boxes of this label's parts, (N, 4) float32 xyxy pixels; (0, 4) for a label without parts."""
         return np.zeros((0, 4), np.float32)
 
+    def class_counts(self, num_classes: int) -> np.ndarray | None:  # noqa: ARG002
+        """How much of every class this label has, (num_classes,) int64: parts, pixels, or 1 for a class of the image.
+
+        None for a label that has no classes (sentences).
+        """
+        return None
+
     def kept(self, mask: np.ndarray) -> Label:  # noqa: ARG002
         """This label with only those parts whose entry in ``mask`` (N,) bool, in the order of ``objects``, is True."""
         return self

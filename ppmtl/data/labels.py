@@ -41,6 +41,9 @@ class ClassIndex(Label):
                 shares[index] = shares.get(index, 0.0) + weight * share
         return ClassIndex(max(shares, key=shares.__getitem__), shares if len(shares) > 1 else None)
 
+    def class_counts(self, num_classes: int) -> np.ndarray:
+        return np.bincount([self.index], minlength=num_classes)
+
 
 @dataclass(frozen=True)
 class LabelMap(Label):
@@ -58,6 +61,10 @@ class LabelMap(Label):
         if where is None:
             return LabelMap(np.where(self.labels == above, self.labels, np.uint8(IGNORE_LABEL)))
         return LabelMap(np.where(where, above, self.labels))
+
+    def class_counts(self, num_classes: int) -> np.ndarray:
+        """Pixels of every class; what is not labelled is not counted."""
+        return np.bincount(self.labels.reshape(-1), minlength=num_classes)[:num_classes]
 
 
 @dataclass(frozen=True)
@@ -94,6 +101,9 @@ class Boxes(Label):
 
     def objects(self) -> np.ndarray:
         return self.boxes
+
+    def class_counts(self, num_classes: int) -> np.ndarray:
+        return np.bincount(self.classes, minlength=num_classes)
 
     def kept(self, mask: np.ndarray) -> Boxes:
         """Only some of the boxes; crowd regions stay."""

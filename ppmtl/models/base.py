@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Mapping
-from typing import ClassVar, TypeAlias
+from typing import Any, ClassVar, TypeAlias
 
 import numpy as np
 import paddle
@@ -87,6 +87,19 @@ class Head(nn.Layer):
             cell; an object's number is its place among the batch's objects.
         """
         return {}
+
+    @staticmethod
+    def answered(sides: np.ndarray, **settings: Any) -> np.ndarray | None:  # noqa: ARG004
+        """How many anchors (or the like) would learn each object, or None for a head that has none.
+
+        Args:
+            sides: (N, 2) float32 width and height of objects in pixels of the network input.
+            settings: the keyword arguments of the constructor.
+
+        Returns:
+            (N,) int64; 0 = the head cannot learn the object.
+        """
+        return None
 
     def choose(
         self, in_specs: Mapping[str, FeatureSpec], reads: tuple[str, ...] | None, *, default: tuple[str, ...]

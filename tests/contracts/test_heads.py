@@ -281,3 +281,10 @@ def test_both_exported_graphs_of_a_stepwise_head_equal_eager_at_any_size(name: s
             eager = [*head.step(tokens, rows, eager[1], eager[2]), eager[2]]
             exported = [*step(tokens, rows, *exported[1:]), exported[2]]
             rows = paddle.arange(len(rows)).flip(0).reshape([-1, 3]).flip(0).flatten()  # another order within an image
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_a_head_says_how_many_anchors_would_learn_an_object_or_that_it_has_none(name: str) -> None:
+    sides = np.array([[30, 40], [1e5, 1e5]], np.float32)
+    counts = class_of(PACKAGE, name).answered(sides, **SMALL.get(name, {}))  # type: ignore[attr-defined]
+    assert counts is None or (counts.shape == (2,) and counts[0] > 0 and counts[1] == 0)

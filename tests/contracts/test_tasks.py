@@ -216,3 +216,16 @@ def test_one_view_comes_back_from_a_merge_unchanged(name: str) -> None:
     merge.add(truth)
     for key, value in vars(merge.result()).items():
         np.testing.assert_equal(value, getattr(truth, key))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_an_example_label_counts_the_classes_that_it_shows_or_has_none(name: str) -> None:
+    task = make(name)
+    label = task.example(SIZE)
+    counts = label.class_counts(len(task.classes))
+    if counts is None:  # a label without classes
+        assert len(label.objects()) == 0
+        return
+    assert (counts.shape, counts.dtype.kind) == ((len(task.classes),), "i")
+    assert counts.sum() > 0
+    assert len(label.objects()) in (0, counts.sum())

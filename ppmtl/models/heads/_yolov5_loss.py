@@ -72,6 +72,14 @@ class LevelTargets:
         return len(self.image)
 
 
+def fits(sizes: np.ndarray, anchors: np.ndarray, threshold: float) -> np.ndarray:
+    """Which of ``anchors`` (A, 2) differ in neither side from ``sizes`` (M, 2) by ``threshold`` or more, (A, M) bool."""
+    with np.errstate(divide="ignore", invalid="ignore"):  # a zero-sized box fits no anchor: its ratio is inf or nan
+        ratio = sizes[None] / anchors[:, None]
+        fitting: np.ndarray = np.maximum(ratio, 1 / ratio).max(axis=2) < threshold
+    return fitting
+
+
 def assign_targets(
     targets: np.ndarray, anchors: np.ndarray, *, scale: tuple[float, float], grid: Size, threshold: float
 ) -> LevelTargets:
@@ -89,10 +97,7 @@ def assign_targets(
     height, width = scale
     centres = targets[:, 2:4] * np.array([width, height], np.float32)
     sizes = targets[:, 4:6] * np.array([width, height], np.float32)
-    with np.errstate(divide="ignore", invalid="ignore"):  # a zero-sized box fits no anchor: its ratio is inf or nan
-        ratio = sizes[None] / anchors[:, None]
-        fits = np.maximum(ratio, 1 / ratio).max(axis=2) < threshold
-    anchor, target = np.nonzero(fits)
+    anchor, target = np.nonzero(fits(sizes, anchors, threshold))
 
     centre = centres[target]
     limit = np.array([grid[1], grid[0]], np.float32)

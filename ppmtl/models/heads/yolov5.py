@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import paddle
@@ -19,7 +19,7 @@ from paddle import nn
 from ppmtl.config import Part
 from ppmtl.models.base import Head, Side
 from ppmtl.models.heads._labelled import labelled_part, zero_loss
-from ppmtl.models.heads._yolov5_loss import Anchors, YOLOv5LossSettings, assign_targets, yolov5_loss
+from ppmtl.models.heads._yolov5_loss import Anchors, YOLOv5LossSettings, assign_targets, fits, yolov5_loss
 from ppmtl.models.layers import Conv2D, sigmoid
 from ppmtl.models.necks.yolocsppan import YOLOCSPPAN
 from ppmtl.structures import FeatureSpec, Size
@@ -30,6 +30,7 @@ COCO_ANCHORS: Anchors = (
     ((30, 61), (62, 45), (59, 119)),
     ((116, 90), (156, 198), (373, 326)),
 )
+ANCHOR_THRESHOLD = 4.0
 # The prior of the biases: about 8 objects in a 640 px image, whatever the real input size, and 0.6 / C per class.
 PRIOR_OBJECTS, PRIOR_PIXELS, PRIOR_CLASS = 8, 640, 0.6
 DEFAULT_NECK: Callable[..., nn.Layer] = partial(YOLOCSPPAN)
@@ -76,7 +77,7 @@ class YOLOv5(Head):
         class_weight: Annotated[float, Ge(0)] = 0.5,
         scaling: Literal["paddleyolo", "ultralytics"] = "paddleyolo",
         balance: tuple[float, float, float] = (4.0, 1.0, 0.4),
-        anchor_threshold: Annotated[float, Gt(1)] = 4.0,
+        anchor_threshold: Annotated[float, Gt(1)] = ANCHOR_THRESHOLD,
         label_smoothing: Annotated[float, Interval(ge=0, lt=1)] = 0.0,
     ) -> None:
         super().__init__()
@@ -108,6 +109,13 @@ class YOLOv5(Head):
             for spec, stride in zip(self.neck.out_specs, STRIDES, strict=True)
         ]
         self.outputs = nn.LayerList(convolutions)
+
+    @staticmethod
+    def answered(sides: np.ndarray, **settings: Any) -> np.ndarray:
+        """The anchors of all levels whose sides differ from the object's by less than ``anchor_threshold``."""
+        levels, threshold = settings.get("anchors", COCO_ANCHORS), settings.get("anchor_threshold", ANCHOR_THRESHOLD)
+        anchors = np.array([anchor for level in levels for anchor in level], np.float32)
+        return fits(sides, anchors, threshold).sum(axis=0)
 
     def forward(
         self,
