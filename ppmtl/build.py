@@ -272,33 +272,49 @@ def build_sources(
 ) -> dict[str, Source]:
     """{name: stream}, in the order of the config; the last three arguments as in ``Source``."""
     return {
-        name: Source(
-            name,
-            _reader(settings, source.dataset, source.all_tasks(name), tasks),
-            {
-                view: SourceView(
-                    tuple(transform() for transform in of_view.transforms), {t: tasks[t] for t in of_view.tasks}
-                )
-                for view, of_view in source.all_views(name).items()
-            },
-            batch_size=source.batch_size,
-            seed=settings.seed,
-            sampler=source.sampler,
-            pad=source.pad,
-            rank=rank,
-            world_size=world_size,
-            every=source.every,
-            repeat=repeat,
-            total_batches=-(-settings.train.total_steps // source.every) * settings.train.accumulate,
-        )
+        name: build_source(settings, name, build_reader(settings, source.dataset, source.all_tasks(name), tasks), tasks,
+                           rank=rank, world_size=world_size, repeat=repeat)
         for name, source in settings.sources.items()
+    }  # fmt: skip
+
+
+def build_source(
+    settings: Settings,
+    name: str,
+    reader: Reader,
+    tasks: Mapping[str, Task[Any]],
+    *,
+    rank: int = 0,
+    world_size: int = 1,
+    repeat: int | None = None,
+) -> Source:
+    """The stream called ``name`` over its data set; the last three arguments as in ``Source``."""
+    source = settings.sources[name]
+    views = {
+        view: SourceView(tuple(transform() for transform in of_view.transforms), {t: tasks[t] for t in of_view.tasks})
+        for view, of_view in source.all_views(name).items()
     }
+    return Source(
+        name,
+        reader,
+        views,
+        batch_size=source.batch_size,
+        seed=settings.seed,
+        sampler=source.sampler,
+        pad=source.pad,
+        skip_unreadable=settings.train.unreadable == "skip",
+        rank=rank,
+        world_size=world_size,
+        every=source.every,
+        repeat=repeat,
+        total_batches=-(-settings.train.total_steps // source.every) * settings.train.accumulate,
+    )
 
 
 def build_eval_sets(settings: Settings, tasks: Mapping[str, Task[Any]]) -> dict[str, EvalSet]:
     """{name: labelled data set with the tasks that it measures}."""
     return {
-        name: EvalSet(_reader(settings, settings.eval.datasets[name].part, of_set, tasks), of_set)
+        name: EvalSet(build_reader(settings, settings.eval.datasets[name].part, of_set, tasks), of_set)
         for name, of_set in settings.eval.tasks().items()
     }
 
@@ -314,7 +330,12 @@ def overfit_sets(settings: Settings, sources: Mapping[str, Source]) -> dict[str,
     return sets
 
 
-def _reader(settings: Settings, part: Any, names: Sequence[str], tasks: Mapping[str, Task[Any]]) -> Reader:
+def build_reader(settings: Settings, part: Any, names: Sequence[str], tasks: Mapping[str, Task[Any]]) -> Reader:
+    """The data set that a source or an evaluation set names, with labels for the tasks named.
+
+    Raises:
+        DataError: if its lists or annotations are wrong.
+    """
     reader: Reader = part(Path(settings.data_root), {name: tasks[name].classes for name in names})
     return reader
 

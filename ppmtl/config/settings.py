@@ -226,6 +226,8 @@ class TrainSettings:
     # Moving average of the weights, which is what is then evaluated and saved as the model: [share] of the old value that a
     # step keeps; null: off, as in the paper
     ema_decay: Annotated[float, Interval(gt=0, lt=1)] | None = None
+    # An image or label that cannot be read: "skip" takes another sample in its place and counts it in every log line
+    unreadable: Literal["error", "skip"] = "error"
     num_workers: Annotated[int, Ge(0)] = 2  # data [processes] per source; the sample stream does not depend on it
 
     def __post_init__(self) -> None:
@@ -246,6 +248,8 @@ class EvalSettings:
     # {name: labelled data set}; each is read once for all of its tasks
     datasets: dict[str, Annotated[EvalSetSettings, Part("ppmtl.data.readers")]] = field(default_factory=dict)
     batch_size: Positive = 1  # [images] whose inputs run together
+    # An evaluation during training that fails: "skip" logs it and trains on. A due checkpoint is written before it
+    on_error: Literal["stop", "skip"] = "stop"
 
     def tasks(self) -> dict[str, tuple[str, ...]]:
         """{data set: the tasks that it measures}."""

@@ -7,6 +7,7 @@ split over processes and accumulated batches changes nothing either, and a resum
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import shutil
@@ -29,7 +30,8 @@ log = logging.getLogger(__name__)
 Sampler = Literal["shuffle", "class_balanced", "sequential"]
 
 # First word after (seed, source) of every generator: shuffling, class drawing and augmentation must not share draws.
-_SHUFFLE, _BALANCE, _AUGMENT = range(3)
+_SHUFFLE, _BALANCE, _AUGMENT, _REPLACE = range(4)
+_MAX_REPLACED = 20  # samples in a row that cannot be read: then the data set is not there any more
 # Batches wait in shared memory, several per worker and source; containers often have 64 MiB, and a full one kills
 # the worker with a bus error instead of a message.
 _SHARED_MEMORY_BYTES = 2**30
@@ -75,9 +77,14 @@ class Source:
         rank: this process.
         world_size: number of processes.
         every: the loop takes a batch in every so many optimizer steps only, from the first one on.
+        skip_unreadable: take another sample where one cannot be read. Which one hangs, like everything random, on the
+            sample's number in the run, so a resumed run takes the same.
         repeat: start over after so many steps, augmentation included (to see whether a model can learn a few batches by
             heart); None = never.
         total_batches: of the run, for transforms that end before it does; None = endless.
+
+    Attributes:
+        replaced: why a sample could not be read, for each that was replaced since the process started.
 
     Raises:
         ValueError: if the data set is empty, has no ``class_indices()`` and the sampler needs them, or a view has a
@@ -94,6 +101,7 @@ class Source:
         seed: int,
         sampler: Sampler = "shuffle",
         pad: bool = False,
+        skip_unreadable: bool = False,
         rank: int = 0,
         world_size: int = 1,
         every: int = 1,
@@ -105,6 +113,8 @@ class Source:
         self.name, self.reader, self.views = name, reader, dict(views)
         self.batch_size, self.sampler, self.rank, self.world_size = batch_size, sampler, rank, world_size
         self.pad, self.every, self.repeat, self.total_batches = pad, every, repeat, total_batches
+        self.skip_unreadable = skip_unreadable
+        self.replaced: list[str] = []
         for view, settings in self.views.items():
             for task in settings.tasks.values():
                 if reasons := [text for transform in settings.transforms if (text := task.refuses(transform))]:
@@ -146,7 +156,7 @@ class Source:
     def samples(self, step: int, position: int) -> dict[str, Sample]:
         """{view: sample ``position`` of this process's batch at ``step``}; read once, augmented for every view."""
         place = self._place(step, position)
-        sample, found = self.reader[self._index(place)], {}
+        sample, found = self._read(self._index(place), self._rng(_REPLACE, place)), {}
         for view, settings in self.views.items():
             rng = self._rng(_AUGMENT, place, *([zlib.crc32(view.encode())] if view else []))
             found[view] = augment(sample, settings.transforms, rng, self._draw, self._progress(step))
@@ -196,7 +206,21 @@ class Source:
 
     def _draw(self, rng: np.random.Generator) -> Sample:
         """Another sample for a transform that needs one."""
-        return self.reader[int(rng.integers(len(self.reader)))]
+        return self._read(int(rng.integers(len(self.reader))), rng)
+
+    def _read(self, index: int, rng: np.random.Generator) -> Sample:
+        """Sample ``index``, or one that ``rng`` draws if it cannot be read and such samples are skipped."""
+        for _ in range(_MAX_REPLACED):
+            try:
+                return self.reader[index]
+            except ValueError as error:
+                if not self.skip_unreadable:
+                    raise
+                self.replaced.append(str(error))
+            index = self._drawn_class(rng) if self._by_class else int(rng.integers(len(self.reader)))
+        raise ValueError(
+            f"source '{self.name}': {_MAX_REPLACED} samples in a row cannot be read; the last one: {self.replaced[-1]}"
+        )
 
     def _progress(self, step: int) -> float:
         """How much of the run is over at ``step``, 0..1; what is repeated looks alike every time."""
@@ -213,9 +237,7 @@ class Source:
 
     def _index(self, place: int) -> int:
         if self.sampler == "class_balanced":
-            rng = self._rng(_BALANCE, place)
-            members = self._by_class[int(rng.integers(len(self._by_class)))]
-            return int(members[rng.integers(len(members))])
+            return self._drawn_class(self._rng(_BALANCE, place))
         number, offset = divmod(place, len(self.reader))
         if self.sampler == "sequential":
             return offset
@@ -223,6 +245,11 @@ class Source:
             self._passes = {n: order for n, order in self._passes.items() if n == number - 1}
             self._passes[number] = self._rng(_SHUFFLE, number).permutation(len(self.reader))
         return int(self._passes[number][offset])
+
+    def _drawn_class(self, rng: np.random.Generator) -> int:
+        """A sample of a class, both drawn evenly."""
+        members = self._by_class[int(rng.integers(len(self._by_class)))]
+        return int(members[rng.integers(len(members))])
 
     def _rng(self, *key: int) -> np.random.Generator:
         return np.random.default_rng([*self._entropy, *key])
@@ -249,7 +276,7 @@ class _Steps:
         return len(self.steps)
 
     def __getitem__(self, index: int) -> dict[str, Any]:
-        """{"views": {view: {"images", "targets", "labelled"}}}, or {"error": UTF-8 bytes}.
+        """{"views": {view: {"images", "targets", "labelled"}}}, or {"error": UTF-8 bytes}; "replaced" if samples were.
 
         Paddle answers an exception in a worker with "Blocking queue is killed" in the main process, perhaps steps
         before the one it belongs to; so what a user can cause travels as a value, in order.
@@ -258,7 +285,11 @@ class _Steps:
             batches = self.source.batches(self.steps[index])
         except (ValueError, OSError) as error:
             return {"error": np.frombuffer(f"{error}".encode() or b"unknown", np.uint8)}
-        return {"views": {view: vars(batch) for view, batch in batches.items()}}
+        item: dict[str, Any] = {"views": {view: vars(batch) for view, batch in batches.items()}}
+        if self.source.replaced:  # of this worker's copy of the source
+            item["replaced"] = np.frombuffer(json.dumps(self.source.replaced).encode(), np.uint8)
+            self.source.replaced.clear()
+        return item
 
 
 def _in_this_process(source: Source, steps: range) -> Generator[dict[str, Batch], None, None]:
@@ -294,6 +325,8 @@ def _from_workers(source: Source, steps: range, num_workers: int) -> Generator[d
                 ) from error
             if "error" in item:
                 raise ValueError(item["error"].numpy().tobytes().decode())
+            if "replaced" in item:
+                source.replaced += json.loads(item["replaced"].numpy().tobytes())
             yield {view: Batch(**item["views"][view]) for view in source.views}
     finally:
         # Its reader thread refers to the iterator, so dropping it would leave the workers running until the program

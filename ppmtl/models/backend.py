@@ -18,7 +18,9 @@ class PaddleBackend:
         """{task: raw arrays} of (B, H, W, 3) uint8 RGB images."""
         was_training = self._model.training
         self._model.eval()
-        raw = self._model(paddle.to_tensor(images), tasks=tasks)
-        if was_training:
-            self._model.train()
+        try:
+            raw = self._model(paddle.to_tensor(images), tasks=tasks)
+        finally:
+            if was_training:
+                self._model.train()
         return {task: {name: value.numpy() for name, value in arrays.items()} for task, arrays in raw.items()}

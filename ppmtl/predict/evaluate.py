@@ -6,7 +6,8 @@ import itertools
 import math
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -20,6 +21,10 @@ from ppmtl.predict.processes import Processes
 from ppmtl.structures import Sample
 from ppmtl.tasks.base import Meter, Metrics, Task
 from ppmtl.tasks.views import Slicing
+
+
+class EvaluationError(ValueError):
+    """An evaluation failed because of its data or a prediction; the message names data set, task and file."""
 
 
 @dataclass(frozen=True)
@@ -95,7 +100,8 @@ def evaluate(
         processes: those that share the images. All of them have to call this function, with the same weights.
 
     Raises:
-        ValueError: if a file is unreadable or wrong, or no image of a data set has a label for one of its tasks.
+        EvaluationError: on every process, if one of them met a file or a prediction that cannot be measured, or no image of a
+            data set has a label for one of its tasks.
     """
     metrics: dict[str, Metrics] = {}
     unlabelled: dict[str, int] = {}
@@ -112,11 +118,12 @@ def evaluate(
         scored = {
             key: ExtremesMeter(task, num_extremes, draw_threshold) for key, task in chosen.items() if num_extremes
         }
-        meters, shown = _measure(name, pipeline, of_set.reader, batches, num_examples, scored, processes)
+        with _together(processes):
+            meters, shown = _measure(name, pipeline, of_set.reader, batches, num_examples, scored, processes)
         for task, (meter, measured) in meters.items():
-            metrics[task], count = _merged(meter, measured, processes)
+            metrics[task], count = _merged(f"evaluation of {name}, task '{task}'", meter, measured, processes)
             if images and not count and limit is None:
-                raise ValueError(
+                raise EvaluationError(
                     f"eval.datasets.{name}: none of its {len(images)} images has a label for task '{task}'; check its paths, "
                     "or take the task out of its tasks"
                 )
@@ -148,39 +155,67 @@ def _measure(
         key: (task.new_meter(), []) for key, task in pipeline.tasks.items()
     }
     shown: dict[int, Example] = {}
+    every_task = f"evaluation of {name}, task{'s' * (len(meters) > 1)} {', '.join(meters)}"
     hidden = processes.rank != 0 or not sys.stderr.isatty()
     total = sum(map(len, batches))
     with tqdm(total=total, desc=f"evaluate {name}", unit="img", disable=hidden, leave=False) as bar:
         for batch in batches[processes.rank :: processes.count]:
-            samples = [reader[i] for i in batch]
-            predictions = pipeline.predict([s.image for s in samples], [s.path for s in samples])
+            with _named(every_task):
+                samples = [reader[i] for i in batch]
+            with _named(every_task, ", ".join(sample.path for sample in samples)):
+                predictions = pipeline.predict([s.image for s in samples], [s.path for s in samples])
             for index, sample, prediction in zip(batch, samples, predictions, strict=True):
                 for task, (meter, measured) in meters.items():
                     # Not the key: the check of a bundle measures one task under several
                     if pipeline.tasks[task].name not in sample.labels:
                         continue
-                    meter.add(sample, prediction[task])
+                    with _named(f"evaluation of {name}, task '{task}'", sample.path):
+                        meter.add(sample, prediction[task])
+                        if task in scored:
+                            scored[task].add(sample, prediction[task], index)
                     measured.append(index)
-                    if task in scored:
-                        scored[task].add(sample, prediction[task], index)
                 if index < num_examples:
                     shown[index] = (sample, prediction)
             bar.update(len(batch) * processes.count)
     return meters, shown
 
 
-def _merged(meter: Meter[Any], measured: list[int], processes: Processes) -> tuple[Metrics, int]:
+def _merged(what: str, meter: Meter[Any], measured: list[int], processes: Processes) -> tuple[Metrics, int]:
     """The metrics of all processes' images, and how many these are; rank 0 computes them for all.
 
-    ``measured`` are the positions in the data set of what this process's meter holds.
+    ``measured`` are the positions in the data set of what this process's meter holds; ``what`` is said in an error.
     """
-    if processes.count == 1:
-        return meter.result(), len(measured)
-    found = processes.all_gather((meter.state(), measured))
+    found = processes.all_gather((meter.state(), measured)) if processes.count > 1 else []
     result = None
-    if processes.rank == 0:
-        order = [position for _, positions in found for position in positions]
-        meter.merge([state for state, _ in found], np.argsort(order))
-        result = meter.result(), len(order)
+    with _together(processes), _named(what):
+        if processes.count == 1:
+            result = meter.result(), len(measured)
+        elif processes.rank == 0:
+            order = [position for _, positions in found for position in positions]
+            meter.merge([state for state, _ in found], np.argsort(order))
+            result = meter.result(), len(order)
     first: tuple[Metrics, int] = processes.all_gather(result)[0]
     return first
+
+
+@contextmanager
+def _named(what: str, files: str = "") -> Iterator[None]:
+    """Says what was being evaluated when data or a prediction turned out to be wrong."""
+    try:
+        yield
+    except (ValueError, OSError, FloatingPointError) as error:
+        text = str(error).removeprefix(f"{files}: ")  # many errors name their file themselves
+        raise EvaluationError(": ".join(filter(None, (what, files, text)))) from error
+
+
+@contextmanager
+def _together(processes: Processes) -> Iterator[None]:
+    """Raises an EvaluationError of one process on all of them; the others would wait for it for ever."""
+    failure: EvaluationError | None = None
+    try:
+        yield
+    except EvaluationError as error:
+        failure = error
+    for text in processes.all_gather(None if failure is None else str(failure)):
+        if text is not None:
+            raise EvaluationError(text) from failure

@@ -41,8 +41,18 @@ def write(folder: Path, tensors: Mapping[str, Mapping[str, np.ndarray]], state: 
         contents[path.name] = {"bytes": path.stat().st_size, "tensors": len(arrays)}
     saved_at = datetime.now(timezone.utc).isoformat(timespec="seconds")
     manifest = json.loads(json.dumps({**state, "saved_at": saved_at, "digests": digests, "contents": contents}))
-    with atomic_write(folder / STATE) as temporary:
-        temporary.write_text(json.dumps({**manifest, "manifest_sha256": _digest(manifest)}, indent=1))
+    _write_manifest(folder, manifest)
+
+
+def update(folder: Path, values: Mapping[str, Any]) -> None:
+    """Replaces some of what state.json says; the tensors stay. At any moment the old or the new one is there.
+
+    Raises:
+        ValueError: if it is missing or damaged.
+        OSError: from the disk.
+    """
+    state = {key: value for key, value in read_manifest(folder).items() if key != "manifest_sha256"}
+    _write_manifest(folder, json.loads(json.dumps({**state, **values})))
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:
@@ -81,6 +91,11 @@ def problems(folder: Path, *, digests: bool = True) -> list[str]:
         elif digests and sha256(file) != digest:
             found.append(f"{name}: {DAMAGED}")
     return found
+
+
+def _write_manifest(folder: Path, manifest: Mapping[str, Any]) -> None:
+    with atomic_write(folder / STATE) as temporary:
+        temporary.write_text(json.dumps({**manifest, "manifest_sha256": _digest(manifest)}, indent=1))
 
 
 def _digest(state: Mapping[str, Any]) -> str:

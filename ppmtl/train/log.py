@@ -18,6 +18,7 @@ import paddle
 from tqdm import tqdm
 
 from ppmtl.config.settings import Settings
+from ppmtl.data.source import Source
 from ppmtl.train import distributed
 from ppmtl.train.log_file import LogFile
 from ppmtl.train.losses import StepLosses
@@ -60,8 +61,10 @@ class Reporter:
         visual: where scalars and images go as well.
     """
 
-    def __init__(self, settings: Settings, first_step: int, visual: VisualLog) -> None:
+    def __init__(self, settings: Settings, sources: Mapping[str, Source], first_step: int, visual: VisualLog) -> None:
         self._schedule, self._first_step, self.visual = settings.train, first_step, visual
+        self._sources = sources if settings.train.unreadable == "skip" else {}
+        self._named: set[str] = set()
         is_main = paddle.distributed.get_rank() == 0
         self._file = LogFile(Path(settings.save_dir), first_step) if is_main else None
         self._new_line()
@@ -116,6 +119,7 @@ class Reporter:
         gaps = {f"labelled_{task}": (self._labelled[task], wanted) for task, wanted in self._wanted.items()
                 if self._labelled[task] < wanted}  # fmt: skip
         images = means.pop("images") * paddle.distributed.get_world_size()
+        replaced = self._replaced()
         self._new_line()
         total, per_epoch = self._schedule.total_steps, self._schedule.steps_per_epoch
         epoch, inside = divmod(done - 1, per_epoch)
@@ -126,20 +130,33 @@ class Reporter:
             f"learning_rate: {means['learning_rate']:.6f} "
             f"{' '.join(f'{name}: {value:.4f}' for name, value in means.items() if name not in elsewhere)} "
             f"{''.join(f'{name}: {labelled}/{wanted} ' for name, (labelled, wanted) in gaps.items())}"
+            f"{''.join(f'{name}: {count} ' for name, count in replaced.items())}"
             f"eta: {timedelta(seconds=round(seconds_left))} "
             f"batch_cost: {means['batch_cost']:.3f} data_cost: {means['data_cost']:.3f} "
             f"ips: {images / means['batch_cost']:.2f} images/s max_mem: {peak_memory_mib():.0f} MB"
         )
         shares = {name: labelled / wanted for name, (labelled, wanted) in gaps.items()}
-        self.visual.scalars(means | shares, done, "train")
+        self.visual.scalars(means | shares | replaced, done, "train")
         if self._file is not None:
             costs = {"ips": images / means["batch_cost"], "max_mem": peak_memory_mib()}
-            self._file.add(done, {"epoch": epoch + 1, **means, **shares, **costs})
+            self._file.add(done, {"epoch": epoch + 1, **means, **shares, **replaced, **costs})
 
     def evaluated(self, step: int, values: Mapping[str, Any]) -> None:
         """Writes what an evaluation after ``step`` steps measured, {"score" or "task.metric": value}, to the file."""
         if self._file is not None:
             self._file.add(step, {"evaluation": values})
+
+    def _replaced(self) -> dict[str, int]:
+        """How many samples of all processes were replaced since the run, or its last part, started; names new files."""
+        if not self._sources:
+            return {}
+        replaced = [text for source in self._sources.values() for text in source.replaced]
+        for text in dict.fromkeys(replaced):
+            if text not in self._named:
+                LOGGER.warning("train.unreadable: another sample was taken: %s", text)
+        self._named |= set(replaced)
+        mean = distributed.average_numbers({"unreadable": float(len(replaced))})["unreadable"]
+        return {"unreadable": round(mean * paddle.distributed.get_world_size())}
 
     def close(self) -> None:
         """Takes the progress bar away."""

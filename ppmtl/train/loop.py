@@ -18,7 +18,7 @@ from ppmtl.config.settings import Settings, named_views, to_steps
 from ppmtl.data.source import Source
 from ppmtl.models.backend import PaddleBackend
 from ppmtl.predict.drawing import draw_sample
-from ppmtl.predict.evaluate import EvalSet, evaluate
+from ppmtl.predict.evaluate import EvalSet, EvaluationError, evaluate
 from ppmtl.predict.report import one_line
 from ppmtl.tasks.base import Task
 from ppmtl.train import checkpoint, distributed
@@ -92,7 +92,7 @@ def fit(
 
     with ExitStack() as stack:
         visual = stack.enter_context(closing(VisualLog(vdl_dir if is_main else None)))
-        reporter = stack.enter_context(closing(Reporter(settings, first_step, visual)))
+        reporter = stack.enter_context(closing(Reporter(settings, sources, first_step, visual)))
         signals = stack.enter_context(StopSignal())
         diagnosis = None
         for name, source in sources.items():
@@ -107,6 +107,13 @@ def fit(
             name: stack.enter_context(closing(open_stream(source, first_step, schedule)))
             for name, source in sources.items()
         }
+        if progress.evaluation_due and eval_sets:  # saved before an evaluation that did not come to its end
+            is_best = _evaluate(settings, state, tasks, eval_sets, eval_limit, reporter)
+            if is_main:
+                _save_evaluation(state, save_dir, description, is_best)
+            if reason := _reason_to_stop(settings, progress, 0, is_evaluated=True):
+                progress.stopped = reason
+                return progress
         model.train()  # not network.train(): that would reach past the model and wake up its frozen parts
         for step in range(first_step, total):
             reporter.start_step()
@@ -165,10 +172,17 @@ def fit(
             signal_number = distributed.agree(signals.number)
             if is_due or is_evaluated or signal_number:
                 distributed.average_buffers(model, *([ema.average] if ema is not None else []))
+            progress.evaluation_due = is_evaluated
+            if is_saved := bool(is_main and (is_due or signal_number)):  # first: an evaluation may fail or be killed
+                state.save(save_dir, description, schedule.keep_last)
             is_best = is_evaluated and _evaluate(settings, state, tasks, eval_sets, eval_limit, reporter)
             progress.stopped = _reason_to_stop(settings, progress, signal_number, is_evaluated)
-            if is_main and (is_due or is_best or progress.stopped):
-                state.save(save_dir, description, schedule.keep_last, is_best=is_best)
+            if is_main and is_evaluated and is_saved:
+                _save_evaluation(state, save_dir, description, is_best)
+            elif is_main and not is_saved and (is_best or progress.stopped):
+                if is_best:
+                    state.save_best(save_dir, description)
+                state.save(save_dir, description, schedule.keep_last)
             if progress.stopped:
                 break
     return progress
@@ -194,11 +208,23 @@ def _evaluate(
     limit: int | None,
     reporter: Reporter,
 ) -> bool:
-    """Evaluates the weights that would be saved, logs and draws the result; returns whether it is the best so far."""
+    """Evaluates the weights that would be saved, logs and draws the result; returns whether it is the best so far.
+
+    Raises:
+        EvaluationError: if it fails and eval.on_error is "stop".
+    """
     best_metric, progress = settings.train.best_metric, state.progress
-    with state.evaluated_weights():
-        result = evaluate(tasks, eval_sets, PaddleBackend(state.model), batch_size=settings.eval.batch_size,
-                          num_examples=2, limit=limit, processes=distributed.processes())  # fmt: skip
+    try:
+        with state.evaluated_weights():
+            result = evaluate(tasks, eval_sets, PaddleBackend(state.model), batch_size=settings.eval.batch_size,
+                              num_examples=2, limit=limit, processes=distributed.processes())  # fmt: skip
+    except EvaluationError as error:
+        if settings.eval.on_error == "stop":
+            raise
+        LOGGER.error("step %d is not measured, training goes on (eval.on_error): %s", progress.step, error)
+        progress.evaluation_due = False
+        return False
+    progress.evaluation_due = False
     is_best = progress.note(result, best_metric, settings.train.early_stop)
     LOGGER.info("step %d: %s (best %s so far: %.4f at step %d)",
                 progress.step, one_line(result), best_metric, progress.best, progress.best_step)  # fmt: skip
@@ -210,6 +236,13 @@ def _evaluate(
             drawn = draw_sample(sample, predictions, tasks, threshold=0.3)
             reporter.visual.image(f"val_{name}/{index}", drawn, progress.step)
     return is_best
+
+
+def _save_evaluation(state: TrainingState, save_dir: Path, description: Mapping[str, Any], is_best: bool) -> None:
+    """Saves what was measured for a step that is saved already."""
+    if is_best:
+        state.save_best(save_dir, description)
+    state.note_progress(save_dir)
 
 
 def _reason_to_stop(settings: Settings, progress: Progress, signal_number: int, is_evaluated: bool) -> str:

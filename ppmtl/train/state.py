@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import paddle
 from paddle import nn
 
@@ -17,6 +18,7 @@ from ppmtl.predict.evaluate import Evaluation
 from ppmtl.predict.report import without_nan
 from ppmtl.train import checkpoint
 from ppmtl.train.balance._base import BalanceMethod
+from ppmtl.train.checkpoint_folder import update
 from ppmtl.train.log import LOGGER, announce
 from ppmtl.train.optim import load_optimizer_state, optimizer_state
 from ppmtl.train.precision import ExponentialMovingAverage, Precision
@@ -31,6 +33,7 @@ class Progress:
         best, best_step: of train.best_metric.
         watched_best, stale: of early stopping: the best value of its metric, and the evaluations since.
         history: one entry per evaluation.
+        evaluation_due: this step is to be evaluated and was not yet; a run that is resumed here begins with that.
         stopped: why the run ended before its schedule; "" = it did not. Not saved: a resumed run goes on.
     """
 
@@ -40,6 +43,7 @@ class Progress:
     watched_best: float = -math.inf
     stale: int = 0
     history: list[dict[str, Any]] = field(default_factory=list)
+    evaluation_due: bool = False
     stopped: str = ""
 
     def note(self, result: Evaluation, best_metric: str, early_stop: EarlyStopSettings | None) -> bool:
@@ -98,16 +102,9 @@ class TrainingState:
         moments = sum(8 * p.size for p in self._named_parameters().values() if not p.stop_gradient)
         return int(weights * (2 if self.ema else 1) + moments)
 
-    def save(self, save_dir: Path, description: Mapping[str, Any], keep_last: int, *, is_best: bool) -> None:
-        """Writes step_<step> (and best_model if this is the best) and drops the oldest."""
-        stores = {"model": self.precision.weights()}
-        if self.ema is not None:
-            stores = {"model": self.ema.average, "raw": stores["model"]}
-        tensors = {stem: {name: value.numpy() for name, value in of.items()} for stem, of in stores.items()}
-        document = {**description, "progress": self.progress.to_json(), "precision": self.precision.state(),
-                    "balance": _name(self.balance)}  # fmt: skip
-        if is_best:
-            checkpoint.save(save_dir / "best_model", tensors, document)
+    def save(self, save_dir: Path, description: Mapping[str, Any], keep_last: int) -> None:
+        """Writes step_<step> and drops the oldest."""
+        tensors, document = self._evaluated(description)
         tensors["optimizer"] = optimizer_state(self._named_parameters(), self.optimizer)
         if self.balance is not None and self.balance.state_dict():
             tensors["balance"] = {name: value.numpy() for name, value in self.balance.state_dict().items()}
@@ -115,6 +112,24 @@ class TrainingState:
         checkpoint.save(folder, tensors, document)
         checkpoint.mark_latest(save_dir, folder)
         checkpoint.drop_old(save_dir, keep_last)
+
+    def save_best(self, save_dir: Path, description: Mapping[str, Any]) -> None:
+        """Writes best_model."""
+        checkpoint.save(save_dir / "best_model", *self._evaluated(description))
+
+    def note_progress(self, save_dir: Path) -> None:
+        """Writes into step_<step>, which was saved before the evaluation, what that measured."""
+        update(checkpoint.step_folder(save_dir, self.progress.step), {"progress": self.progress.to_json()})
+
+    def _evaluated(self, description: Mapping[str, Any]) -> tuple[dict[str, dict[str, np.ndarray]], dict[str, Any]]:
+        """The tensors that every checkpoint has, {file stem: {name: array}}, and what goes into state.json."""
+        stores = {"model": self.precision.weights()}
+        if self.ema is not None:
+            stores = {"model": self.ema.average, "raw": stores["model"]}
+        tensors = {stem: {name: value.numpy() for name, value in of.items()} for stem, of in stores.items()}
+        document = {**description, "progress": self.progress.to_json(), "precision": self.precision.state(),
+                    "balance": _name(self.balance)}  # fmt: skip
+        return tensors, document
 
     def restore(self, folder: Path) -> None:
         """Continues from a checkpoint folder.

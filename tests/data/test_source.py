@@ -367,3 +367,49 @@ def test_a_signal_to_the_group_does_not_reach_the_data_workers() -> None:
     process.start()
     assert receiver.recv() == process.pid != os.getpgid(0)
     process.join()
+
+
+# ---- samples that cannot be read ---------------------------------------------------------------------------------------
+
+
+class Gaps(Numbers):
+    """Numbers of which every fourth cannot be read."""
+
+    def __getitem__(self, index: int) -> Sample:
+        if index % 4 == 0:
+            raise ValueError(f"{index}.jpg: cut off")
+        return super().__getitem__(index)
+
+
+def shown(batches: dict[str, Any]) -> list[int]:
+    """The numbers that the images of a batch show."""
+    return [int(image.flat[0]) for image in np.asarray(batches[""].images)]
+
+
+@pytest.mark.parametrize("sampler", ["shuffle", "class_balanced", "sequential"])
+def test_a_sample_that_cannot_be_read_is_replaced_by_the_same_one_in_every_run(sampler: str) -> None:
+    first = stream(dataset=Gaps(40), skip_unreadable=True, sampler=sampler)
+    straight = [shown(first.batches(step)) for step in range(12)]
+    assert all(number % 4 for batch in straight for number in batch)
+    untouched = [[i for i in first.indices(step) if i % 4] for step in range(12)]
+    kept = [[n for n, i in zip(straight[step], first.indices(step), strict=True) if i % 4] for step in range(12)]
+    assert kept == untouched
+    resumed = stream(dataset=Gaps(40), skip_unreadable=True, sampler=sampler)
+    assert [shown(resumed.batches(step)) for step in range(6, 12)] == straight[6:]
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_what_was_replaced_is_counted_in_the_main_process(workers: int) -> None:
+    source = stream(dataset=Gaps(40), skip_unreadable=True)
+    wanted = [n for step in range(8) for n in shown(stream(dataset=Gaps(40), skip_unreadable=True).batches(step))]
+    assert [n for batches in source.loader(0, 8, workers) for n in shown(batches)] == wanted
+    unreadable = [i for step in range(8) for i in source.indices(step) if i % 4 == 0]
+    assert {f"{i}.jpg: cut off" for i in unreadable} <= set(source.replaced)
+    assert len(source.replaced) >= len(unreadable) > 0
+
+
+def test_without_skip_the_first_one_ends_the_run_and_with_it_a_data_set_of_nothing_else_does() -> None:
+    with pytest.raises(ValueError, match="cut off"):
+        stream(dataset=Gaps(1)).batches(0)
+    with pytest.raises(ValueError, match=r"source 'cls': 20 samples in a row cannot be read; the last one: 0\.jpg"):
+        stream(dataset=Gaps(1), skip_unreadable=True).batches(0)

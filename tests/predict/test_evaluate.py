@@ -7,7 +7,7 @@ import pytest
 from samples import boxes_of, make_sample
 from together import together
 
-from ppmtl.predict.evaluate import EvalSet, evaluate
+from ppmtl.predict.evaluate import EvalSet, EvaluationError, evaluate
 from ppmtl.structures import ClassList
 from ppmtl.tasks.classification import Classification
 from ppmtl.tasks.detection import Detection
@@ -202,3 +202,32 @@ def test_a_data_set_without_any_label_for_a_task_is_an_error_unless_only_its_fir
     found = evaluate(TASKS, {"street": EvalSet(Gaps(9), ("seg", "det", "cls"))}, backend, limit=1)
     assert np.isnan(found.metrics["det"].values["ap50"])
     assert found.unlabelled == {"det": 1}
+
+
+class Spoiled(Images):
+    """A reader whose image 3 cannot be read."""
+
+    def __getitem__(self, index):
+        if index == 3:
+            raise ValueError("3.png: cut off")
+        return super().__getitem__(index)
+
+
+def test_an_unreadable_image_is_named_with_its_data_set_on_every_process():
+    def failing(processes):
+        with pytest.raises(EvaluationError) as caught:
+            evaluate(TASKS, {"street": EvalSet(Spoiled(5), tuple(TASKS))}, backend, processes=processes)
+        return str(caught.value)
+
+    assert together(2, failing) == ["evaluation of street, tasks seg, cls, det: 3.png: cut off"] * 2
+
+
+def test_a_label_that_a_task_cannot_measure_is_named_with_the_task_and_the_file():
+    class Mistaken(Images):
+        def __getitem__(self, index):
+            sample = super().__getitem__(index)
+            sample.labels["cls"] = sample.labels["det"]
+            return sample
+
+    with pytest.raises(EvaluationError, match=r"evaluation of street, task 'cls': 0\.png: task 'cls' needs a label"):
+        evaluate(TASKS, {"street": EvalSet(Mistaken(2), tuple(TASKS))}, backend)

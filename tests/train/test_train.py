@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import re
 import signal
@@ -17,8 +18,10 @@ import paddle
 import pytest
 from paddle import nn
 
-from ppmtl.config.settings import OptimizerSettings, Settings, TrainSettings
+from ppmtl.config.settings import EvalSettings, OptimizerSettings, Settings, TrainSettings
 from ppmtl.data.source import Batch, Source
+from ppmtl.predict.evaluate import Evaluation, EvaluationError
+from ppmtl.tasks.base import Metrics
 from ppmtl.train import checkpoint
 from ppmtl.train.balance.dwa import Dwa
 from ppmtl.train.balance.pcgrad import Pcgrad
@@ -374,3 +377,66 @@ def test_a_run_that_is_resumed_from_an_earlier_step_logs_no_step_twice(tmp_path)
     lines = read(tmp_path)
     assert [line["step"] for line in lines] == [1, 2, 3, 4, 5, 6]
     assert {"loss", "a.loss", "loss_a", "learning_rate", "grad_norm"} <= set(lines[-1])
+
+
+# ---- saving and evaluating -------------------------------------------------------------------------------------------
+
+
+def measured(value: float) -> Evaluation:
+    return Evaluation({"a": Metrics("x", {"x": value})}, {}, {})
+
+
+@pytest.fixture
+def evaluations(monkeypatch):
+    """What the evaluations of the next runs give, in order; an exception is raised."""
+    results: list[Evaluation | Exception] = []
+
+    def evaluate(*_: Any, **__: Any) -> Evaluation:
+        result = results.pop(0)
+        if isinstance(result, Exception):
+            raise result
+        return result
+
+    monkeypatch.setattr("ppmtl.train.loop.evaluate", evaluate)
+    return results
+
+
+def run_evaluated(folder: Path, *, on_error: str = "stop", resume: Path | None = None) -> Progress:
+    wanted = replace(settings(folder, eval_every=3), eval=EvalSettings(on_error=on_error))  # type: ignore[arg-type]
+    paddle.seed(7)
+    sets: Any = {"a": None}
+    streams: Any = {task: Numbers(task, 4) for task in TASKS}
+    return fit(wanted, Toy(), dict.fromkeys(TASKS), streams, sets, description={}, resume=resume)  # type: ignore[arg-type]
+
+
+def test_a_due_checkpoint_is_written_before_the_evaluation_and_a_resumed_run_begins_with_that(tmp_path, evaluations):
+    evaluations += [measured(0.5), measured(0.25)]
+    run_evaluated(tmp_path / "straight")
+    evaluations += [RuntimeError("out of memory")]
+    with pytest.raises(RuntimeError, match="out of memory"):
+        run_evaluated(tmp_path / "killed")
+    saved = checkpoint.step_folder(tmp_path / "killed", 3)
+    assert checkpoint.read_state(saved)["progress"]["evaluation_due"]
+    assert not (tmp_path / "killed" / "best_model").exists()
+    evaluations += [measured(0.5), measured(0.25)]
+    run_evaluated(tmp_path / "killed", resume=saved)
+    for name in ("step_0000003", "step_0000006", "best_model"):
+        one, other = (checkpoint.read_state(tmp_path / folder / name) for folder in ("straight", "killed"))
+        assert one["progress"] == other["progress"]
+        assert one["digests"] == other["digests"]
+    assert checkpoint.read_state(tmp_path / "killed" / "best_model")["progress"]["best"] == 0.5
+    assert checkpoint.find_resume(tmp_path / "killed", "auto").name == "step_0000006"
+
+
+def test_a_failed_evaluation_ends_the_run_or_is_logged_and_trained_on_as_the_settings_say(
+    tmp_path, evaluations, caplog, monkeypatch
+):
+    monkeypatch.setattr(logging.getLogger("ppmtl"), "propagate", True)
+    evaluations += [EvaluationError("evaluation of seg, task 'seg': a.png: cut off")]
+    with pytest.raises(EvaluationError, match=r"task 'seg': a\.png: cut off"):
+        run_evaluated(tmp_path / "stop")
+    evaluations += [EvaluationError("evaluation of seg, task 'seg': a.png: cut off"), measured(0.25)]
+    progress = run_evaluated(tmp_path / "skip", on_error="skip")
+    assert (progress.step, progress.best, len(progress.history)) == (6, 0.25, 1)
+    assert not checkpoint.read_state(checkpoint.step_folder(tmp_path / "skip", 3))["progress"]["evaluation_due"]
+    assert any("step 3 is not measured" in record.message and "a.png" in record.message for record in caplog.records)
