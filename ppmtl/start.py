@@ -13,10 +13,14 @@ import cv2
 import paddle
 
 from ppmtl import build
+from ppmtl.config.settings import Settings
+from ppmtl.data.findings import DataError
+from ppmtl.data.source import Source
+from ppmtl.doctor.start import check_before_training
 from ppmtl.models.multitask import MultiTaskModel
 from ppmtl.predict import report
 from ppmtl.predict.drawing import draw_sample
-from ppmtl.predict.evaluate import evaluate
+from ppmtl.predict.evaluate import EvalSet, evaluate
 from ppmtl.tasks.views import Slicing
 from ppmtl.train import checkpoint, distributed
 from ppmtl.train.finetune import load_initial
@@ -91,6 +95,7 @@ class TrainOptions:
         diagnose_every: steps between measurements of every task's gradient.
         overfit: train on the first so many batches of every source again and again, and evaluate on their images.
         fast_dev_run: afterwards build everything again and resume; evaluate two images only.
+        skip_check: do not look at the data first.
     """
 
     evaluate: bool = False
@@ -99,6 +104,21 @@ class TrainOptions:
     diagnose_every: int | None = None
     overfit: int | None = None
     fast_dev_run: bool = False
+    skip_check: bool = False
+
+
+def _check_data(
+    settings: Settings, tasks: build.Tasks, sources: Mapping[str, Source], eval_sets: Mapping[str, EvalSet]
+) -> None:
+    """Rank 0 looks at the data; all processes raise what it found."""
+    processes, problem = distributed.processes(), None
+    if processes.rank == 0:
+        try:
+            check_before_training(settings, tasks, sources, eval_sets)
+        except DataError as error:
+            problem = error
+    if (found := processes.all_gather(problem)[0]) is not None:
+        raise found
 
 
 def start_training(run: build.Run, options: TrainOptions) -> str:
@@ -123,6 +143,8 @@ def start_training(run: build.Run, options: TrainOptions) -> str:
         eval_sets = build.overfit_sets(settings, sources)
     elif options.evaluate:
         eval_sets = build.build_eval_sets(settings, tasks)
+    if not options.skip_check:
+        _check_data(settings, tasks, sources, eval_sets)
     paddle.seed(settings.seed)
     model = build.build_model(settings, tasks)
     if settings.weights and not resume:

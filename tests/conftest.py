@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from pathlib import Path
 
@@ -17,6 +18,12 @@ def pytest_unconfigure(config: pytest.Config) -> None:
     reasons = Counter(text.removeprefix("not run: ") for text in texts)
     if reasons:
         print("not run:", *(f"{count} x {reason}" for reason, count in reasons.most_common()), sep="\n  ")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _cache(tmp_path_factory) -> None:
+    """What training remembers of files goes into a folder of the tests; the processes that they start inherit it."""
+    os.environ["PPMTL_CACHE"] = str(tmp_path_factory.mktemp("cache"))
 
 
 @pytest.fixture(scope="session")

@@ -26,6 +26,7 @@ ALLOWED = {
     "bundle": {"structures", "config", "files", "tables", "tasks", "data", "models", "predict", "train", "build"},
     "challenge": {"structures", "config", "files", "tables", "ops", "tasks", "data", "predict", "train", "build"},
     "studies": None,  # looks at everything
+    "doctor": None,  # looks at a run with its data; tools/doctor.py, and start before training
     "build": None,  # knows all parts
     "start": None,  # what tools/train.py and tools/eval.py do
     "cli": {"config", "tasks", "train", "build"},

@@ -41,6 +41,7 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument("--overfit", type=cli.positive, metavar="N",
                         help="train on the first N batches of every source again and again; --eval then measures their "
                         "images: a model that cannot learn them by heart will not learn more")  # fmt: skip
+    cli.add_switch(parser, "--skip_check", "start without looking at the data first (tools/doctor.py looks at more)")
     arguments = parser.parse_args(argv)
     run = cli.load(arguments, *(["train.amp.level=O1"] if arguments.amp else []))
 
@@ -57,7 +58,7 @@ def main(argv: Sequence[str]) -> int:
     require_data(run.settings, training=True, evaluation=arguments.eval)
     vdl = Path(arguments.vdl_log_dir or Path(run.settings.save_dir) / "vdl") if arguments.use_vdl else None
     options = TrainOptions(arguments.eval, arguments.resume, vdl, arguments.diagnose, arguments.overfit,
-                           arguments.fast_dev_run)  # fmt: skip
+                           arguments.fast_dev_run, arguments.skip_check)  # fmt: skip
     cli.launch(train, arguments.nprocs, run, options)
     return 0
 
