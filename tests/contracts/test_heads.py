@@ -33,6 +33,7 @@ SMALL = {
     "upernet": {"channels": 8},
     "cbam_fc": {"channels": 16},
     "captions": {"width": 16, "heads": 2, "layers": 2, "feed_forward": 16, "hidden": 16, "max_length": 12},
+    "dino": {"dim": 32, "feedforward": 16, "queries": 20, "encoder_layers": 2, "decoder_layers": 2, "denoising": 6},
     "setr_pup": {"reads": ("c3", "c4"), "channels": 8},
     "yolov7_af": {"prototypes": 4},
 }
@@ -69,8 +70,8 @@ def targets(head: Head, size: tuple[int, int], batch: int = 2) -> dict[str, padd
 
 
 def test_the_listing_found_the_heads() -> None:
-    assert len(MODULES) >= 9
-    assert {"captions", "cbam_fc", "pooled_fc", "semantic", "setr_pup", "upernet", "yolov5"} <= set(MODULES)
+    assert len(MODULES) >= 10
+    assert {"captions", "cbam_fc", "dino", "pooled_fc", "semantic", "setr_pup", "upernet", "yolov5"} <= set(MODULES)
     assert {"yolov7_af", "yolov7_af_boxes"} <= set(MODULES)
 
 
