@@ -144,7 +144,8 @@ def start_training(run: build.Run, options: TrainOptions) -> str:
     elif options.evaluate:
         eval_sets = build.build_eval_sets(settings, tasks)
     if not options.skip_check:
-        _check_data(settings, tasks, sources, eval_sets)
+        # Images learned by heart are looked at as those of their sources
+        _check_data(settings, tasks, sources, {} if options.overfit else eval_sets)
     paddle.seed(settings.seed)
     model = build.build_model(settings, tasks)
     if settings.weights and not resume:
