@@ -108,6 +108,9 @@ class Excerpt(Reader):
     def path(self, index: int) -> str:
         return self._reader.path(self._indices[index])
 
+    def files(self, index: int) -> list[str]:
+        return self._reader.files(self._indices[index])
+
     def labels(self, index: int, image: np.ndarray) -> dict[str, Label]:
         return self._reader.labels(self._indices[index], image)
 
