@@ -67,18 +67,18 @@ class DINO(Head):
     Args:
         reads: features from fine to coarse, each of twice the stride of the one before; None = the backbone's only ones of
             stride 8, 16, 32 and 64.
-        levels: maps that are looked at; those beyond ``reads`` are made of the last feature by convolutions of stride 2.
-        dim: width of cells and queries, a multiple of 32 and of ``num_heads``.
-        num_heads: of every attention.
-        points: places per head, level and query.
-        encoder_layers, decoder_layers: how many.
-        feedforward: width inside a layer's feed-forward net.
-        queries: boxes per image; an image with fewer cells gets one per cell.
-        denoising: noised true boxes per image that training repairs; 0 = none.
-        label_noise: half of this share of their labels is drawn anew.
-        box_noise: 1 moves the corners of boxes to be repaired by up to half a side.
-        class_weight, box_weight, giou_weight: of the loss terms, each a sum over queries divided by the batch's boxes.
-        class_cost, box_cost, giou_cost: weights in the matching of queries and boxes.
+        levels: number of [maps] looked at; those beyond ``reads`` are made of the last feature by convolutions of stride 2.
+        dim: width [channels] of cells and queries, a multiple of 32 and of ``num_heads``.
+        num_heads: number of [heads] of every attention.
+        points: [places] per head, level and query.
+        encoder_layers, decoder_layers: number of [layers].
+        feedforward: width [channels] inside a layer's feed-forward net.
+        queries: [boxes] per image; an image with fewer cells gets one per cell.
+        denoising: noised true [boxes] per image that training repairs; 0 = none.
+        label_noise: half of this [share] of their labels is drawn anew.
+        box_noise: [factor]; 1 moves the corners of boxes to be repaired by up to half a side.
+        class_weight, box_weight, giou_weight: [factor] of the loss terms, each a sum over queries divided by the batch's boxes.
+        class_cost, box_cost, giou_cost: [factor] in the matching of queries and boxes.
         recompute: gather the encoder's places again in backward instead of keeping them (docs/benchmarks.md).
 
     Raises:
