@@ -187,6 +187,12 @@ def measure_activations(model: nn.Layer, size: Size, tasks: Mapping[str, Task[An
     included.
     """
     small = small_size(size, _SHRINK)
+    # What two batches differ by: copies of weights, which no image makes larger, are not to be scaled by area
+    once, twice = (_kept_bytes(model, batch, small, tasks) for batch in (_SMALL_BATCH, 2 * _SMALL_BATCH))
+    return round((twice - once) / _SMALL_BATCH * math.prod(size) / math.prod(small))
+
+
+def _kept_bytes(model: nn.Layer, batch: int, size: Size, tasks: Mapping[str, Task[Any]]) -> int:
     own = {p.data_ptr() for p in model.parameters()}
     kept: dict[int, paddle.Tensor] = {}  # holding the tensors keeps their addresses from being used again
 
@@ -196,9 +202,8 @@ def measure_activations(model: nn.Layer, size: Size, tasks: Mapping[str, Task[An
 
     model.train()
     with paddle.autograd.saved_tensors_hooks(keep, lambda x: x):
-        _forward(model, _SMALL_BATCH, small, tasks, training=True)
-    total = sum(int(x.size) * x.element_size() for address, x in kept.items() if address not in own)
-    return round(total / _SMALL_BATCH * math.prod(size) / math.prod(small))
+        _forward(model, batch, size, tasks, training=True)
+    return sum(int(x.size) * x.element_size() for address, x in kept.items() if address not in own)
 
 
 def small_size(size: Size, shrink: int) -> Size:

@@ -57,7 +57,17 @@ def paper(tmp_path_factory):
     """The paper's config, without any data on disk."""
     path = tmp_path_factory.mktemp("cost") / "cost.json"
     config = str(ROOT / "configs" / "allinone_traffic.yml")
-    result = tool("-c", config, "-o", "data_root=nowhere", "--json", str(path), "--device-tflops", "10")
+    result = tool(
+        "-c",
+        config,
+        "-o",
+        "data_root=nowhere",
+        "model.backbone.kernels=paddle",
+        "--json",
+        str(path),
+        "--device-tflops",
+        "10",
+    )
     assert result.returncode == 0, result.stderr
     return result.stdout, json.loads(path.read_text())
 
