@@ -25,6 +25,7 @@ ALLOWED = {
     "train": {"structures", "config", "files", "ops", "tasks", "data", "models", "weights", "predict"},
     "bundle": {"structures", "config", "files", "tables", "tasks", "data", "models", "predict", "train", "build"},
     "challenge": {"structures", "config", "files", "tables", "ops", "tasks", "data", "predict", "train", "build"},
+    "convert": {"structures", "files", "tables", "ops", "data"},
     "studies": None,  # looks at everything
     "doctor": None,  # looks at a run with its data; tools/doctor.py, and start before training
     "build": None,  # knows all parts
@@ -34,7 +35,8 @@ ALLOWED = {
 # What deployment can load: no training, no models, and of bundle the reading half only
 DEPLOY = {"structures", "config", "ops", "tasks", "predict", "cli", "files", "tables", "data.images"}
 DEPLOY |= {"bundle.reading", "bundle.settings", "bundle.engines"}
-WITHOUT_PADDLE = ["structures", "files", "tables", "html_page", "config", "ops", "tasks", "predict", "challenge", "cli"]
+WITHOUT_PADDLE = ["structures", "files", "tables", "html_page", "config", "ops", "tasks", "predict", "challenge"]
+WITHOUT_PADDLE += ["convert", "cli"]
 ENGINES = {"paddle_inference": "paddle", "onnx_runtime": "onnxruntime", "openvino_runtime": "openvino"}
 
 
