@@ -27,6 +27,7 @@ from ppmtl.structures import ImageMeta, Label, Sample, Size
 from ppmtl.tasks.base import Merge, Meter, Metrics, Raw, Task
 
 _BLEU = ("bleu1", "bleu2", "bleu3", "bleu4")
+_CONSTANTS = 5  # sentences that are tried as the answer to every image; each costs one CIDEr-D of the data set
 
 
 class FoundCaption(TypedDict):
@@ -213,15 +214,16 @@ class _CaptionScores:
     def result(self) -> Metrics:
         """The scores, and what they would be if the sentences ignored the images: a model has to be far above that.
 
-        ``_constant`` gives every image the sentence that was said most often, ``_shuffled`` the one of another image (half
-        the data set further on: neighbours may show the same).
+        ``_constant`` gives every image the same sentence, the best in CIDEr-D of those that were said most often;
+        ``_shuffled`` the one of another image (half the data set further on: neighbours may show the same).
         """
         if not self._candidates:
             return Metrics("cider_d", dict.fromkeys(("cider_d", *_BLEU), math.nan))
         count, half = len(self._candidates), len(self._candidates) // 2
-        most_often = Counter(map(tuple, self._candidates)).most_common(1)[0][0]
+        most_often = Counter(map(tuple, self._candidates)).most_common(_CONSTANTS)
+        constants = [self._scores([list(said)] * count) for said, _ in most_often]
         blind = {
-            "constant": self._scores([list(most_often)] * count),
+            "constant": max(constants, key=lambda scores: scores["cider_d"]),
             "shuffled": self._scores(self._candidates[half:] + self._candidates[:half]),
         }
         added = {f"{key}_{name}": of[key] for name, of in blind.items() for key in ("cider_d", "bleu4")}
