@@ -29,7 +29,7 @@ _NAMES: dict[str, tuple[tuple[str, str], ...]] = {
     "bus": (("bus", "buses"),),
     "tram": (("tram", "trams"),),
 }
-_SPOKEN_SHARE = 0.0015  # of the image: what is smaller is not worth a word
+_SPOKEN_SHARE = 0.0025  # of the image: what is smaller is not worth a word
 _TIMES = {"day": ("day", "in daylight", "during the day"), "dusk": ("evening", "at dusk", "in the evening"),
           "night": ("night", "at night", "in the dark")}  # fmt: skip
 _FOG = 0.015  # haze beyond which one would speak of fog
