@@ -1,4 +1,4 @@
-"""The evaluation model as graphs: one of the backbone, one per head.
+"""The evaluation model as graphs: one of the backbone, one per head, two for a head that answers in steps.
 
 Only what evaluation computes is in them. Auxiliary heads are not traced, batch normalisation and layer scale are folded
 into the weights beside them, dropout and drop-path are gone, and features that no exported head reads are not computed.
@@ -20,7 +20,17 @@ from paddle import nn
 from paddle.pir_utils import OldIrGuard
 from paddle.static import InputSpec
 
-from ppmtl.bundle.settings import IMAGE_SIZE, IMAGES, TRUNK, HeadGraph, ImageType, PixelSettings, Pointwise
+from ppmtl.bundle.settings import (
+    IMAGE_SIZE,
+    IMAGES,
+    TRUNK,
+    HeadGraph,
+    ImageType,
+    PixelSettings,
+    Pointwise,
+    Search,
+    StepGraph,
+)
 from ppmtl.models.base import Head, StepwiseHead
 from ppmtl.models.layers import Foldable
 from ppmtl.models.multitask import MultiTaskModel
@@ -77,13 +87,8 @@ def make_plan(model: MultiTaskModel, tasks: Sequence[str], size: Size | None, ba
     """The plan for a model; runs it once on a black image for the shapes and the names of its outputs.
 
     Raises:
-        ValueError: if the model refuses images of ``size``, or a task is answered in steps.
+        ValueError: if the model refuses images of ``size``.
     """
-    stepwise = [task for task in tasks if isinstance(model.head(task), StepwiseHead)]
-    if stepwise:
-        raise ValueError(
-            f"task {', '.join(stepwise)} is answered in steps and not by one graph, which cannot be exported"
-        )
     model.eval()
     height, width = size or _PROBE
     try:
@@ -94,13 +99,15 @@ def make_plan(model: MultiTaskModel, tasks: Sequence[str], size: Size | None, ba
     for task in tasks:
         head, sides = model.head(task), _Sides((height, width))
         given = _Features({name: features[name] for name in head.reads})
-        outputs = sorted(head(given, sides))
+        outputs, steps = sorted(head(given, sides)), None
+        if isinstance(head, StepwiseHead):
+            steps = StepGraph(f"head_{task}_step", Search(**head.search))
         inputs = [name for name in head.reads if name in given.asked]
         # A fixed size is written into the graph instead of being asked for
         asks = (IMAGE_SIZE,) if size is None and sides.asked else ()
         changed = model.pixels_for(task)
         pixels = None if changed is None else PixelSettings(*changed)
-        heads[task] = HeadGraph(f"head_{task}", (*inputs, *asks), tuple(outputs), pixels)
+        heads[task] = HeadGraph(f"head_{task}", (*inputs, *asks), tuple(outputs), pixels, steps)
     used = [name for name in features if any(name in head.inputs for head in heads.values())]
     shapes = {n: (features[n].shape[1], *(features[n].shape[2:] if size else (None, None))) for n in used}
     return Plan(size, batch, heads, shapes)
@@ -148,6 +155,44 @@ class _HeadLayer(nn.Layer):
         return [raw[name] for name in self.graph.outputs]
 
 
+class _BeginLayer(nn.Layer):
+    def __init__(self, head: StepwiseHead, graph: HeadGraph) -> None:
+        super().__init__()
+        self.head, self.graph = head, graph
+
+    def forward(self, inputs: list[paddle.Tensor]) -> tuple[paddle.Tensor, paddle.Tensor, paddle.Tensor]:
+        return self.head.begin(dict(zip(self.graph.inputs, inputs)))  # noqa: B905  (as above)
+
+
+class _StepLayer(nn.Layer):
+    def __init__(self, head: StepwiseHead) -> None:
+        super().__init__()
+        self.head = head
+
+    def forward(
+        self, tokens: paddle.Tensor, rows: paddle.Tensor, state: paddle.Tensor, memory: paddle.Tensor
+    ) -> tuple[paddle.Tensor, paddle.Tensor]:
+        return self.head.step(tokens, rows, state, memory)
+
+
+@paddle.no_grad()
+def _step_specs(head: StepwiseHead, given: Sequence[InputSpec]) -> list[InputSpec]:
+    """The inputs of a head's step for features of these forms; an axis is free where two examples differ."""
+
+    def begin(side: int) -> tuple[paddle.Tensor, paddle.Tensor, paddle.Tensor]:
+        return head.begin({s.name: paddle.zeros([side if n in (None, -1) else n for n in s.shape]) for s in given})
+
+    (log_probs, state, memory), (_, _, other_memory) = begin(2), begin(4)
+    rows = paddle.arange(len(log_probs)).repeat_interleave(2)  # two sequences of every image
+    _, other_state = head.step(paddle.zeros_like(rows), rows, state, memory)
+    numbers = [InputSpec([None], "int64", name) for name in ("tokens", "rows")]
+    examples = {"state": (state.shape, other_state.shape), "memory": (memory.shape, other_memory.shape)}
+    return numbers + [
+        InputSpec([a if a == b else None for a, b in zip(*shapes, strict=True)], "float32", name)
+        for name, shapes in examples.items()
+    ]
+
+
 def save_graphs(model: MultiTaskModel, plan: Plan, folder: Path, *, old_format: bool) -> None:
     """Writes the backbone and the planned heads of an :func:`inference_copy`, parameters beside each graph.
 
@@ -158,8 +203,13 @@ def save_graphs(model: MultiTaskModel, plan: Plan, folder: Path, *, old_format: 
     specs = {name: InputSpec([plan.batch, *shape], "float32", name) for name, shape in plan.shapes.items()}
     specs[IMAGE_SIZE] = InputSpec([2], "int32", IMAGE_SIZE)
     for task, graph in plan.heads.items():
-        layer = _HeadLayer(model.head(task), graph, plan.size)
-        _save(layer, [[specs[name] for name in graph.inputs]], folder / graph.file, old_format)
+        head, given = model.head(task), [specs[name] for name in graph.inputs]
+        if graph.steps is not None:
+            assert isinstance(head, StepwiseHead)
+            _save(_BeginLayer(head, graph), [given], folder / graph.file, old_format)
+            _save(_StepLayer(head), _step_specs(head, given), folder / graph.steps.file, old_format)
+        else:
+            _save(_HeadLayer(head, graph, plan.size), [given], folder / graph.file, old_format)
 
 
 def _save(graph: nn.Layer, specs: list[Any], path: Path, old_format: bool) -> None:

@@ -2,6 +2,7 @@
 
     <bundle>/trunk.*          the backbone: images (B, H, W, 3) uint8 RGB -> named features; normalisation is inside
     <bundle>/head_<task>.*    features -> the task's raw arrays, decoded; non-maximum suppression is not inside
+    <bundle>/head_<task>_step.*  the second graph of a head that answers word by word, see StepGraph
     <bundle>/infer_cfg.yml    this schema
     <bundle>/export_report.*  what the export measured
 
@@ -67,17 +68,46 @@ class PixelSettings:
 
 
 @dataclass(frozen=True)
+class Search:
+    """The keywords of ``ppmtl.ops.beam_search``: sequences followed at a time, two tokens, and tokens at most."""
+
+    beam_size: Positive
+    end: int
+    pad: int
+    length: Positive
+
+
+@dataclass(frozen=True)
+class StepGraph:
+    """The second graph of a head whose answer is a sequence, which ``ppmtl.ops.beam_search`` calls once per token.
+
+    The head's own graph then gives log probabilities of the first token, a state and a memory. This one takes "tokens",
+    "rows", "state" and "memory" and gives log probabilities of the next token and the new state.
+    """
+
+    file: str
+    search: Search
+
+
+@dataclass(frozen=True)
 class HeadGraph:
     """One head's graph: its inputs are outputs of the backbone, then "image_size" if it needs it; its outputs raw arrays.
 
     Both are in the graph's order; Paddle itself calls the outputs fetch_name_0, fetch_name_1, ...
     ``pixels`` is of a task that is normalised otherwise than the backbone's graph does it: that one then runs for it apart.
+    With ``steps`` the raw arrays are what the search finds.
     """
 
     file: str
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
     pixels: PixelSettings | None = None
+    steps: StepGraph | None = None
+
+    @property
+    def files(self) -> tuple[str, ...]:
+        """Its graphs, without suffix."""
+        return (self.file,) if self.steps is None else (self.file, self.steps.file)
 
 
 @dataclass(frozen=True)
@@ -142,7 +172,7 @@ class BundleSettings:
 
     def all_files(self, heads: Iterable[str]) -> list[str]:
         """The names of the files of the backbone and of these heads."""
-        stems = [self.trunk.file, *(self.heads[name].file for name in heads)]
+        stems = [self.trunk.file, *(stem for name in heads for stem in self.heads[name].files)]
         return [file for stem in stems for file in self.graph_files(stem)]
 
     def graph_files(self, stem: str) -> tuple[str, ...]:

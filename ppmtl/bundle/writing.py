@@ -63,7 +63,7 @@ def write_bundle(
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     plan = graphs.make_plan(model, list(content.tasks), size, batch)
-    stems = [TRUNK, *(head.file for head in plan.heads.values())]
+    stems = [TRUNK, *(stem for head in plan.heads.values() for stem in head.files)]
     copied = graphs.inference_copy(model, pointwise)
     if graph_format == "onnx":
         between = folder / "paddle"

@@ -61,6 +61,26 @@ def beam_search(
     return found, scores
 
 
+def best_sequences(
+    log_probs: np.ndarray, state: S, step: Callable[[np.ndarray, np.ndarray, S], tuple[np.ndarray, S]], **search: int
+) -> dict[str, np.ndarray]:
+    """The best sequence of every image, as the raw arrays of a head that answers in steps.
+
+    Args:
+        log_probs, state, step: as for :func:`beam_search`.
+        search: its other keywords.
+
+    Returns:
+        "tokens" (B, length) float32, whole numbers with padding after the end; "log_probs" (B,) float32, the mean over the
+        sequence's tokens, its end included.
+    """
+    found, scores = beam_search(log_probs, state, step, **search)
+    best = found[:, 0]
+    is_end = best == search["end"]
+    lengths = np.where(is_end.any(axis=1), is_end.argmax(axis=1) + 1, best.shape[1])
+    return {"tokens": best.astype(np.float32), "log_probs": (scores[:, 0] / lengths).astype(np.float32)}
+
+
 def _best(values: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
     """The ``count`` largest of every row, largest first, and where they stand; of equal ones the earlier."""
     if count == 1:

@@ -12,7 +12,7 @@ import math
 import os
 import threading
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -20,6 +20,7 @@ import numpy as np
 
 from ppmtl.bundle.reading import Bundle
 from ppmtl.bundle.settings import IMAGE_SIZE, IMAGES
+from ppmtl.ops.beam_search import best_sequences
 
 EngineName = Literal["paddle", "onnxruntime", "openvino"]
 RunMode = Literal["paddle", "trt_fp32", "trt_fp16"]
@@ -133,7 +134,15 @@ class BundleBackend:
         """One task's raw arrays for what :meth:`features` returned."""
         head = self._bundle.settings.heads[name]
         arrays = self._graph(head.file)({key: features[key] for key in head.inputs})
-        return dict(zip(head.outputs, arrays, strict=True))
+        if head.steps is None:
+            return dict(zip(head.outputs, arrays, strict=True))
+        graph, (log_probs, state, memory) = self._graph(head.steps.file), arrays
+
+        def step(tokens: np.ndarray, rows: np.ndarray, state: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+            following, state = graph({"tokens": tokens, "rows": rows, "state": state, "memory": memory})
+            return following, state
+
+        return best_sequences(log_probs, state, step, **asdict(head.steps.search))
 
     def _run(self, images: np.ndarray, tasks: Sequence[str], batch: int | None) -> dict[str, dict[str, np.ndarray]]:
         if batch is None or len(images) == batch:

@@ -17,7 +17,7 @@ from paddle import nn
 
 from ppmtl.models.base import Side, StepwiseHead
 from ppmtl.models.heads._caption_decoder import Decoder, Encoder, SinePositions, WordEmbedding
-from ppmtl.ops.beam_search import beam_search
+from ppmtl.ops.beam_search import best_sequences
 from ppmtl.structures import FeatureSpec
 
 PAD = 0
@@ -112,12 +112,8 @@ class Captions(StepwiseHead):
             following, state = self.step(paddle.to_tensor(tokens), paddle.to_tensor(rows), state, memory)
             return following.numpy(), state
 
-        found, scores = beam_search(log_probs.numpy(), state, step, **self.search)
-        best = found[:, 0]
-        is_end = best == self.search["end"]
-        lengths = np.where(is_end.any(axis=1), is_end.argmax(axis=1) + 1, best.shape[1])
-        mean = (scores[:, 0] / lengths).astype(np.float32)
-        return {"tokens": paddle.to_tensor(best.astype(np.float32)), "log_probs": paddle.to_tensor(mean)}
+        found = best_sequences(log_probs.numpy(), state, step, **self.search)
+        return {name: paddle.to_tensor(array) for name, array in found.items()}
 
     def begin(self, features: Mapping[str, paddle.Tensor]) -> tuple[paddle.Tensor, paddle.Tensor, paddle.Tensor]:
         """(B, V) log probabilities of the first word, the keys and values of the begin, and those of the images."""
