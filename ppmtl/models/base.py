@@ -131,7 +131,7 @@ class StepwiseHead(Head):
     sequence, and what is known about the images, one row per image.
     """
 
-    search: dict[str, int]  # keywords of ``ops.beam_search.best_sequences``, whose arrays ``forward`` returns in evaluation
+    search: dict[str, int]  # keywords of ``ops.beam_search.best_sequences``, which finds the arrays of ``forward``
 
     @abstractmethod
     def begin(self, features: Mapping[str, paddle.Tensor]) -> tuple[paddle.Tensor, paddle.Tensor, paddle.Tensor]:

@@ -98,6 +98,7 @@ class Task(ABC, Generic[P]):
     tolerances: ClassVar[Mapping[str, float]]  # {raw array: largest absolute difference of an exported graph}
     layer: ClassVar[int] = 1  # drawing order: masks 0, objects 1, text 2
     section: ClassVar[str | None] = None  # of the challenge's submission; None = it does not ask for this
+    names_classes: ClassVar[bool] = True  # an answer is about classes; the words of a vocabulary are none
     mirrors: ClassVar[bool] = True  # the answer for a mirrored image is the mirrored answer
 
     name: str

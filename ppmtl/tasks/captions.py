@@ -63,6 +63,7 @@ class Captions(Task[Caption]):
     json_type: ClassVar[Any] = FoundCaption
     tolerances: ClassVar[Mapping[str, float]] = {"tokens": 0.0, "log_probs": 1e-3}
     layer: ClassVar[int] = 2
+    names_classes: ClassVar[bool] = False
     mirrors: ClassVar[bool] = False
 
     captions_per_image: Annotated[int, Ge(1)] = 1

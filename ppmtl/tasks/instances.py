@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar
 
+import cv2
 import numpy as np
 from annotated_types import Ge
 from typing_extensions import TypedDict
@@ -196,7 +197,7 @@ class Instances(Detection):
         return {"instances": [row | {"segmentation": _json(mask)} for row, mask in zip(rows, found.masks, strict=True)]}
 
     def draw(self, canvas: np.ndarray, prediction: Detections, threshold: float) -> np.ndarray:
-        """Every object's pixels half in a colour of its own, then the boxes, the best on top."""
+        """Every object's pixels half in a colour of its own with a rim, then the boxes, the best on top."""
         found = prediction[prediction.scores >= threshold]
         assert isinstance(found, InstanceMasks)
         colors = class_colors(ClassList(tuple(map(str, range(len(found) + 1)))))
@@ -204,6 +205,8 @@ class Instances(Detection):
             if mask is not None:
                 covered = draw_mask(mask, (canvas.shape[0], canvas.shape[1])) != 0
                 canvas[covered] = (canvas[covered].astype(np.uint16) + color) // 2
+                inner = cv2.erode(covered.astype(np.uint8), np.ones((3, 3), np.uint8), borderValue=0)
+                canvas[covered & (inner == 0)] = color  # a rim: over a label map half a colour says little
         return super().draw(canvas, found, threshold)
 
 

@@ -1,7 +1,7 @@
 // The page: takes an image, asks the service, and keeps image, panel and words in step.
 
 import { getModel, limitsText, predict, ServiceError } from "./api.js";
-import { openImage, paint, readLayers, shownBoxes } from "./layers.js";
+import { openImage, paint, readLayers, sentences, shownBoxes, withSentences } from "./layers.js";
 import { buildFound, buildLayers, buildTasks, giveTitles, make, showError, updateCounts } from "./panel.js";
 import { Probe } from "./probe.js";
 import { Viewer, ZOOM } from "./viewer.js";
@@ -62,7 +62,7 @@ async function take(blob, name) {
   Object.assign(session, { answer: null, asked: "" });
   $("save-json").disabled = $("save-png").disabled = true;
   $("timings").textContent = "";
-  $("layers-card").hidden = $("found-card").hidden = $("tooltip").hidden = true;
+  $("layers-card").hidden = $("found-card").hidden = $("tooltip").hidden = $("sentence").hidden = true;
   $("stage").dataset.state = "ready";
   $("prompt").hidden = true;
   $("canvas").hidden = $("toolbar").hidden = false;
@@ -129,12 +129,20 @@ function show(answer, asked, roundTrip) {
   Object.assign(session, { answer, asked: JSON.stringify(asked) });
   $("save-json").disabled = $("save-png").disabled = false;
   $("layers-card").hidden = $("found-card").hidden = false;
-  buildLayers($("layers"), scene, { changed: () => viewer.redraw(), filtered });
+  buildLayers($("layers"), scene, { changed, filtered });
   const times = Object.entries({ ...answer.body.timings_ms, "round trip": roundTrip });
   $("timings").textContent = times.map(([name, ms]) => `${name} ${Math.round(ms)} ms`).join(" · ");
+  changed();
   filtered();
   settingsChanged();
   say(summary());
+}
+
+function changed() {
+  const texts = sentences(scene.layers);
+  $("sentence").replaceChildren(...texts.map((text) => make("p", {}, text)));
+  $("sentence").hidden = !texts.length;
+  viewer.redraw();
 }
 
 function filtered() {
@@ -155,7 +163,7 @@ function summary() {
     layer.shares && `${counted(layer.shares.size, "class", "classes")} in the mask`,
     layer.boxes && counted(shownBoxes(layer, scene.threshold).length, "box", "boxes"),
     layer.top?.length && `class ${layer.top[0].name} (${layer.top[0].score.toFixed(2)})`,
-    layer.text && `“${layer.text}”`,
+    layer.caption && `“${layer.caption}”`,
   ]);
   return `${scene.image.name}, ${scene.image.width} × ${scene.image.height}: ${parts.filter(Boolean).join(", ")}.`;
 }
@@ -188,7 +196,8 @@ $("save-png").addEventListener("click", () => {
   const canvas = make("canvas", { width: Math.floor(width * scale), height: Math.floor(height * scale) });
   const unit = Math.max(1, Math.max(canvas.width, canvas.height) / 1200);
   paint(canvas.getContext("2d"), { ...scene, highlight: null }, { scale, x: 0, y: 0 }, unit);
-  canvas.toBlob((blob) => {
+  const texts = sentences(scene.layers);
+  (texts.length ? withSentences(canvas, texts, unit) : canvas).toBlob((blob) => {
     if (blob) save(blob, "_layers.png");
     say(blob ? `Saved at ${canvas.width} × ${canvas.height} pixels.` : "The image is too large for this browser's memory.");
   }, "image/png");

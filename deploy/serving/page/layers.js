@@ -1,14 +1,16 @@
 // Answers -> layers, and the painting of an image with its layers, on the screen and for the PNG that is saved.
 //
-// A layer is one task's answer. What it holds says how it is drawn, whatever the type of the task: "mask", "boxes", "top"
-// (the best classes) or "text"; an answer may hold several.
+// A layer is one task's answer. What it holds says how it is drawn, whatever the type of the task: "mask", "boxes", "instances"
+// (boxes with the pixels of each object), "top" (the best classes) or "caption"; an answer may hold several.
 //
 // A view is {scale, x, y}: image pixel (px, py) lies at canvas pixel ((px - x) * scale, (py - y) * scale).
 // `unit` is the length of a CSS pixel in canvas pixels: lines and letters keep their size while one zooms.
 
 import { ServiceError } from "./api.js";
+import { objectColour, paintObjects, runEnds } from "./objects.js";
 
 const FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Liberation Sans', sans-serif";
+const OBJECT_OPACITY = 0.5; // of an object's pixels where its frame is opaque
 const PREVIEW_SIDE = 2048; // zoomed out, a copy of this size is drawn
 
 /** Decodes a file, turned as its EXIF data ask (the server does so too), off the main thread. */
@@ -31,19 +33,22 @@ export function readLayers(result, tasks, before) {
   const layers = names.map((name) => {
     const old = before.find((layer) => layer.task === name) ?? {};
     const { classes, title } = tasks[name];
-    const { mask, boxes, top, text } = result[name];
+    const { mask, boxes, instances, top, caption, score } = result[name];
     const layer = { task: name, title, classes, visible: old.visible ?? true, opacity: old.opacity ?? (mask ? 0.55 : 1), hidden: old.hidden ?? new Set() };
     if (mask) Object.assign(layer, readMask(mask, classes));
-    if (boxes) layer.boxes = boxes.map(readBox).sort((a, b) => b.score - a.score);
+    if (boxes || instances) layer.boxes = (boxes ?? instances).map(readBox).sort((a, b) => b.score - a.score);
+    if (instances) layer.objects = layer.boxes.map((box, n) => Object.assign(box, { tone: objectColour(n + 1) }));
     if (top) layer.top = top.map(({ class: name, score, class_index: index }) => ({ name, score, index }));
-    if (text) layer.text = text;
+    if (caption) Object.assign(layer, { caption, score });
     return layer;
   });
   const rank = (layer) => (layer.labels ? 0 : layer.boxes ? 1 : 2);
   return layers.sort((a, b) => rank(a) - rank(b));
 }
 
-const readBox = ({ bbox: [x1, y1, x2, y2], score, class: name, class_index: index }) => ({ x1, y1, x2, y2, score, name, index });
+function readBox({ bbox: [x1, y1, x2, y2], score, class: name, class_index: index, segmentation: mask }) {
+  return { x1, y1, x2, y2, score, name, index, ends: mask && runEnds(mask.counts), height: mask?.size[0] };
+}
 
 /** The class number of every pixel, row by row, from runs [class, length, class, length, ...], and each class's share. */
 function readMask({ size: [height, width], counts }, classes) {
@@ -70,12 +75,15 @@ export function paint(context, scene, view, unit) {
   spread(bitmap);
   context.imageSmoothingEnabled = false; // a mask's pixel is of one class, never a mixture
   for (const layer of scene.layers.filter((one) => one.visible)) {
+    if (layer.objects) {
+      context.globalAlpha = OBJECT_OPACITY * layer.opacity;
+      spread(paintedObjects(layer, scene));
+    }
     context.globalAlpha = layer.opacity;
     if (layer.labels) spread(tinted(layer));
     if (layer.boxes) paintBoxes(context, layer, scene, view, unit);
     const [best] = layer.top ?? [];
     if (best) paintWords(context, best.name, ` ${best.score.toFixed(2)}`, layer.classes[best.index].colour, image, view, unit);
-    if (layer.text) paintWords(context, layer.text, "", [255, 255, 255], image, view, unit);
   }
 }
 
@@ -86,7 +94,7 @@ export const cssColour = ([r, g, b]) => `rgb(${r}, ${g}, ${b})`;
 
 const isLight = ([r, g, b]) => 0.299 * r + 0.587 * g + 0.114 * b > 140;
 
-/** The mask in its classes' colours, made once; whoever hides a class takes layer.tint away. */
+/** The mask in its classes' colours, made once; whoever hides a class takes layer.tint and layer.cover away. */
 function tinted(layer) {
   if (layer.tint) return layer.tint;
   const palette = new Uint32Array(256); // 0 = transparent; bytes are R, G, B, A on the little-endian machines there are
@@ -100,6 +108,15 @@ function tinted(layer) {
   for (let i = 0; i < pixels.length; i++) pixels[i] = palette[layer.labels[i]];
   context.putImageData(image, 0, 0);
   return layer.tint;
+}
+
+/** The pixels of the objects that are shown; made anew when that changes. */
+function paintedObjects(layer, { threshold, image }) {
+  const shown = shownBoxes(layer, threshold);
+  if (!layer.cover || layer.painted !== shown.length) { // sorted by score: as many are the same, unless a class was hidden
+    Object.assign(layer, { cover: paintObjects(shown, image), painted: shown.length });
+  }
+  return layer.cover;
 }
 
 function paintBoxes(context, layer, scene, view, unit) {
@@ -149,6 +166,30 @@ function paintStrip(context, name, ending, colour, x, bottom, unit, tags) {
 function paintWords(context, words, ending, colour, { height }, view, unit) {
   const bottom = Math.min(context.canvas.height, (height - view.y) * view.scale) - 10 * unit;
   paintStrip(context, words, ending, colour, Math.max(0, -view.x * view.scale) + 10 * unit, bottom, unit, []);
+}
+
+/** The sentences of the layers that are visible. */
+export const sentences = (layers) => layers.filter((layer) => layer.caption && layer.visible).map((layer) => layer.caption);
+
+/** A copy of a canvas with sentences on white under it, in as many lines as they need. */
+export function withSentences(canvas, texts, unit) {
+  const [font, line, margin] = [`${16 * unit}px ${FONT}`, 24 * unit, 10 * unit];
+  const measure = canvas.getContext("2d");
+  measure.font = font;
+  const lines = texts.flatMap((text) => text.split(" ").reduce((done, word) => {
+    const longer = done.length ? `${done.at(-1)} ${word}` : word;
+    const fits = done.length && measure.measureText(longer).width <= canvas.width - 2 * margin;
+    return fits ? [...done.slice(0, -1), longer] : [...done, word];
+  }, []));
+  const height = canvas.height + Math.ceil(lines.length * line + margin);
+  const copy = Object.assign(document.createElement("canvas"), { width: canvas.width, height });
+  const context = copy.getContext("2d");
+  context.fillStyle = "#fff";
+  context.fillRect(0, 0, copy.width, copy.height);
+  context.drawImage(canvas, 0, 0);
+  Object.assign(context, { font, fillStyle: "#111", textBaseline: "middle" });
+  lines.forEach((text, n) => context.fillText(text, margin, canvas.height + margin / 2 + (n + 0.5) * line));
+  return copy;
 }
 
 /** Name + ending, the name cut where both together are wider than the room. */

@@ -51,12 +51,13 @@ function layerHead(layer, changed) {
     layer.visible = shown.checked;
     changed();
   });
+  const name = make("label", { className: "check layer-name" }, shown, make("span", {}, layer.title));
+  if (!layer.boxes && !layer.labels && !layer.top) return make("div", { className: "layer-head" }, name); // a sentence
   const slider = range(`${layer.title}: opacity`, "sr-only", "opacity", layer.opacity, 0, percent, (value) => {
     layer.opacity = value;
     changed();
   });
-  return make("div", { className: "layer-head" },
-    make("label", { className: "check layer-name" }, shown, make("span", {}, layer.title)), slider);
+  return make("div", { className: "layer-head" }, name, slider);
 }
 
 function range(label, className, control, value, min, words, apply) {
@@ -77,7 +78,7 @@ function legend(layer, scene, filtered) {
     box.checked = on;
     if (on) layer.hidden.delete(Number(box.dataset.index));
     else layer.hidden.add(Number(box.dataset.index));
-    layer.tint = null;
+    layer.tint = layer.cover = null;
   };
   const item = ({ index, name, colour }) => {
     const box = make("input", { type: "checkbox", checked: !layer.hidden.has(index), data: { index } });
@@ -134,7 +135,7 @@ export function buildFound(holder, scene, { highlight, open }) {
   holder.replaceChildren(...scene.layers.flatMap((layer) => [
     layer.boxes && boxTable(layer, scene, highlight, open),
     layer.top && table(layer, "found", "", ["Class", "Score"], layer.top.map(({ name, score }) => row(name, score.toFixed(2)))),
-    layer.text && table(layer, "found", "", ["Text"], [row(layer.text)]),
+    layer.caption && table(layer, "found", "", ["Sentence", "Score"], [row(layer.caption, layer.score.toFixed(2))]),
   ]).filter(Boolean));
 }
 

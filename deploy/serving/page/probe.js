@@ -1,6 +1,7 @@
 // What lies under the mouse or the finger: a tooltip and a highlighted box.
 
 import { shownBoxes } from "./layers.js";
+import { covers } from "./objects.js";
 import { make, percent, swatch } from "./panel.js";
 
 const SLACK = 4; // CSS pixels beside a box that still count as it
@@ -44,13 +45,13 @@ export class Probe {
     return seen;
   }
 
-  /** The smallest of the shown boxes around a point: what lies inside another stays reachable. */
+  /** The shown box around a point whose object lies there, else the smallest: what lies inside another stays reachable. */
   boxAt(layer, { x, y }) {
     const slack = (SLACK * this.viewer.unit) / this.viewer.view.scale;
     const area = (box) => (box.x2 - box.x1) * (box.y2 - box.y1);
     return shownBoxes(layer, this.scene.threshold)
       .filter((box) => x >= box.x1 - slack && x <= box.x2 + slack && y >= box.y1 - slack && y <= box.y2 + slack)
-      .sort((a, b) => area(a) - area(b))[0];
+      .sort((a, b) => covers(b, x, y) - covers(a, x, y) || area(a) - area(b))[0];
   }
 
   show(seen, point) {

@@ -129,7 +129,7 @@ class ModelClass(TypedDict):
 
 
 class ModelTask(TypedDict):
-    """One task of the model; ``type`` is what the project calls this kind of task."""
+    """One task of the model; ``type`` is what the project calls this kind of task. A sentence has no classes."""
 
     type: str
     classes: list[ModelClass]
@@ -150,7 +150,7 @@ def describe(model: Model, options: Options) -> ModelAnswer:
     for name, task in model.tasks.items():
         rows = zip(task.classes.ids, task.classes.names, class_colors(task.classes).tolist(), strict=True)
         classes = [ModelClass(index=i, id=own, name=title, colour=rgb) for i, (own, title, rgb) in enumerate(rows)]
-        tasks[name] = {"type": task.task_type, "classes": classes}
+        tasks[name] = {"type": task.task_type, "classes": classes if task.names_classes else []}
     names = ("max_images", "max_bytes", "max_pixels", "max_pixels_tta", "max_side")
     size = list(model.shared_size) if isinstance(model.shared_size, tuple) else None
     return {

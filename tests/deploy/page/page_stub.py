@@ -19,6 +19,8 @@ from starlette.responses import FileResponse, JSONResponse, Response
 from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 
+from ppmtl.ops.masks import Rle, packed
+
 PAGE = Path(__file__).resolve().parents[3] / "deploy/serving/page"
 SIZE = (201, 303)  # of the usual image: odd, and not the canvas's shape
 # Stricter than the service has to be: what works here works there
@@ -65,6 +67,29 @@ def mask_of(height: int, width: int) -> np.ndarray:
     return labels
 
 
+def instance_masks(height: int, width: int) -> list[np.ndarray]:
+    """Two objects (H, W) uint8: a ring with a hole, and a block that touches both ends of the run lengths."""
+    ring, block = np.zeros((2, height, width), np.uint8)
+    ring[height // 4 : height // 2, width // 3 : 2 * width // 3] = 1
+    ring[height // 3 : height // 3 + 9, width // 2 : width // 2 + 21] = 0
+    block[0, 0] = block[-1, -1] = 1
+    block[height // 3 :, width // 2 :] = 1
+    return [ring, block]
+
+
+def instances(height: int, width: int) -> list[dict[str, Any]]:
+    """The two objects as the service sends them, and a box without a mask; the service's own code packs them."""
+    rows = []
+    for index, pixels in enumerate(instance_masks(height, width)):
+        y, x = np.nonzero(pixels)
+        box = [float(v) for v in (x.min(), y.min(), x.max() + 1, y.max() + 1)]
+        mask = {"size": [height, width], "counts": packed(Rle.of(pixels).counts)}
+        row = {"bbox": box, "score": 0.9 - 0.2 * index, "class": DET[index], "class_index": index, "category_id": index}
+        rows.append(row | {"segmentation": mask})
+    rest = {"score": 0.1, "class": DET[2], "class_index": 2, "category_id": 2, "segmentation": None}
+    return [*rows, {"bbox": [5.0, 5.0, 30.0, 20.0], **rest}]
+
+
 def answers(height: int, width: int) -> dict[str, Any]:
     """What a model might find: boxes at tenths of the image's size, and the mask above."""
     found = [((0.6, 0.2, 0.8, 0.5), 0.91, 0), ((0.65, 0.25, 0.7, 0.3), 0.62, 1), ((0.1, 0.7, 0.2, 0.9), 0.33, 2)]
@@ -81,7 +106,8 @@ def answers(height: int, width: int) -> dict[str, Any]:
         "seg": {"classes": {}, "mask": mask},
         "cls": {"top": top},
         "det": {"boxes": boxes},
-        "words": {"text": "a red car"},
+        "words": {"caption": "a red car", "score": 0.7},
+        "things": {"instances": instances(height, width)},
         "parts": {"boxes": boxes, "mask": mask},
     }
 

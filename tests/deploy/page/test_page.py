@@ -4,7 +4,7 @@ import json
 import re
 
 import numpy as np
-from page_stub import COLOURS, MODEL, PAGE, SEG, SIZE, mask_of, refusal, task, written
+from page_stub import COLOURS, DET, MODEL, PAGE, SEG, SIZE, instance_masks, instances, mask_of, refusal, task, written
 from PIL import Image
 from starlette.responses import HTMLResponse
 
@@ -44,6 +44,54 @@ def test_a_task_of_an_unknown_type_is_drawn_by_what_its_answer_holds(page, stub,
     assert page.text("layers").startswith("Instances")
     assert "a red car" in page.text("found")
     assert page.hover(*page.place(220, 90, SIZE)).startswith("stop score 0.91 road")
+
+
+def test_objects_are_shown_by_exactly_their_pixels_and_hidden_by_score_and_class(page, stub, image):
+    stub.model = MODEL | {"tasks": {"things": task("instances", DET)}}
+    page.open()
+    page.upload(image)
+    assert page.text("status").endswith("2 boxes.")
+    found = """const [shown, {things}] = arguments; const {runEnds, paintObjects} = await import("/page/objects.js");
+      const objects = things.map((thing, i) => ({ends: runEnds(thing.segmentation.counts), tone: [i + 1, 0, 0]}));
+      const canvas = paintObjects(objects.filter((_, i) => shown.includes(i)), {width: SIZE[1], height: SIZE[0]});
+      return [...canvas.getContext("2d").getImageData(0, 0, SIZE[1], SIZE[0]).data].filter((_, i) => i % 4 === 0);"""
+    ring, block = instance_masks(*SIZE)
+    code = found.replace("SIZE[0]", str(SIZE[0])).replace("SIZE[1]", str(SIZE[1]))
+    for shown, expected in (([0], ring), ([1], 2 * block), ([0, 1], np.where(ring, 1, 2 * block))):
+        painted = page.js(f"return (async () => {{{code}}})()", shown, {"things": instances(*SIZE)[:2]})
+        np.testing.assert_array_equal(np.reshape(painted, SIZE), expected)
+    inside, hole = page.place(110, 60, SIZE), page.place(160, 70, SIZE)
+    assert page.hover(*inside).startswith("stop score 0.90")
+    assert page.hover(*hole).startswith("speed limit score 0.70"), "the block shows through the hole of the ring"
+    page.hover(*page.place(20, 150, SIZE))  # nothing is highlighted there
+    seen = page.canvas()
+    page.slide("threshold", 0.8)
+    (x, y), after = page.place(250, 150, SIZE), page.canvas()
+    assert tuple(after[int(y), int(x)]) != tuple(seen[int(y), int(x)]), "the block is gone"
+    assert tuple(after[int(inside[1]), int(inside[0])]) == tuple(seen[int(inside[1]), int(inside[0])])
+    page.click("[data-task=things] [data-index='0']")
+    assert (page.canvas()[int(inside[1]), int(inside[0])] != after[int(inside[1]), int(inside[0])]).any()
+
+
+def test_the_sentence_stands_under_the_image_and_in_the_saved_png(page, stub, folder):
+    stub.model = MODEL | {"tasks": {"words": task("captions")}}
+    page.open()
+    image = written(folder / "words.png")
+    page.upload(image)
+    assert page.text("sentence") == "a red car"
+    assert page.js("return document.querySelectorAll('[data-task=words] [data-control=opacity]').length") == 0
+    page.click("#save-png")
+    saved, original = (
+        np.asarray(Image.open(page.download("words_layers.png")).convert("RGB")),
+        np.asarray(Image.open(image)),
+    )
+    np.testing.assert_array_equal(saved[: SIZE[0]], original)
+    strip = saved[SIZE[0] :]
+    assert 20 < len(strip) < 60
+    assert strip.min() < 100
+    assert strip.max() == 255
+    page.click("[data-task=words] .layer-switch")
+    assert not page.find("#sentence").is_displayed()
 
 
 def test_screen_and_saved_png_show_exactly_the_servers_mask(page, image):
