@@ -31,23 +31,28 @@ def exported(tmp_path_factory) -> Path:
     """A folder with tiny.yml, random weights ("random"), their bundle ("bundle") and "pictures" of four sizes."""
     import cv2
     import numpy as np
-    from small_model import write_model
-
-    from ppmtl import build
-    from ppmtl.bundle.settings import SourceRecord
-    from ppmtl.bundle.writing import Content, write_bundle
+    from small_model import write_bundle_of, write_model
 
     folder = tmp_path_factory.mktemp("exported")
     write_model(folder)
-    run = build.load(str(folder / "tiny.yml"), [f"weights={folder / 'random'}"])
-    tasks, model = build.load_model(run.settings)
-    classes = {name: task.classes for name, task in tasks.items()}
-    source = SourceRecord("tiny.yml", "random", "0" * 64)
-    content = Content("tiny", run.tree.data["tasks"], classes, run.settings.infer, source, "unknown")
-    write_bundle(folder / "bundle", model, content)
+    write_bundle_of(folder / "tiny.yml", folder / "random", folder / "bundle")
     (folder / "pictures").mkdir()
     rng = np.random.default_rng(0)
     for name, size in (("a.png", (64, 96)), ("b.jpg", (90, 70)), ("c.webp", (120, 200)), ("d.png", (300, 400))):
         pixels = cv2.GaussianBlur(rng.integers(0, 256, (*size, 3), np.uint8), (0, 0), 4)
         cv2.imwrite(str(folder / "pictures" / name), cv2.normalize(pixels, None, 0, 255, cv2.NORM_MINMAX))
+    return folder
+
+
+@pytest.fixture(scope="session")
+def scenes(tmp_path_factory) -> Path:
+    """A folder with scenes.yml, its data, random weights ("random") and their bundle ("bundle"): see small_scenes.py."""
+    from small_model import write_bundle_of
+    from small_scenes import config, write_model, write_scenes
+
+    folder = tmp_path_factory.mktemp("scenes")
+    write_scenes(folder)
+    config(folder)
+    write_model(folder)
+    write_bundle_of(folder / "scenes.yml", folder / "random", folder / "bundle")
     return folder

@@ -3,7 +3,9 @@
 import json
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import yaml
 from safetensors.numpy import save_file
@@ -52,9 +54,30 @@ def write_model(folder: Path) -> None:
     paddle.seed(0)
     tasks = build.build_tasks(run.settings)
     model = build.build_model(run.settings, tasks)
-    for name, value in model.named_parameters():
-        if name in SPREAD:
-            value.set_value(value * SPREAD[name])
-    (folder / "random").mkdir()
-    save_file({name: value.numpy() for name, value in model.state_dict().items()}, folder / "random/model.safetensors")
-    (folder / "random" / "state.json").write_text(json.dumps(build.describe(run, tasks) | {"progress": {"step": 7}}))
+    write_weights(folder / "random", run, tasks, model, SPREAD)
+
+
+def write_weights(folder: Path, run: Any, tasks: Any, model: Any, spread: Mapping[str, float]) -> None:
+    """Writes the model as a checkpoint of step 7 whose parameters in ``spread`` are multiplied by these factors."""
+    from ppmtl import build
+
+    parameters = dict(model.named_parameters())
+    for name, factor in spread.items():
+        parameters[name].set_value(parameters[name] * factor)
+    folder.mkdir()
+    save_file({name: value.numpy() for name, value in model.state_dict().items()}, folder / "model.safetensors")
+    (folder / "state.json").write_text(json.dumps(build.describe(run, tasks) | {"progress": {"step": 7}}))
+
+
+def write_bundle_of(config: Path, weights: Path, folder: Path, **options: Any) -> None:
+    """Exports a checkpoint into ``folder`` without comparing it; ``options`` are those of ``write_bundle``."""
+    from ppmtl import build
+    from ppmtl.bundle.settings import SourceRecord
+    from ppmtl.bundle.writing import Content, write_bundle
+
+    run = build.load(str(config), [f"weights={weights}"])
+    tasks, model = build.load_model(run.settings)
+    classes = {name: task.classes for name, task in tasks.items()}
+    source = SourceRecord(config.name, weights.name, "0" * 64)
+    content = Content(config.stem, run.tree.data["tasks"], classes, run.settings.infer, source, "unknown")
+    write_bundle(folder, model, content, **options)

@@ -9,8 +9,17 @@ from typing import Any
 import cv2
 import numpy as np
 import yaml
+from small_model import write_weights
 
 SIZE = (64, 96)
+# Factors as in small_model.py
+SPREAD = {
+    "heads.captions.words.4.weight": 6,
+    "heads.captions.embedding.words.weight": 20,
+    "heads.captions.decoder.layers.0.image_attention.value.weight": 20,
+    **{f"heads.instances.detection.classes.{level}.output.weight": 5 for level in range(3)},
+    "heads.semantic.classifier.weight": 10,
+}
 COLOURS = {"red": (40, 40, 220), "blue": (220, 60, 40), "yellow": (40, 210, 220)}
 
 
@@ -94,3 +103,22 @@ def config(folder: Path, **changes: Any) -> Path:
     path = folder / "scenes.yml"
     path.write_text(yaml.safe_dump({**content, **changes}))
     return path
+
+
+def write_model(folder: Path) -> None:
+    """Writes ``folder``/random, weights of ``folder``/scenes.yml whose batch statistics are those of the images."""
+    import paddle
+
+    from ppmtl import build
+
+    run = build.load(str(folder / "scenes.yml"))
+    paddle.seed(0)
+    tasks = build.build_tasks(run.settings)
+    model = build.build_model(run.settings, tasks)
+    for layer in model.sublayers():
+        if isinstance(layer, paddle.nn.BatchNorm2D):
+            layer._momentum = 0.0  # what is seen next replaces the statistics; fresh ones let the features vanish
+    images = np.stack([cv2.imread(str(path)) for path in sorted((folder / "images").glob("*.png"))])
+    model.train()
+    model(paddle.to_tensor(images), tasks=["instances", "semantic"])
+    write_weights(folder / "random", run, tasks, model, SPREAD)

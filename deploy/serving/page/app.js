@@ -197,9 +197,10 @@ $("save-png").addEventListener("click", () => {
   const unit = Math.max(1, Math.max(canvas.width, canvas.height) / 1200);
   paint(canvas.getContext("2d"), { ...scene, highlight: null }, { scale, x: 0, y: 0 }, unit);
   const texts = sentences(scene.layers);
-  (texts.length ? withSentences(canvas, texts, unit) : canvas).toBlob((blob) => {
+  const whole = texts.length ? withSentences(canvas, texts, unit) : canvas;
+  whole.toBlob((blob) => {
     if (blob) save(blob, "_layers.png");
-    say(blob ? `Saved at ${canvas.width} × ${canvas.height} pixels.` : "The image is too large for this browser's memory.");
+    say(blob ? `Saved at ${whole.width} × ${whole.height} pixels.` : "The image is too large for this browser's memory.");
   }, "image/png");
 });
 
