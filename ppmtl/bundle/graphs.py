@@ -34,6 +34,7 @@ from ppmtl.bundle.settings import (
 from ppmtl.models.base import Head, StepwiseHead
 from ppmtl.models.layers import Foldable
 from ppmtl.models.multitask import MultiTaskModel
+from ppmtl.ops.beam_search import SEQUENCE_ARRAYS
 from ppmtl.structures import Size
 
 _PROBE: Size = (128, 128)  # where the size is free: large enough for every backbone, small enough to cost nothing
@@ -99,15 +100,18 @@ def make_plan(model: MultiTaskModel, tasks: Sequence[str], size: Size | None, ba
     for task in tasks:
         head, sides = model.head(task), _Sides((height, width))
         given = _Features({name: features[name] for name in head.reads})
-        outputs, steps = sorted(head(given, sides)), None
+        steps = None
         if isinstance(head, StepwiseHead):
-            steps = StepGraph(f"head_{task}_step", Search(**head.search))
+            head.begin(given)  # it alone looks at features
+            outputs, steps = SEQUENCE_ARRAYS, StepGraph(f"head_{task}_step", Search(**head.search))
+        else:
+            outputs = tuple(sorted(head(given, sides)))
         inputs = [name for name in head.reads if name in given.asked]
         # A fixed size is written into the graph instead of being asked for
         asks = (IMAGE_SIZE,) if size is None and sides.asked else ()
         changed = model.pixels_for(task)
         pixels = None if changed is None else PixelSettings(*changed)
-        heads[task] = HeadGraph(f"head_{task}", (*inputs, *asks), tuple(outputs), pixels, steps)
+        heads[task] = HeadGraph(f"head_{task}", (*inputs, *asks), outputs, pixels, steps)
     used = [name for name in features if any(name in head.inputs for head in heads.values())]
     shapes = {n: (features[n].shape[1], *(features[n].shape[2:] if size else (None, None))) for n in used}
     return Plan(size, batch, heads, shapes)

@@ -7,6 +7,7 @@ from typing import TypeVar
 
 import numpy as np
 
+SEQUENCE_ARRAYS = ("log_probs", "tokens")  # the names in what best_sequences returns
 S = TypeVar("S")  # what a decoder keeps of the tokens so far; only handed on here
 
 
