@@ -1,4 +1,4 @@
-"""Runs all heads on images: masks, boxes with names, the class; drawn and as JSON.
+"""Runs all heads on images: masks, boxes with names, the class, the sentence; drawn and as JSON.
 
     python tools/infer.py -c configs/allinone_demo.yml -o weights=output/allinone_demo/best_model --infer_img street.jpg
     python tools/infer.py -c ... -o weights=... --infer_dir images/ --output_dir output/infer

@@ -1,4 +1,4 @@
-"""Runs an exported bundle on images or a video: masks, boxes with names, the class; drawn and as JSON.
+"""Runs an exported bundle on images or a video: masks, boxes with names, the class, the sentence; drawn and as JSON.
 
     python deploy/python/infer.py --model_dir output_inference/allinone_demo --image_file street.jpg
     python deploy/python/infer.py --model_dir ... --image_dir images/ --batch_size 4 --tasks seg,det
