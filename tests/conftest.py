@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -24,6 +26,15 @@ def pytest_unconfigure(config: pytest.Config) -> None:
 def _cache(tmp_path_factory) -> None:
     """What training remembers of files goes into a folder of the tests; the processes that they start inherit it."""
     os.environ["PPMTL_CACHE"] = str(tmp_path_factory.mktemp("cache"))
+
+
+@pytest.fixture(autouse=True)
+def _log_as_it_was() -> Iterator[None]:
+    """A training in the tests' own process takes the logger away from root, where caplog listens."""
+    yield
+    logger = logging.getLogger("ppmtl")
+    logger.handlers.clear()
+    logger.propagate = True
 
 
 @pytest.fixture(scope="session")

@@ -162,6 +162,10 @@ class Captions(Task[Caption]):
             bleu2: of words and of pairs of words, their geometric mean
             bleu3: of those and of three words in a row
             bleu4: of those and of four words in a row
+            cider_d_constant: cider_d of the best of the five sentences said most often, for every image: ignores the image
+            bleu4_constant: bleu4 of that sentence
+            cider_d_shuffled: cider_d of the sentences of other images: says something, but not of this image
+            bleu4_shuffled: bleu4 of those
         """
         return _CaptionScores(self)
 

@@ -39,7 +39,7 @@ def work(exported, tmp_path_factory) -> Path:
     shutil.copy(exported / "tiny.yml", folder)
     shutil.copytree(exported / "random", folder / "best")
     state = json.loads((folder / "best" / "state.json").read_text())
-    state["classes"]["det"] = {"names": ["stop", "give way", "slow"], "ids": [1, 2, 3]}  # the config has no names
+    state["classes"]["det"] = {"names": ["i5", "pl40", "w57"], "ids": [1, 2, 3]}  # the config has no names
     (folder / "best" / "state.json").write_text(json.dumps(state))
     return folder
 
@@ -73,7 +73,7 @@ def test_a_bundle_is_written_with_what_was_measured(work):
     assert [path.name for path in (work / "output_inference").iterdir()] == ["tiny"]
     settings = read_bundle(work / "output_inference" / "tiny").settings
     assert settings.source.step == 7
-    assert settings.classes["det"] == ClassList(("stop", "give way", "slow"), (1, 2, 3))
+    assert settings.classes["det"] == ClassList(("i5", "pl40", "w57"), (1, 2, 3))
 
 
 def test_without_data_the_numbers_are_compared_on_random_images(work, capsys):
