@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -29,14 +30,13 @@ def test_show_prints_yaml_with_origins() -> None:
     assert list(data["tasks"]) == ["seg", "det"]
     origins = {line.split(":")[0].strip(): line.partition("# ")[2] for line in text.splitlines()}
     assert origins["epochs"] == "-o train.epochs=3"
-    assert origins["steps_per_epoch"] == f"{DEMO}:63"
+    assert re.fullmatch(rf"{re.escape(DEMO)}:\d+", origins["steps_per_epoch"])
     assert origins["accumulate"] == "default"
 
 
 def test_diff_ends_with_1_where_configs_differ_and_0_where_not() -> None:
-    assert "train.epochs: 12 [configs/allinone_demo.yml:62] -> 100" in run(
-        "diff", DEMO, "configs/allinone_traffic.yml", code=1
-    )
+    text = run("diff", DEMO, "configs/allinone_traffic.yml", code=1)
+    assert re.search(r"^train\.epochs: \d+ \[configs/allinone_demo\.yml:\d+\] -> 100", text, re.MULTILINE)
     assert run("diff", DEMO, DEMO) == "no difference\n"
 
 
