@@ -5,9 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from PIL import ExifTags, Image
+from PIL import Image
 
 from ppmtl.data.classes import read_categories
+from ppmtl.data.headers import shown_size
 from ppmtl.data.images import find_images
 from ppmtl.data.listing import read_text
 from ppmtl.structures import Size
@@ -78,8 +79,6 @@ def image_size(path: Path) -> Size:
     """The (height, width) as shown, that is after the EXIF turn; ValueError names a file that is no image."""
     try:
         with Image.open(path) as image:
-            width, height = image.size
-            turned = image.getexif().get(ExifTags.Base.Orientation, 1) >= 5
+            return shown_size(image)
     except OSError as error:
         raise ValueError(f"{path}: cannot be read as an image ({error}); copy or download it again") from error
-    return (width, height) if turned else (height, width)

@@ -9,10 +9,10 @@ from typing import Any
 
 from PIL import Image
 
+from ppmtl.data.headers import shown_size
 from ppmtl.data.images import SUFFIXES
 from ppmtl.structures import Size
 
-_ORIENTATION, _FIRST_TURNED = 0x0112, 5  # EXIF: from 5 on height and width change places
 _WORDS: dict[type, str] = {dict: "a mapping", list: "a list", str: "text"}
 _SHOWN = 80  # characters of a wrong value
 
@@ -72,12 +72,9 @@ def image_size(path: Path) -> Size:
     """(height, width) of an image as it is shown, from its header; ValueError naming the file if it is no image."""
     try:
         with Image.open(path) as image:
-            # Of a PNG it would decode all pixels to find an orientation that PNGs do not have
-            turned = image.format != "PNG" and image.getexif().get(_ORIENTATION, 1) >= _FIRST_TURNED
-            width, height = image.size
+            return shown_size(image)
     except (OSError, Image.DecompressionBombError) as error:
         raise ValueError(f"{path}: is no image ({error}); replace it or remove it from the data set") from error
-    return (width, height) if turned else (height, width)
 
 
 def checked_size(path: Path, said: tuple[float, float]) -> Size:

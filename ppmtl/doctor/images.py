@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import io
-import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +13,7 @@ import numpy as np
 from PIL import Image
 
 from ppmtl.data.findings import FileError, Finding, Severity
+from ppmtl.data.headers import orientation, shown_size
 from ppmtl.data.images import decode_image, read_bytes, require_complete
 
 _SUFFIXES = {
@@ -23,7 +23,6 @@ _SUFFIXES = {
     "WEBP": (".webp",),
     "BMP": (".bmp",),
 }
-_EXIF_ORIENTATION, _TURNED = 274, (5, 6, 7, 8)  # the orientations that exchange height and width
 _FLAT = 2.0  # grey levels: the fingerprint of an image with a smaller deviation is noise
 
 
@@ -69,8 +68,8 @@ def examine_image(path: str, *, decode: bool) -> ImageFacts:
 def _read_header(data: bytes, path: str, digest: str) -> ImageFacts:
     try:
         with Image.open(io.BytesIO(data)) as image:
-            kind, mode, (width, height) = str(image.format), image.mode, image.size
-            orientation = _orientation(image)
+            kind, mode, size = str(image.format), image.mode, shown_size(image)
+            rotated = orientation(image) != 1
             see_through = mode in ("RGBA", "LA", "PA") or "transparency" in image.info
             if kind == "PNG":
                 image.verify()  # the check sums of all parts; OpenCV would give what it could read
@@ -79,27 +78,13 @@ def _read_header(data: bytes, path: str, digest: str) -> ImageFacts:
         raise FileError(path, text, "broken_image") from error
     odd = {
         "wrong_extension": Path(path).suffix.lower() not in _SUFFIXES.get(kind, (Path(path).suffix.lower(),)),
-        "exif_rotated": orientation != 1,
+        "exif_rotated": rotated,
         "grey_image": mode in ("1", "L", "LA", "I;16", "I"),
         "alpha_image": see_through,
         "deep_image": kind == "PNG" and data[24] == 16,
         "cmyk_image": mode == "CMYK",
     }
-    size = (width, height) if orientation in _TURNED else (height, width)
     return ImageFacts(None, digest, kind, size, tuple(name for name, is_so in odd.items() if is_so))
-
-
-def _orientation(image: Image.Image) -> int:
-    """The EXIF orientation, 1 where there is none; without decoding the image, which ``getexif`` does with PNG."""
-    exif = Image.Exif()
-    try:
-        if image.format == "PNG":
-            exif.load(image.info.get("exif", b""))
-        else:
-            exif = image.getexif()
-        return int(exif.get(_EXIF_ORIENTATION, 1))
-    except (OSError, SyntaxError, ValueError, TypeError, struct.error):  # what Pillow raises on damaged EXIF
-        return 1
 
 
 def fingerprint(image: np.ndarray) -> str:

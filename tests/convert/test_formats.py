@@ -163,14 +163,15 @@ def test_yolo_polygons_become_instances_and_a_list_may_name_images(tmp_path: Pat
     ]
 
 
-def test_yolo_shares_are_of_the_image_as_it_is_shown(tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", ["a.jpg", "a.png"])
+def test_yolo_shares_are_of_the_image_as_it_is_shown(tmp_path: Path, name: str) -> None:
     exif = Image.Exif()
     exif[0x0112] = 6
     data = tmp_path / "yolo"
-    picture(data / "images/train/a.jpg", (20, 40), exif=exif)
+    picture(data / "images/train" / name, (20, 40), exif=exif)
     text(data / "labels/train/a.txt", "0 0.5 0.5 0.5 0.5")
     text(data / "classes.txt", "car\n")
-    assert boxes(labels(reader(convert("yolo", data), "det"))["a.jpg"]) == [[0, 5, 10, 15, 30]]
+    assert boxes(labels(reader(convert("yolo", data), "det"))[name]) == [[0, 5, 10, 15, 30]]
 
 
 def test_a_yolo_split_that_is_not_there_is_named_and_a_missing_test_set_is_counted(
