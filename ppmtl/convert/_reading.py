@@ -9,19 +9,19 @@ from typing import Any
 
 from PIL import Image
 
+from ppmtl.data.findings import shortened
 from ppmtl.data.headers import shown_size
 from ppmtl.data.images import SUFFIXES
 from ppmtl.structures import Size
 
 _WORDS: dict[type, str] = {dict: "a mapping", list: "a list", str: "text"}
-_SHOWN = 80  # characters of a wrong value
 
 
 def take(entry: Any, key: str, kind: type) -> Any:
     """``entry[key]``, a ``dict``, ``list`` or ``str``; ValueError naming the key if it is missing or something else."""
     value = entry.get(key) if isinstance(entry, dict) else None
     if not isinstance(value, kind):
-        raise ValueError(f"'{key}' must be {_WORDS[kind]}, got {shortened(value)}")
+        raise ValueError(f"'{key}' must be {_WORDS[kind]}, got {shown(value)}")
     return value
 
 
@@ -37,14 +37,13 @@ def as_number(value: Any, what: str) -> float:
     except ValueError:
         found = math.nan
     if isinstance(value, bool) or not math.isfinite(found):
-        raise ValueError(f"{what} must be a number, got {shortened(value)}")
+        raise ValueError(f"{what} must be a number, got {shown(value)}")
     return found
 
 
-def shortened(value: Any) -> str:
-    """What a message can show of a value from a file."""
-    text = "nothing" if value is None else repr(value)
-    return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}..."
+def shown(value: Any) -> str:
+    """What a message can show of a value from a file, where a missing one is "nothing"."""
+    return "nothing" if value is None else shortened(value)
 
 
 def corners(entry: Any, keys: tuple[str, str, str, str]) -> tuple[float, float, float, float]:
@@ -58,7 +57,7 @@ def corners(entry: Any, keys: tuple[str, str, str, str]) -> tuple[float, float, 
 def as_points(value: list[Any], what: str) -> list[tuple[float, float]]:
     """The corners of a polygon; ValueError saying ``what`` it is if it is no list of points [x, y]."""
     if not all(isinstance(point, list) and len(point) == 2 for point in value):
-        raise ValueError(f"{what} must be a list of points [x, y], got {shortened(value)}")
+        raise ValueError(f"{what} must be a list of points [x, y], got {shown(value)}")
     return [(as_number(x, what), as_number(y, what)) for x, y in value]
 
 

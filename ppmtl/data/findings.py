@@ -89,3 +89,9 @@ def shorten(items: Iterable[object], limit: int = 10) -> str:
     every = list(items)
     more = [f"  ... and {len(every) - limit} more"] if len(every) > limit else []
     return "\n".join([f"  {item}" for item in every[:limit]] + more)
+
+
+def shortened(value: object, limit: int = 80) -> str:
+    """What a message can show of a value from a file: its first ``limit`` characters."""
+    text = repr(value)
+    return text if len(text) <= limit else f"{text[:limit]}..."

@@ -12,7 +12,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from ppmtl.data.findings import FileError, Finding, refuse
+from ppmtl.data.findings import FileError, Finding, refuse, shortened
 from ppmtl.data.labels import Boxes
 from ppmtl.data.listing import read_json, require_files
 from ppmtl.data.reader import Reader
@@ -25,7 +25,6 @@ log = logging.getLogger(__name__)
 Object = tuple[list[float], int, Mask | None]  # xyxy pixel box, class index, mask where it is asked for and known
 
 _LEAST = {"id": 0, "height": 1, "width": 1}
-_SHOWN = 80  # characters of a wrong value
 _FEWEST_NUMBERS = 6  # of a polygon: three points
 
 
@@ -236,12 +235,6 @@ def _ring(polygon: Any) -> np.ndarray:
     if len(numbers) < _FEWEST_NUMBERS or len(numbers) % 2 or not all(map(math.isfinite, numbers)):
         raise ValueError(f"a polygon is a list x1, y1, x2, y2, ... of three or more points, got {shortened(polygon)}")
     return np.array(numbers, np.float64).reshape(-1, 2)
-
-
-def shortened(value: Any) -> str:
-    """What a message can show of a value from a file."""
-    text = repr(value)
-    return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}..."
 
 
 def _annotation_problem(
