@@ -68,6 +68,27 @@ class Meter(Protocol[P_in]):
         """The metrics of everything added so far."""
 
 
+class ListMeter:
+    """What meters share that keep something of every image: what is true, and what was found.
+
+    The order of the images is part of a result: boxes of equal score are ranked in it, and sums of floats hang on it.
+    """
+
+    def __init__(self) -> None:
+        self._truth: list[Any] = []
+        self._found: list[Any] = []
+
+    def state(self) -> Any:
+        """See :class:`Meter`."""
+        return self._truth, self._found
+
+    def merge(self, states: Sequence[Any], order: np.ndarray) -> None:
+        """See :class:`Meter`."""
+        truth = [image for images, _ in states for image in images]
+        found = [image for _, images in states for image in images]
+        self._truth, self._found = [truth[i] for i in order], [found[i] for i in order]
+
+
 class Merge(Protocol[P]):
     """Collects the views of ONE image; memory stays at one view's plus one running sum."""
 

@@ -24,7 +24,7 @@ from ppmtl.ops.caption_scores import bleu, cider_d
 from ppmtl.ops.drawing import write_lines
 from ppmtl.ops.words import SPECIAL, numbered, sentence, words
 from ppmtl.structures import ImageMeta, Label, Sample, Size
-from ppmtl.tasks.base import Merge, Meter, Metrics, Raw, Task
+from ppmtl.tasks.base import ListMeter, Merge, Meter, Metrics, Raw, Task
 
 _BLEU = ("bleu1", "bleu2", "bleu3", "bleu4")
 _CONSTANTS = 5  # sentences that are tried as the answer to every image; each costs one CIDEr-D of the data set
@@ -197,24 +197,16 @@ class _Surest:
         return self._best
 
 
-class _CaptionScores:
+class _CaptionScores(ListMeter):
+    """Keeps the words of the true sentences and of the one found."""
+
     def __init__(self, task: Captions) -> None:
+        super().__init__()
         self._task = task
-        self._references: list[list[list[str]]] = []
-        self._candidates: list[list[str]] = []
 
     def add(self, sample: Sample, prediction: Caption) -> None:
-        self._references.append([words(text) for text in self._task.label(sample, labels.Captions).texts])
-        self._candidates.append(words(prediction.text))
-
-    def state(self) -> Any:
-        return self._references, self._candidates
-
-    def merge(self, states: Sequence[Any], order: np.ndarray) -> None:
-        # sums of floats hang on their order
-        references = [image for images, _ in states for image in images]
-        candidates = [image for _, images in states for image in images]
-        self._references, self._candidates = [references[i] for i in order], [candidates[i] for i in order]
+        self._truth.append([words(text) for text in self._task.label(sample, labels.Captions).texts])
+        self._found.append(words(prediction.text))
 
     def result(self) -> Metrics:
         """The scores, and what they would be if the sentences ignored the images: a model has to be far above that.
@@ -222,18 +214,18 @@ class _CaptionScores:
         ``_constant`` gives every image the same sentence, the best in CIDEr-D of those that were said most often;
         ``_shuffled`` the one of another image (half the data set further on: neighbours may show the same).
         """
-        if not self._candidates:
+        if not self._found:
             return Metrics("cider_d", dict.fromkeys(("cider_d", *_BLEU), math.nan))
-        count, half = len(self._candidates), len(self._candidates) // 2
-        most_often = Counter(map(tuple, self._candidates)).most_common(_CONSTANTS)
+        count, half = len(self._found), len(self._found) // 2
+        most_often = Counter(map(tuple, self._found)).most_common(_CONSTANTS)
         constants = [self._scores([list(said)] * count) for said, _ in most_often]
         blind = {
             "constant": max(constants, key=lambda scores: scores["cider_d"]),
-            "shuffled": self._scores(self._candidates[half:] + self._candidates[:half]),
+            "shuffled": self._scores(self._found[half:] + self._found[:half]),
         }
         added = {f"{key}_{name}": of[key] for name, of in blind.items() for key in ("cider_d", "bleu4")}
-        return Metrics("cider_d", self._scores(self._candidates) | added)
+        return Metrics("cider_d", self._scores(self._found) | added)
 
     def _scores(self, candidates: Sequence[list[str]]) -> dict[str, float]:
-        mean = float(np.mean(cider_d(candidates, self._references)))
-        return {"cider_d": mean, **dict(zip(_BLEU, bleu(candidates, self._references), strict=True))}
+        mean = float(np.mean(cider_d(candidates, self._truth)))
+        return {"cider_d": mean, **dict(zip(_BLEU, bleu(candidates, self._truth), strict=True))}

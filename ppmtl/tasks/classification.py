@@ -15,7 +15,7 @@ from typing_extensions import TypedDict
 from ppmtl.data.labels import ClassIndex
 from ppmtl.ops.drawing import write_text
 from ppmtl.structures import ClassList, ImageMeta, Label, Sample, Size
-from ppmtl.tasks.base import Merge, Meter, Metrics, Raw, Task
+from ppmtl.tasks.base import ListMeter, Merge, Meter, Metrics, Raw, Task
 
 _TOP = 5
 ClassScore = TypedDict("ClassScore", {"class": str, "class_index": int, "score": float})
@@ -137,29 +137,22 @@ class _MeanProbs:
         )
 
 
-class _TopK:
+class _TopK(ListMeter):
+    """Keeps the index of the class and those of the best classes."""
+
     def __init__(self, task: Classification) -> None:
+        super().__init__()
         self._task = task
-        self._truth: list[int] = []
-        self._ranked: list[np.ndarray] = []
 
     def add(self, sample: Sample, prediction: ClassProbs) -> None:
         self._truth.append(self._task.label(sample, ClassIndex).index)
-        self._ranked.append(np.argsort(-prediction.probs, kind="stable")[:_TOP])
-
-    def state(self) -> Any:
-        return self._truth, self._ranked
-
-    def merge(self, states: Sequence[Any], order: np.ndarray) -> None:
-        truth = [label for labels, _ in states for label in labels]
-        ranked = [row for _, rows in states for row in rows]
-        self._truth, self._ranked = [truth[i] for i in order], [ranked[i] for i in order]
+        self._found.append(np.argsort(-prediction.probs, kind="stable")[:_TOP])
 
     def result(self) -> Metrics:
         if not self._truth:
             return Metrics("top1", {"top1": float("nan"), "top5": float("nan")})
         classes: ClassList = self._task.classes
-        truth, ranked = np.asarray(self._truth), np.stack(self._ranked)
+        truth, ranked = np.asarray(self._truth), np.stack(self._found)
         hits = ranked == truth[:, None]
         matrix = np.zeros((len(classes), len(classes)), np.int64)
         np.add.at(matrix, (truth, ranked[:, 0]), 1)

@@ -25,7 +25,7 @@ from ppmtl.ops.nms import candidates, nms
 from ppmtl.ops.tiles import cut_by, tile_windows
 from ppmtl.ops.wbf import ConfidenceType, weighted_boxes_fusion
 from ppmtl.structures import ImageMeta, Label, Sample, Size
-from ppmtl.tasks.base import Merge, Meter, Metrics, Raw, Task
+from ppmtl.tasks.base import ListMeter, Merge, Meter, Metrics, Raw, Task
 from ppmtl.tasks.views import Slicing, View
 
 # Of the network input: a box that ends this close to a tile's inner border counts as cut. Measured on demo signs, 1 to 16 px
@@ -120,7 +120,7 @@ class Detection(Task[Detections]):
         found = candidates(
             np.asarray(raw["boxes"][index], np.float32), np.asarray(raw["scores"][index]), self.score_threshold
         )
-        boxes = clip_boxes(apply_to_boxes(meta.to_original, found.boxes), meta.original_size)
+        boxes = in_original(found.boxes, meta)
         found = Detections(boxes, found.scores, found.labels)[box_areas(boxes) > 0]
         return found[: self.max_detections] if self.nms_iou is None else nms(found, self.nms_iou, self.max_detections)
 
@@ -155,7 +155,7 @@ class Detection(Task[Detections]):
 
     def new_merge(self) -> Merge[Detections]:
         """A merge by weighted boxes fusion, or by one suppression over all views."""
-        return _MergeBoxes(self)
+        return MergeBoxes(self)
 
     def new_meter(self) -> Meter[Detections]:
         """A meter of COCO average precision.
@@ -222,26 +222,46 @@ class Detection(Task[Detections]):
         ]
 
 
-class _MergeBoxes:
+class MergeBoxes(Merge[Detections]):
+    """One set of boxes of those of several views; ``instances`` says what becomes of their masks."""
+
     def __init__(self, task: Detection) -> None:
         self._task = task
         self._views: list[Detections] = []
 
     def add(self, prediction: Detections) -> None:
+        """See :class:`Merge`."""
         self._views.append(prediction)
 
     def result(self) -> Detections:
+        """See :class:`Merge`."""
         if len(self._views) == 1:
             return self._views[0]
         if self._task.merge == "wbf":
-            return fuse(self._views, self._task.merge_iou)
-        everything = Detections(
-            np.concatenate([view.boxes for view in self._views]),
-            np.concatenate([view.scores for view in self._views]),
-            np.concatenate([view.labels for view in self._views]),
-        )
+            return self.fused(self._views)
         threshold = 1.0 if self._task.nms_iou is None else self._task.nms_iou
-        return nms(everything, threshold, self._task.max_detections)
+        return nms(self.together(self._views), threshold, self._task.max_detections)
+
+    def fused(self, views: Sequence[Detections]) -> Detections:
+        """The weighted boxes fusion of the views."""
+        return fuse(views, self._task.merge_iou)
+
+    def together(self, views: Sequence[Detections]) -> Detections:
+        """The boxes of all views, one after the other."""
+        return Detections(*joined_arrays(views))
+
+
+def joined_arrays(views: Sequence[Detections]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Boxes, scores and labels of all views, one after the other."""
+    boxes, scores, classes = (
+        np.concatenate([getattr(view, name) for view in views]) for name in ("boxes", "scores", "labels")
+    )
+    return boxes, scores, classes
+
+
+def in_original(boxes: np.ndarray, meta: ImageMeta) -> np.ndarray:
+    """Boxes (N, 4) of the network input in pixels of the original image, clipped to it."""
+    return clip_boxes(apply_to_boxes(meta.to_original, boxes), meta.original_size)
 
 
 def fuse(views: Sequence[Detections], iou_threshold: float, confidence: ConfidenceType = "avg") -> Detections:
@@ -270,24 +290,14 @@ def uncut(tiles: Sequence[tuple[View, Detections]], original: Size) -> list[Dete
     return kept
 
 
-class _AveragePrecision:
+class _AveragePrecision(ListMeter):
     def __init__(self, task: Detection) -> None:
+        super().__init__()
         self._task = task
-        self._truth: list[BoxTruth] = []
-        self._found: list[Detections] = []
 
     def add(self, sample: Sample, prediction: Detections) -> None:
         self._truth.append(_box_truth(self._task.label(sample, Boxes)))
         self._found.append(prediction)
-
-    def state(self) -> Any:
-        return self._truth, self._found
-
-    def merge(self, states: Sequence[Any], order: np.ndarray) -> None:
-        # boxes of equal score are ranked in the order of their images, so the order is part of the result
-        truth = [image for images, _ in states for image in images]
-        found = [boxes for _, images in states for boxes in images]
-        self._truth, self._found = [truth[i] for i in order], [found[i] for i in order]
 
     def result(self) -> Metrics:
         classes = self._task.classes

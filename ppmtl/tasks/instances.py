@@ -20,14 +20,14 @@ from typing_extensions import TypedDict
 from ppmtl.data import labels
 from ppmtl.ops import affine
 from ppmtl.ops.average_precision import average_precision_of_rows, box_rows, coco_mask
-from ppmtl.ops.boxes import Detections, box_areas, clip_boxes, iou_one_to_many
+from ppmtl.ops.boxes import Detections, box_areas, iou_one_to_many
 from ppmtl.ops.drawing import class_colors
 from ppmtl.ops.masks import Mask, Rle, draw_mask, move_mask, packed
 from ppmtl.ops.nms import best_pairs, nms
 from ppmtl.ops.wbf import ConfidenceType
 from ppmtl.structures import ClassList, ImageMeta, Label, Sample, Size
-from ppmtl.tasks.base import Merge, Meter, Metrics, Raw
-from ppmtl.tasks.detection import Detection, fuse, uncut
+from ppmtl.tasks.base import ListMeter, Merge, Meter, Metrics, Raw
+from ppmtl.tasks.detection import Detection, MergeBoxes, fuse, in_original, joined_arrays, uncut
 from ppmtl.tasks.views import View
 
 _STRIDE = 4  # input pixels per cell of the mask targets, as in YOLOv7's and YOLACT's prototypes
@@ -157,7 +157,7 @@ class Instances(Detection):
         """The objects of one image: boxes as in detection, then the masks of those that are left."""
         scores = np.asarray(raw["scores"][index], np.float32)
         rows, classes = best_pairs(scores, self.score_threshold)
-        boxes = apply_to_original(meta, np.asarray(raw["boxes"][index], np.float32)[rows])
+        boxes = in_original(np.asarray(raw["boxes"][index], np.float32)[rows], meta)
         found = _Candidates(boxes, scores[rows, classes], classes.astype(np.int64), rows)[box_areas(boxes) > 0]
         limit = self.max_detections
         kept = found[:limit] if self.nms_iou is None else nms(found, self.nms_iou, limit)
@@ -210,11 +210,6 @@ class Instances(Detection):
         return super().draw(canvas, found, threshold)
 
 
-def apply_to_original(meta: ImageMeta, boxes: np.ndarray) -> np.ndarray:
-    """Boxes (N, 4) of the network input in pixels of the original image, clipped to it."""
-    return clip_boxes(affine.apply_to_boxes(meta.to_original, boxes), meta.original_size)
-
-
 def _cells(size: Size) -> Size:
     return math.ceil(size[0] / _STRIDE), math.ceil(size[1] / _STRIDE)
 
@@ -262,10 +257,7 @@ def _fused(views: Sequence[Detections], iou_threshold: float, confidence: Confid
 
 
 def _together(views: Sequence[Detections]) -> InstanceMasks:
-    boxes, scores, classes = (
-        np.concatenate([getattr(v, name) for v in views]) for name in ("boxes", "scores", "labels")
-    )
-    return InstanceMasks(boxes, scores, classes, sum((v.masks for v in views if isinstance(v, InstanceMasks)), ()))
+    return InstanceMasks(*joined_arrays(views), sum((v.masks for v in views if isinstance(v, InstanceMasks)), ()))
 
 
 def _json(mask: Mask | None) -> Any:
@@ -275,30 +267,20 @@ def _json(mask: Mask | None) -> Any:
     return None if mask is None else [[round(v, 2) for v in ring.ravel().tolist()] for ring in mask]
 
 
-class _MergeInstances:
-    def __init__(self, task: Instances) -> None:
-        self._task = task
-        self._views: list[Detections] = []
+class _MergeInstances(MergeBoxes):
+    def fused(self, views: Sequence[Detections]) -> Detections:
+        return _fused(views, self._task.merge_iou)[: self._task.max_detections]
 
-    def add(self, prediction: Detections) -> None:
-        self._views.append(prediction)
-
-    def result(self) -> Detections:
-        task = self._task
-        if len(self._views) == 1:
-            return self._views[0]
-        if task.merge == "wbf":
-            return _fused(self._views, task.merge_iou)[: task.max_detections]
-        return nms(_together(self._views), 1.0 if task.nms_iou is None else task.nms_iou, task.max_detections)
+    def together(self, views: Sequence[Detections]) -> Detections:
+        return _together(views)
 
 
-class _MaskAP:
+class _MaskAP(ListMeter):
     """Keeps rows in the form of COCO files, masks as compressed run lengths, without their image's number."""
 
     def __init__(self, task: Instances) -> None:
+        super().__init__()
         self._task = task
-        self._truth: list[list[dict[str, Any]]] = []
-        self._found: list[list[dict[str, Any]]] = []
 
     def add(self, sample: Sample, prediction: Detections) -> None:
         label, size, classes = self._task.label(sample, labels.Instances), sample.size, self._task.classes
@@ -309,15 +291,6 @@ class _MaskAP:
         self._truth.append(truth + [row | {"iscrowd": 1} for row in crowds])
         scores = prediction.scores.tolist()
         self._found.append([row | {"score": score} for row, score in zip(found, scores, strict=True)])
-
-    def state(self) -> Any:
-        return self._truth, self._found
-
-    def merge(self, states: Sequence[Any], order: np.ndarray) -> None:
-        # objects of equal score are ranked in the order of their images, so the order is part of the result
-        truth = [image for images, _ in states for image in images]
-        found = [image for _, images in states for image in images]
-        self._truth, self._found = [truth[i] for i in order], [found[i] for i in order]
 
     def result(self) -> Metrics:
         classes, images = self._task.classes, range(len(self._truth))
