@@ -96,16 +96,21 @@ def seeded(key, shape, dtype=np.float32):
 
 
 def relative(ours, theirs):
-    """Largest difference as a share of the largest magnitude of its array; inf when shapes or names differ, NaN for NaN."""
+    """Largest difference as a share of the largest magnitude of its array; inf when shapes or names differ, NaN for NaN.
+
+    An array a million times smaller than the largest one counts as zero: what is left of a gradient that cancels (a bias
+    before a batch norm) is rounding on both sides, and is measured against that millionth.
+    """
     if isinstance(ours, dict):
         if ours.keys() != theirs.keys():
             return np.inf
         ours, theirs = ours.values(), [theirs[name] for name in ours]
-    worst = []
+    worst, theirs = [], list(theirs)
+    smallest = 1e-6 * max((np.abs(reference).max() for reference in theirs), default=0.0)
     for mine, reference in zip(ours, theirs, strict=True):
         if mine.shape != reference.shape:
             return np.inf
-        scale = np.abs(reference).max() or 1.0
+        scale = max(np.abs(reference).max(), smallest) or 1.0
         worst.append(np.abs(mine.astype(np.float64) - reference).max() / scale)
     return float(np.max(worst))  # of nothing: an error; NaN wins
 

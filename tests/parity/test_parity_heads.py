@@ -56,13 +56,14 @@ def run(net, shapes, training, forward):
     return [o.numpy() for o in outputs], gradients | {f"input {i}": x.grad.numpy() for i, x in enumerate(inputs)}
 
 
-def rows(component, mode, reference, ours, theirs, name_there=str):
+def rows(component, mode, reference, ours, theirs, name_there=str, *, tolerances=(1e-10, 1e-9), reason=DOUBLE):
     wanted = {name: theirs[1][name_there(name)] for name in ours[1]}
     gradients = f"gradients of {len(wanted)} tensors, {mode}, relative"
-    cancel = f"{DOUBLE}; sums over positions cancel"
+    cancel = f"{reason}; sums over positions cancel"
+    outputs, slopes = tolerances
     return (
-        Row(component, f"outputs, {mode}, relative", reference, relative(ours[0], theirs[0]), 1e-10, DOUBLE),
-        Row(component, gradients, reference, relative(ours[1], wanted), 1e-9, cancel),
+        Row(component, f"outputs, {mode}, relative", reference, relative(ours[0], theirs[0]), outputs, reason),
+        Row(component, gradients, reference, relative(ours[1], wanted), slopes, cancel),
     )
 
 
@@ -78,7 +79,11 @@ def test_upernet_equals_paddleseg(training, compare):
     mine = run(ours, features, training, lambda net, x: [net.logits(x), net.aux(x[2])])
     other = run(theirs, features, training, lambda net, x: net(x))
     mode = "training (batch statistics)" if training else "evaluation"
-    compare(*rows("UPerNet", mode, release("paddleseg"), mine, other, paddleseg_name))
+    reason = "Paddle's resize rounds its positions to float32, ours (two matrix products) does not"
+    pair = rows(
+        "UPerNet", mode, release("paddleseg"), mine, other, paddleseg_name, tolerances=(1e-5, 1e-5), reason=reason
+    )
+    compare(*pair)
 
 
 def setr_name(key):
