@@ -165,10 +165,15 @@ def resize(x: paddle.Tensor, size: Sequence[int | paddle.Tensor], *, align_corne
 @lru_cache(maxsize=64)
 def _resize_matrix(old: int, new: int, align_corners: bool) -> np.ndarray:
     """How much each of ``old`` positions counts in each of ``new``, (new, old) float64."""
+    distance = np.abs(resized_positions(old, new, align_corners=align_corners)[:, None] - np.arange(old))
+    return np.maximum(1 - distance, 0)
+
+
+def resized_positions(old: int, new: int, *, align_corners: bool) -> np.ndarray:
+    """Where each of ``new`` positions lies among ``old`` ones when a side is resized, (new,) float64 in 0..old - 1."""
     index = np.arange(new, dtype=np.float64)
     place = index * (old - 1) / max(new - 1, 1) if align_corners else (index + 0.5) * old / new - 0.5
-    distance = np.abs(np.clip(place, 0, old - 1)[:, None] - np.arange(old))
-    return np.maximum(1 - distance, 0)
+    return np.clip(place, 0, old - 1)
 
 
 def _resize_in_graph(x: paddle.Tensor, size: Sequence[int | paddle.Tensor], *, align_corners: bool) -> paddle.Tensor:

@@ -15,6 +15,7 @@ from ppmtl.models.backbones.convnext import ConvNeXt
 from ppmtl.models.heads._pixel_loss import pixel_cross_entropy
 from ppmtl.models.layers import Conv2D, resize
 from ppmtl.structures import IGNORE_LABEL
+from ppmtl.train import distributed
 
 
 class Net(NamedTuple):
@@ -38,7 +39,7 @@ class PaddlePass:
     """One training pass of ConvNeXt per call; returns the gradients, by reference."""
 
     def __init__(self, net: Net, kernels: Literal["paddle", "numba"]) -> None:
-        paddle.set_flags({"FLAGS_use_stride_kernel": False})
+        distributed.start("cpu")
         paddle.seed(0)
         self.net = ConvNeXt(**net.settings, drop_path_rate=0.0, kernels=kernels)
         self.net.train()
@@ -105,7 +106,7 @@ class LayerPass:
     """
 
     def __init__(self, layer: Callable[[paddle.Tensor], paddle.Tensor], shape: Sequence[int]) -> None:
-        paddle.set_flags({"FLAGS_use_stride_kernel": False})
+        distributed.start("cpu")
         self.layer, self.x = layer, paddle.to_tensor(_noise(shape), stop_gradient=False)
         self.parameters = layer.parameters() if isinstance(layer, nn.Layer) else []
         self.slope = paddle.to_tensor(_noise(layer(self.x).shape))

@@ -12,6 +12,8 @@ from contextlib import suppress
 import numba
 import numpy as np
 
+from ppmtl.models.layers import resized_positions
+
 # exp(x) = 2^n * exp(r) with r = x - n ln 2 and a polynomial for r (Cephes' expf, about 1 ulp); numba has no vector exp
 _ROUND = np.float32(12582912.0)  # 1.5 * 2^23: adding it rounds to the nearest integer, so no "reassoc" below
 _LOG2_E, _LN2_HIGH, _LN2_LOW = np.float32(1.4426950408889634), np.float32(0.693359375), np.float32(-2.12194440e-4)
@@ -49,9 +51,7 @@ def cross_entropy_and_gradient(
 
 def _places(old: int, new: int, align_corners: bool) -> tuple[np.ndarray, np.ndarray]:
     """Between which two of ``old`` positions each of ``new`` lies: the first's index and the second's share."""
-    index = np.arange(new)
-    place = index * (old - 1) / max(new - 1, 1) if align_corners else (index + 0.5) * old / new - 0.5
-    place = np.clip(place, 0, old - 1)
+    place = resized_positions(old, new, align_corners=align_corners)
     first = place.astype(np.int64)
     return first, (place - first).astype(np.float32)
 
