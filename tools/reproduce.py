@@ -2,9 +2,13 @@
 
     python tools/reproduce.py -c configs/allinone_demo.yml -o weights=output/allinone_demo/best_model --table 4 5 6
     python tools/reproduce.py -c configs/allinone_traffic.yml -o weights=... --table 2
+    python tools/reproduce.py -c configs/allinone_demo.yml --against configs/baseline_demo.yml --minutes 15 --seeds 1 2 3 --nprocs 2
 
 Tables: 2 = the three tasks' scores, 4 = TTA of segmentation, 5 = of classification, 6 = of detection. Nothing is printed as
 "ours" that this run did not measure.
+
+--against is table 2 with both of its systems: it trains the two configs, no weights needed, on the same data for the same time
+with the same seeds, and says who wins by how much. Start it again after an interruption: finished runs are read back.
 """
 
 import sys
@@ -23,10 +27,26 @@ def main(argv: Sequence[str]) -> int:
                         help="which tables (default: all)")  # fmt: skip
     parser.add_argument("--limit", type=int, metavar="N", help="only the first N images of each set; the tables say so")
     parser.add_argument("--output_dir", metavar="DIR", help="default: <save_dir>/reproduce")
+    both = parser.add_argument_group("table 2 with both systems")
+    both.add_argument("--against", metavar="YML", help="the other system's config, e.g. configs/baseline_demo.yml")
+    both.add_argument("--minutes", type=float, default=15.0, metavar="M", help="of training per run (default: 15)")
+    both.add_argument("--seeds", type=int, nargs="+", metavar="S", help="one run of each per seed (default: the config's)")
+    both.add_argument("--equal", nargs="+", choices=["minutes", "parameters"], default=["minutes", "parameters"],
+                      help="as the configs are, or the second one's backbone as wide as equal parameters ask for")  # fmt: skip
+    both.add_argument("--print", action="store_true", help="run nothing: print the table of what is there")
+    cli.add_nprocs(both, "train")
     arguments = parser.parse_args(argv)
     settings = cli.load(arguments).settings
+    folder = Path(arguments.output_dir or Path(settings.save_dir) / "reproduce")
 
     from ppmtl import build
+
+    if arguments.against:
+        from ppmtl.studies.systems import compare_systems
+
+        build.require_data(settings, training=not arguments.print, evaluation=True)
+        print(f"{compare_systems(arguments, folder)}\n\nwrote table2.md to {folder}")
+        return 0
     from ppmtl.challenge import reproduce
 
     build.require_weights(settings)
@@ -42,7 +62,6 @@ def main(argv: Sequence[str]) -> int:
             tables[table].append(reproduce.run_row(row, tasks, sets, backend, arguments.limit))
             print(f"  {row.task_type}: {row.label}", file=sys.stderr)
         print(reproduce.to_markdown(table, tables[table], source), end="\n\n")
-    folder = Path(arguments.output_dir or Path(settings.save_dir) / "reproduce")
     reproduce.write(tables, source, folder)
     print(f"wrote reproduce.md and reproduce.json to {folder}")
     return 0

@@ -58,8 +58,8 @@ def compare(run: build.Run, arguments: argparse.Namespace, out: Path) -> str:
     for number, (seed, tasks) in enumerate(plan, 1):
         folder = out / f"{'+'.join(tasks)}_seed{seed}"
         print(f"[{number}/{len(plan)}] {' + '.join(tasks)}, seed {seed} -> {folder}", flush=True)
-        seconds = _train(arguments, folder, tasks, seed, *_own_pace(run, tasks, steps))
-        report = _evaluate(arguments, folder, tasks)
+        seconds = train_run(arguments, folder, tasks, seed, *_own_pace(run, tasks, steps))
+        report = evaluate_run(arguments, folder, tasks)
         primaries |= {task: report[task]["primary"] for task in tasks}
         metrics = {task: float(report[task][report[task]["primary"]] or 0.0) for task in tasks}
         print(f"    {seconds:.0f} s, {', '.join(f'{t} {m:.4f}' for t, m in metrics.items())}", flush=True)
@@ -91,7 +91,7 @@ def _own_pace(run: build.Run, tasks: Sequence[str], steps: int) -> tuple[int, li
     return -(-steps // pace), [f"sources.{name}.every={n // pace}" for name, n in every.items() if pace > 1]
 
 
-def _train(
+def train_run(
     given: argparse.Namespace, folder: Path, tasks: Sequence[str], seed: int, steps: int, pace: Sequence[str]
 ) -> float:
     """Trains one run to its end, if it is not there yet; returns its seconds of optimizer steps."""
@@ -106,11 +106,16 @@ def _train(
                f"train.save_every={max(1, steps // 4)}", "train.early_stop=null", f"seed={seed}", *pace]  # fmt: skip
         resume = ["-r", "auto"] if any(folder.glob("step_*")) else []
         _run("train", given, folder, tasks, [*own, "--nprocs", str(given.nprocs), *resume])
+    return steps * mean(step_seconds(folder))
+
+
+def step_seconds(folder: Path) -> list[float]:
+    """Seconds per optimizer step, one number per line of the run's log."""
     costs = re.findall(r" step: (\d+)/.* batch_cost: ([\d.]+)", (folder / "train.log").read_text(encoding="utf-8"))
-    return steps * mean(map(float, dict(costs).values()))  # a step logged twice (interrupted, resumed) counts once
+    return [float(cost) for cost in dict(costs).values()]  # a step logged twice (interrupted, resumed) counts once
 
 
-def _evaluate(given: argparse.Namespace, folder: Path, tasks: Sequence[str]) -> dict[str, Any]:
+def evaluate_run(given: argparse.Namespace, folder: Path, tasks: Sequence[str]) -> dict[str, Any]:
     """The "tasks" part of metrics.json for the last weights, measured now or before."""
     report = folder / "eval" / "metrics.json"
     if not report.is_file() or json.loads(report.read_text(encoding="utf-8"))["limit"] != given.limit:
