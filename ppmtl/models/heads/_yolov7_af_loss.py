@@ -168,18 +168,20 @@ def mask_loss(
     rows = np.append(objects.rows, 0)[matches.target]
     counted = (has_mask.numpy()[rows] > 0) & (matches.target >= 0)
     total = coefficients.sum() * 0 + prototypes.sum() * 0  # every parameter gets a gradient, also without any mask
-    chosen = _take(coefficients, matches)
+    chosen, drawn = _take(coefficients, matches), masks.numpy()[:, :height, :width]
     for image in np.unique(matches.image[counted]):
         pairs = np.flatnonzero(counted & (matches.image == image))
         boxes = objects.boxes[matches.target[pairs]]
         area = (boxes[:, 2:] - boxes[:, :2]).prod(axis=1)
-        weight = _inside(boxes * stride_scale, height, width) / (area * (len(pairs) * height * width))[:, None, None]
+        # Of all pairs of an object and a pixel few lie in a box, and everything but the product is computed for these only
+        pair, y, x = np.nonzero(_inside(boxes * stride_scale, height, width))
         logits = paddle.matmul(
             paddle.gather(chosen, paddle.to_tensor(pairs)), prototypes[int(image), :, :height, :width].flatten(1)
         )
-        truth = paddle.gather(masks, paddle.to_tensor(rows[pairs]))[:, :height, :width].flatten(1).astype("float32")
-        weights = paddle.to_tensor(weight.reshape(len(pairs), -1).astype(np.float32))
-        total = total + F.binary_cross_entropy_with_logits(logits, truth, weights, reduction="sum")
+        inside = paddle.gather(logits.flatten(), paddle.to_tensor((pair * height + y) * width + x))
+        truth = paddle.to_tensor(drawn[rows[pairs[pair]], y, x].astype(np.float32))
+        weights = paddle.to_tensor((1 / (area[pair] * (len(pairs) * height * width))).astype(np.float32))
+        total = total + F.binary_cross_entropy_with_logits(inside, truth, weights, reduction="sum")
     return total / max(float(objects.supervised.sum()), 1.0)
 
 
