@@ -63,7 +63,9 @@ class Pipeline:
         if shared == "first":
             shared = next(iter(self.tasks.values())).plain_size(original)
         for name, task in self.tasks.items():
-            full = [View(shared)] if shared else task.views(original, augment=self.augment)
+            full = task.views(original, augment=self.augment)
+            if shared and not any(view.window for view in full):  # tiles are shown at their own size, or not at all
+                full = [View(shared)]
             for view in [*full, *(task.tiles(original, self.slicing) if self.slicing else [])]:
                 wanted.setdefault(view, []).append(name)
         return {view: tuple(names) for view, names in wanted.items()}
@@ -116,7 +118,7 @@ class _Image:
         meta = view.meta(self.size, self.path)
         for name in names:
             prediction = self._tasks[name].decode(raw[name], row, meta, single=name in self._single)
-            if view.window is None:
+            if view.window is None or self._tasks[name].merges_parts:
                 self._merges[name].add(prediction)
             else:
                 self._tiles[name].append((view, prediction))

@@ -121,6 +121,7 @@ class Task(ABC, Generic[P]):
     section: ClassVar[str | None] = None  # of the challenge's submission; None = it does not ask for this
     names_classes: ClassVar[bool] = True  # an answer is about classes; the words of a vocabulary are none
     mirrors: ClassVar[bool] = True  # the answer for a mirrored image is the mirrored answer
+    merges_parts: ClassVar[bool] = False  # the merge takes views of parts of an image; else join_tiles does
 
     name: str
     classes: ClassList
