@@ -1,4 +1,4 @@
-"""Large images in overlapping tiles, for objects that are too small once the full image is shrunk to the input size."""
+"""Large images in overlapping tiles, for what is too small once the full image is shrunk to the input size."""
 
 from __future__ import annotations
 
@@ -33,6 +33,17 @@ def _starts(length: int, tile: int, overlap: float) -> list[int]:
     step = max(1.0, tile * (1 - overlap))
     count = math.ceil((length - tile) / step) + 1
     return [round(index * (length - tile) / (count - 1)) for index in range(count)]
+
+
+def blend_weights(size: Size) -> np.ndarray:
+    """How much each pixel of a tile (height, width) counts where tiles overlap, (height, width) float32, above 0.
+
+    It falls linearly from the middle to next to nothing at the border: there a tile knows least of what surrounds a pixel, and
+    whatever it says fades out, so that no seam is left.
+    """
+    rows, columns = (np.minimum(np.arange(n) + 0.5, n - np.arange(n) - 0.5) * (2 / n) for n in size)
+    weights: np.ndarray = np.outer(rows, columns).astype(np.float32)
+    return weights
 
 
 def cut_by(window: Window, image: Size, boxes: np.ndarray, margin: float) -> np.ndarray:

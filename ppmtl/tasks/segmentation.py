@@ -6,8 +6,9 @@ smaller than the input; they cover the same field of view).
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Literal, cast
 
 import cv2
@@ -19,8 +20,10 @@ from ppmtl.ops import affine
 from ppmtl.ops.confusion import AbsentClass, class_iou, confusion_matrix, frequency_weighted_iou, mean_iou
 from ppmtl.ops.drawing import class_colors, class_legend
 from ppmtl.ops.polygons import encode
+from ppmtl.ops.tiles import Window, blend_weights, tile_windows
 from ppmtl.structures import IGNORE_LABEL, ImageMeta, Label, Sample, Size
 from ppmtl.tasks.base import Merge, Meter, Metrics, Raw, Task
+from ppmtl.tasks.views import Slicing, View
 
 
 class ClassShares(TypedDict):
@@ -46,6 +49,14 @@ class SegMap:
             raise ValueError(f"SegMap needs labels (H, W), got shape {self.labels.shape}")
 
 
+@dataclass(frozen=True, kw_only=True)
+class SegTile(SegMap):
+    """What one tile shows: ``labels`` and ``probs`` are those of ``window`` in an image of size ``original``."""
+
+    window: Window
+    original: Size
+
+
 @dataclass(eq=False, kw_only=True)
 class Segmentation(Task[SegMap]):
     """Which of the classes does each pixel show? mIoU over the whole set, at original size, is the challenge's measure.
@@ -55,6 +66,8 @@ class Segmentation(Task[SegMap]):
             what the challenge's scorer does (paddleseg 2.7.0), "one" is later PaddleSeg. All three are always reported.
         average: what the views of one image are averaged as. "logits" averages log-probabilities, which has the same
             argmax as averaging logits, because they differ by a constant per pixel.
+        tile: show images larger than a tile in overlapping tiles, each at the size at which an image of a tile's size would be
+            shown, and blend their probabilities: evaluation, inference and bundles alike; None = every image in one piece.
     """
 
     task_type: ClassVar[str] = "segmentation"
@@ -63,16 +76,33 @@ class Segmentation(Task[SegMap]):
     tolerances: ClassVar[Mapping[str, float]] = {"probs": 1e-4}
     layer: ClassVar[int] = 0
     section: ClassVar[str | None] = "seg"
+    merges_parts: ClassVar[bool] = True
 
     absent: AbsentClass = "skip"
     average: Literal["probs", "logits"] = "probs"
+    tile: Slicing | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if self.tile is not None and not (self.tile.size or self.input_size or self.long_side):
+            raise ValueError(
+                f"tasks.{self.name}.tile: images are shown at their own size, so say how large a tile is: size"
+            )
         if len(self.classes) > IGNORE_LABEL:
             raise ValueError(
                 f"tasks.{self.name}.classes: 8-bit label maps hold at most {IGNORE_LABEL} classes, got {len(self.classes)}"
             )
+
+    def views(self, original: Size, *, augment: bool) -> list[View]:
+        """See :class:`Task`; those of every tile, where the image is larger than one."""
+        if self.tile is None:
+            return super().views(original, augment=augment)
+        side = self.long_side or 0  # not used with an input size
+        size = self.tile.size or self.input_size or (side, side)
+        windows = tile_windows(original, size, self.tile.overlap)
+        part = (min(size[0], original[0]), min(size[1], original[1]))
+        shown = super().views(part if windows else original, augment=augment)
+        return [replace(view, window=window) for view in shown for window in windows or [None]]
 
     def collate(self, samples: Sequence[Sample]) -> dict[str, np.ndarray]:
         """{"label_map": (B, H, W) int64}, 255 = not labelled; all of it for an image without a label map."""
@@ -103,10 +133,12 @@ class Segmentation(Task[SegMap]):
         return {"probs": np.eye(len(self.classes), dtype=np.float32)[known].transpose(2, 0, 1)[None]}
 
     def decode(self, raw: Raw, index: int, meta: ImageMeta, *, single: bool) -> SegMap:
-        """The label map of one image at original size."""
+        """The label map of one image at original size, or of the part of it that is shown."""
         probs, a = _upright(np.asarray(raw["probs"][index], np.float32), meta)
-        size = meta.original_size
-        if not _covers(a, probs.shape[1:], size):  # letterboxed, or a part of the image: only some pixels are seen
+        x1, y1, x2, y2 = window = _seen(meta)
+        size = (y2 - y1, x2 - x1)
+        a = affine.compose(a, affine.translation(-x1, -y1))
+        if not _covers(a, probs.shape[1:], size):  # letterboxed: only some pixels are seen
             probs = np.stack([affine.warp(np.ascontiguousarray(layer), a, size, "linear", 0) for layer in probs])
         elif single:
             return SegMap(_labels_at(probs, size))
@@ -115,7 +147,10 @@ class Segmentation(Task[SegMap]):
         labels = _argmax(probs)
         if single:
             return SegMap(labels)
-        return SegMap(labels, probs if self.average == "probs" else np.log(probs + np.finfo(np.float32).tiny))
+        averaged = probs if self.average == "probs" else np.log(probs + np.finfo(np.float32).tiny)
+        if size == meta.original_size:
+            return SegMap(labels, averaged)
+        return SegTile(labels, averaged, window=window, original=meta.original_size)
 
     def truth(self, label: Label) -> SegMap:
         """The label map itself."""
@@ -123,7 +158,7 @@ class Segmentation(Task[SegMap]):
         return SegMap(label.labels)
 
     def new_merge(self) -> Merge[SegMap]:
-        """A merge that keeps one running sum of probabilities."""
+        """A merge that keeps one running sum of probabilities, and with tiles one of their weights."""
         return _MeanMap()
 
     def new_meter(self) -> Meter[SegMap]:
@@ -175,6 +210,15 @@ def _upright(probs: np.ndarray, meta: ImageMeta) -> tuple[np.ndarray, np.ndarray
     return probs, affine.compose(affine.stretch(probs.shape[1:], meta.input_size), a)
 
 
+def _seen(meta: ImageMeta) -> Window:
+    """The whole pixels of the original image that the network input shows."""
+    (height, width), (rows, columns) = meta.input_size, meta.original_size
+    xs, ys = np.sort(meta.to_original @ [[0, width], [0, height], [1, 1]], axis=1)
+    rounding = 1e-6
+    x1, y1 = (max(0, math.ceil(v - rounding)) for v in (xs[0], ys[0]))
+    return x1, y1, min(columns, math.floor(xs[1] + rounding)), min(rows, math.floor(ys[1] + rounding))
+
+
 def _covers(a: np.ndarray, cells: tuple[int, ...], size: Size) -> bool:
     """Whether ``a`` brings the rectangle of all cells exactly onto the image, so that resizing is enough."""
     return bool(np.abs(a - affine.stretch((cells[0], cells[1]), size)).max() < 1e-6)
@@ -219,11 +263,17 @@ def _labels_at(probs: np.ndarray, size: Size) -> np.ndarray:
 
 
 class _MeanMap:
+    """The sum of whole maps, or the weighted mean of tiles; an image's views are all of one kind."""
+
     def __init__(self) -> None:
         self._first: SegMap | None = None
         self._sum: np.ndarray | None = None
+        self._weight: np.ndarray | None = None  # (H, W), of the tiles so far
 
     def add(self, prediction: SegMap) -> None:
+        if isinstance(prediction, SegTile):
+            self._add_tile(prediction)
+            return
         if self._first is None:
             self._first = prediction
             return
@@ -233,9 +283,30 @@ class _MeanMap:
             self._sum = self._first.probs.copy()
         self._sum += prediction.probs
 
+    def _add_tile(self, tile: SegTile) -> None:
+        assert tile.probs is not None
+        if self._sum is None or self._weight is None:
+            self._sum = np.zeros((len(tile.probs), *tile.original), np.float32)
+            self._weight = np.zeros(tile.original, np.float32)
+        x1, y1, x2, y2 = tile.window
+        weight = blend_weights((y2 - y1, x2 - x1))
+        self._weight[y1:y2, x1:x2] += weight
+        for total, probs in zip(self._sum, tile.probs, strict=True):
+            total[y1:y2, x1:x2] += probs * weight
+
+    def mean(self) -> np.ndarray:
+        """(C, H, W) float32: what tiles say on average; the sum of whole maps, whose argmax is the same."""
+        assert self._sum is not None
+        if self._weight is not None:
+            np.divide(self._sum, self._weight, out=self._sum)
+            self._weight = None  # the sum is a mean now
+        return self._sum
+
     def result(self) -> SegMap:
-        assert self._first is not None
-        return SegMap(self._first.labels if self._sum is None else _argmax(self._sum))
+        if self._sum is None:
+            assert self._first is not None
+            return SegMap(self._first.labels)
+        return SegMap(_argmax(self.mean()))
 
 
 class _IoU:
