@@ -297,6 +297,18 @@ class Task(ABC, Generic[P]):
     def to_json(self, prediction: P, *, threshold: float = 0.0) -> dict[str, Any]:
         """What was found in one image as JSON values; parts that score below ``threshold`` are left out."""
 
+    def coco_results(self, prediction: P, *, threshold: float = 0.0) -> list[dict[str, Any]] | None:  # noqa: ARG002
+        """What was found as entries of a COCO results file, without "image_id"; None where COCO has no form for it.
+
+        Args:
+            prediction: in original-image coordinates.
+            threshold: parts that score below it are left out.
+
+        Raises:
+            ValueError: if a number is not finite.
+        """
+        return None
+
     def mask(self, prediction: P) -> np.ndarray | None:  # noqa: ARG002
         """An (H, W) uint8 map that goes with the JSON as a PNG; None where the task has none."""
         return None

@@ -178,6 +178,10 @@ class Captions(Task[Caption]):
         """{"caption": text, "score": 0..1}; a threshold does not apply."""
         return {"caption": prediction.text, "score": round(prediction.score, 5)}
 
+    def coco_results(self, prediction: Caption, *, threshold: float = 0.0) -> list[dict[str, Any]]:  # noqa: ARG002
+        """The one row {"caption"}; a threshold does not apply."""
+        return [{"caption": prediction.text}]
+
     def draw(self, canvas: np.ndarray, prediction: Caption, threshold: float) -> np.ndarray:  # noqa: ARG002
         """The sentence on a dark strip along the lower edge, in as many lines as it needs."""
         write_lines(canvas, prediction.text)

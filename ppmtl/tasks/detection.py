@@ -208,18 +208,22 @@ class Detection(Task[Detections]):
         """The classes' colours."""
         return class_legend(self.classes)
 
-    def submission_entry(self, prediction: Detections, *, max_boxes: int) -> Any:
-        """Rows {"category_id", "bbox": [x, y, width, height], "score"} of the best boxes; COCO counts 100 per class."""
+    def coco_results(self, prediction: Detections, *, threshold: float = 0.0) -> list[dict[str, Any]]:
+        """Rows {"category_id", "bbox": [x, y, width, height], "score"}, best first."""
         if not (np.isfinite(prediction.boxes).all() and np.isfinite(prediction.scores).all()):
             raise ValueError("boxes and scores must be finite")
-        best = prediction[:max_boxes]
-        xywh = np.array(best.boxes, np.float32)
+        found = prediction[prediction.scores >= threshold]
+        xywh = np.array(found.boxes, np.float32)
         xywh[:, 2:] -= xywh[:, :2]
-        rows = zip(xywh, best.scores.astype(np.float32), best.labels.tolist(), strict=True)
+        rows = zip(xywh, found.scores.astype(np.float32), found.labels.tolist(), strict=True)
         return [
             {"category_id": self.classes.ids[label], "bbox": [_shortest(v) for v in box], "score": _shortest(score)}
             for box, score, label in rows
         ]
+
+    def submission_entry(self, prediction: Detections, *, max_boxes: int) -> Any:
+        """Rows of :meth:`coco_results` of the best boxes; COCO counts 100 per class."""
+        return self.coco_results(prediction[:max_boxes])
 
 
 class MergeBoxes(Merge[Detections]):

@@ -196,6 +196,13 @@ class Instances(Detection):
         rows = super().to_json(found)["boxes"]
         return {"instances": [row | {"segmentation": _json(mask)} for row, mask in zip(rows, found.masks, strict=True)]}
 
+    def coco_results(self, prediction: Detections, *, threshold: float = 0.0) -> list[dict[str, Any]]:
+        """Detection's rows, with the "segmentation" of those whose mask is known: run lengths, as COCO compresses them."""
+        found = prediction[prediction.scores >= threshold]
+        assert isinstance(found, InstanceMasks)
+        masks = ({} if mask is None else {"segmentation": _json(mask)} for mask in found.masks)
+        return [row | mask for row, mask in zip(super().coco_results(found), masks, strict=True)]
+
     def draw(self, canvas: np.ndarray, prediction: Detections, threshold: float) -> np.ndarray:
         """Every object's pixels half in a colour of its own with a rim, then the boxes, the best on top."""
         found = prediction[prediction.scores >= threshold]
