@@ -3,17 +3,13 @@
 from __future__ import annotations
 
 import re
-from pathlib import Path
 
 import pytest
 import yaml
+from doc_blocks import PAGES, ROOT, blocks
 from small_streets import config, write_streets
 
 from ppmtl import build
-
-ROOT = Path(__file__).parents[1]
-DOCS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "deploy/serving/README.md", *ROOT.glob("docs/*.md")]
-NAMES = [str(doc.relative_to(ROOT)) for doc in DOCS]
 
 
 def anchors(page: str) -> set[str]:
@@ -21,7 +17,7 @@ def anchors(page: str) -> set[str]:
     return {re.sub(r"[^\w -]", "", title).lower().replace(" ", "-") for title in titles}
 
 
-@pytest.mark.parametrize("doc", DOCS, ids=NAMES)
+@pytest.mark.parametrize("doc", PAGES, ids=[str(page.relative_to(ROOT)) for page in PAGES])
 def test_links_and_commands_lead_to_files_and_headings(doc):
     text = doc.read_text(encoding="utf-8")
     for file, heading in re.findall(r"\]\((?!http)([^)#\s]*)(?:#([^)]+))?\)", text):
@@ -34,8 +30,8 @@ def test_links_and_commands_lead_to_files_and_headings(doc):
 
 def test_the_example_of_several_tasks_on_the_same_images_runs(tmp_path):
     write_streets(tmp_path)
-    text = (ROOT / "docs/data.md").read_text(encoding="utf-8")
-    example, partly = re.findall(r"```yaml\n(.*?)```", text, re.DOTALL)[:2]  # the others show single keys
+    examples = [block.text for block in blocks(ROOT / "docs/data.md", "yaml")]
+    example, partly = [text for text in examples if "type: joined" in text]
     others = yaml.safe_load(config(tmp_path).read_text())
     others["model"]["heads"].pop("cls")  # the example has no such task
     path = tmp_path / "example.yml"
