@@ -44,7 +44,11 @@ def test_their_mistakes_are_on(settings):
 
 
 def test_the_schedule_is_theirs_on_eight_cards(settings):
-    assert {name: 8 * source.batch_size for name, source in settings.sources.items()} == {"seg": 16, "cls": 128, "det": 16}
+    assert {name: 8 * source.batch_size for name, source in settings.sources.items()} == {
+        "seg": 16,
+        "cls": 128,
+        "det": 16,
+    }
     assert settings.train.epochs * settings.train.steps_per_epoch == 52_440
 
 
@@ -74,7 +78,9 @@ def test_the_demo_config_trains_three_tasks_on_drawn_streets(tmp_path):
 
 @pytest.mark.skipif(not MINI.is_dir(), reason="the traffic_mini data set: set PPMTL_TRAFFIC_MINI to its folder")
 def test_the_mini_config_takes_the_same_photographs_as_the_other_system():
-    runs = [build.load(str(CONFIGS / f"{name}.yml"), [f"data_root={MINI}"]) for name in ("baseline_mini", "allinone_custom")]
+    runs = [
+        build.load(str(CONFIGS / f"{name}.yml"), [f"data_root={MINI}"]) for name in ("baseline_mini", "allinone_custom")
+    ]
     (ours, theirs) = [
         {name: (source.dataset.func, source.dataset.keywords) for name, source in run.settings.sources.items()}
         | {f"{name} val": of_set.part.keywords for name, of_set in run.settings.eval.datasets.items()}

@@ -2,7 +2,7 @@
 
     python tools/reproduce.py -c configs/allinone_demo.yml -o weights=output/allinone_demo/best_model --table 4 5 6
     python tools/reproduce.py -c configs/allinone_traffic.yml -o weights=... --table 2
-    python tools/reproduce.py -c configs/allinone_demo.yml --against configs/baseline_demo.yml --minutes 15 --seeds 1 2 3 --nprocs 2
+    python tools/reproduce.py -c configs/allinone_demo.yml --against configs/baseline_demo.yml --minutes 15 --nprocs 2
 
 Tables: 2 = the three tasks' scores, 4 = TTA of segmentation, 5 = of classification, 6 = of detection. Nothing is printed as
 "ours" that this run did not measure.
@@ -30,7 +30,9 @@ def main(argv: Sequence[str]) -> int:
     both = parser.add_argument_group("table 2 with both systems")
     both.add_argument("--against", metavar="YML", help="the other system's config, e.g. configs/baseline_demo.yml")
     both.add_argument("--minutes", type=float, default=15.0, metavar="M", help="of training per run (default: 15)")
-    both.add_argument("--seeds", type=int, nargs="+", metavar="S", help="one run of each per seed (default: the config's)")
+    both.add_argument(
+        "--seeds", type=int, nargs="+", metavar="S", help="one run of each per seed (default: the config's)"
+    )
     both.add_argument("--equal", nargs="+", choices=["minutes", "parameters"], default=["minutes", "parameters"],
                       help="as the configs are, or the second one's backbone as wide as equal parameters ask for")  # fmt: skip
     both.add_argument("--print", action="store_true", help="run nothing: print the table of what is there")

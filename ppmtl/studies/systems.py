@@ -149,7 +149,9 @@ def _cell(arguments: argparse.Namespace, system: System, seed: int, out: Path, *
     if done.is_file():
         stored = json.loads(done.read_text(encoding="utf-8"))
         if stored["plan"] != plan:
-            raise ValueError(f"{done} was measured with {stored['plan']}, not {plan}; give another --output_dir, or delete it")
+            raise ValueError(
+                f"{done} was measured with {stored['plan']}, not {plan}; give another --output_dir, or delete it"
+            )
         return Cell(**stored["cell"])
     if dry:
         return None
@@ -160,7 +162,9 @@ def _cell(arguments: argparse.Namespace, system: System, seed: int, out: Path, *
     steps = max(1, round(60 * arguments.minutes / _step_cost(given, out / f"{system.name}_speed", tasks)))
     seconds = train_run(given, folder, tasks, seed, steps, [])
     report = evaluate_run(given, folder, tasks)
-    metrics = {f"{task} {report[task]['primary']}": float(report[task][report[task]["primary"]] or 0.0) for task in tasks}
+    metrics = {
+        f"{task} {report[task]['primary']}": float(report[task][report[task]["primary"]] or 0.0) for task in tasks
+    }
     cell = Cell(metrics, steps, seconds, arguments.limit)
     with atomic_write(done) as path:
         path.write_text(json.dumps({"plan": plan, "cell": asdict(cell)}, indent=1), encoding="utf-8")
@@ -200,11 +204,16 @@ def _winners(pair: Sequence[System], seeds: Sequence[int], cells: Cells, names: 
         return ["who wins: not run"]
     lines = []
     for name in [*names, "score"]:
-        of = [[_score(c) if name == "score" else c.metrics[name] for c in (cells[s.name, seed] for seed in both)] for s in pair]
+        of = [
+            [_score(c) if name == "score" else c.metrics[name] for c in (cells[s.name, seed] for seed in both)]
+            for s in pair
+        ]
         first, second = mean(of[0]), mean(of[1])
         ahead = pair[0] if first >= second else pair[1]
         overlap = max(map(min, of)) <= min(map(max, of))
-        spread = "one seed" if len(both) == 1 else f"{len(both)} seeds, ranges {'overlap' if overlap else 'do not overlap'}"
+        spread = (
+            "one seed" if len(both) == 1 else f"{len(both)} seeds, ranges {'overlap' if overlap else 'do not overlap'}"
+        )
         said = "equal" if first == second else f"{ahead.name} by {abs(first - second):.4f}"
         lines.append(f"{name}: {said} ({first:.4f} against {second:.4f}; {spread})")
     return lines
