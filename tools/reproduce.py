@@ -2,7 +2,7 @@
 
     python tools/reproduce.py -c configs/allinone_demo.yml -o weights=output/allinone_demo/best_model --table 4 5 6
     python tools/reproduce.py -c configs/allinone_traffic.yml -o weights=... --table 2
-    python tools/reproduce.py -c configs/allinone_demo.yml --against configs/baseline_demo.yml --minutes 15 --nprocs 2
+    python tools/reproduce.py -c configs/allinone_demo.yml --against configs/baseline_demo.yml --minutes 15 --seeds 1 2 3
 
 Tables: 2 = the three tasks' scores, 4 = TTA of segmentation, 5 = of classification, 6 = of detection. Nothing is printed as
 "ours" that this run did not measure.
