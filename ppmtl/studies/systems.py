@@ -113,7 +113,7 @@ def as_large(system: System, wanted: int) -> System:
     """
     settings = build.load(system.config, system.overrides).settings
     backbone = build.build_model(settings, build.build_tasks(settings)).backbone
-    step = math.lcm(16, backbone.blocks[0].attn.num_heads)
+    step = math.lcm(8, backbone.blocks[0].attn.num_heads)
 
     def wide(steps: int) -> System:
         overrides = (*system.overrides, f"{WIDTH}={steps * step}")
