@@ -69,12 +69,13 @@ class PixelSettings:
 
 @dataclass(frozen=True)
 class Search:
-    """The keywords of ``ppmtl.ops.beam_search``: sequences followed at a time, two tokens, and tokens at most."""
+    """The keywords of ``ppmtl.ops.beam_search``: sequences followed at a time, three tokens, and tokens at most."""
 
     beam_size: Positive
     end: int
     pad: int
     length: Positive
+    unknown: int = -1  # as bundles before this key: every token may be said
 
 
 @dataclass(frozen=True)

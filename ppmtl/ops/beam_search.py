@@ -20,6 +20,7 @@ def beam_search(
     end: int,
     pad: int,
     length: int,
+    unknown: int = -1,
 ) -> tuple[np.ndarray, np.ndarray]:
     """The most probable sequences found, best first; with one beam this is greedy search.
 
@@ -35,13 +36,14 @@ def beam_search(
         end: the token that ends a sequence.
         pad: what follows it.
         length: tokens at most.
+        unknown: the token that is never chosen, because it says nothing; -1 = every token may be.
 
     Returns:
         (B, beam_size, length) int64, and their scores (B, beam_size) float64.
     """
     batch, words = log_probs.shape
     found = np.full((batch, beam_size, length), pad, np.int64)
-    scores, chosen = _best(log_probs.astype(np.float64), beam_size)
+    scores, chosen = _best(_allowed(log_probs, unknown), beam_size)
     found[:, :, 0], before = chosen, np.zeros_like(chosen)
     ended, beams = chosen == end, 1
     image = np.arange(batch)[:, None]
@@ -51,7 +53,7 @@ def beam_search(
         rows = (image * beams + before).reshape(-1)
         following, state = step(found[:, :, place - 1].reshape(-1), rows, state)
         beams = beam_size
-        continued = scores[:, :, None] + following.astype(np.float64).reshape(batch, beam_size, words)
+        continued = scores[:, :, None] + _allowed(following, unknown).reshape(batch, beam_size, words)
         continued[ended] = -np.inf
         continued[..., pad] = np.where(ended, scores, continued[..., pad])
         scores, chosen = _best(continued.reshape(batch, -1), beam_size)
@@ -80,6 +82,14 @@ def best_sequences(
     is_end = best == search["end"]
     lengths = np.where(is_end.any(axis=1), is_end.argmax(axis=1) + 1, best.shape[1])
     return {"tokens": best.astype(np.float32), "log_probs": (scores[:, 0] / lengths).astype(np.float32)}
+
+
+def _allowed(log_probs: np.ndarray, unknown: int) -> np.ndarray:
+    """(R, V) float64 of the same, without hope for the unknown token."""
+    log_probs = log_probs.astype(np.float64)
+    if unknown >= 0:
+        log_probs[:, unknown] = -np.inf
+    return log_probs
 
 
 def _best(values: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:

@@ -86,7 +86,7 @@ class Captions(Task[Caption]):
                 f"[SEP]; got {len(self.classes)} pieces that begin with {', '.join(self.classes.names[:5])}; give a BERT "
                 "vocabulary as classes.names, or caption files as classes.captions to build one"
             )
-        self._begin, self._end = begin, end
+        self._unknown, self._begin, self._end = unknown, begin, end
 
     def refuses(self, transform: Callable[..., Any]) -> str:
         """Why a view with this transform cannot supervise the task, or an empty text; see ``allow``."""
@@ -115,8 +115,8 @@ class Captions(Task[Caption]):
         return {"tokens": targets}
 
     def for_head(self) -> Mapping[str, Any]:
-        """The numbers of the tokens that begin and end a sentence: ``bos`` and ``eos``."""
-        return {"bos": self._begin, "eos": self._end}
+        """The numbers of the tokens that begin and end a sentence, ``bos`` and ``eos``, and of ``unknown`` words."""
+        return {"bos": self._begin, "eos": self._end, "unknown": self._unknown}
 
     def _encoded(self, text: str) -> list[int]:
         return [self._begin, *numbered(text, self._index), self._end][: self.max_length]

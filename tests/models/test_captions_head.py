@@ -241,7 +241,7 @@ def test_settings_and_vocabularies_that_do_not_fit_are_refused():
     specs = {"p3": FeatureSpec(16, 8)}
     with pytest.raises(ValueError, match="multiple of 4 and of heads, got 18 and 2 heads"):
         Captions(specs, 20, width=18, heads=2)
-    with pytest.raises(ValueError, match="must fit the vocabulary of 20 tokens, got 101, 102 and 1"):
+    with pytest.raises(ValueError, match="must fit the vocabulary of 20 tokens, got 101, 102, -1 and 1"):
         Captions(specs, 20, bos=101, eos=102)
     with pytest.raises(ValueError, match=r"no feature of stride 8 \(p4\); set reads"):
         Captions({"p4": FeatureSpec(16, 16)}, 20)

@@ -82,3 +82,14 @@ def test_nothing_is_asked_after_every_sentence_has_ended_or_for_one_word():
 def test_of_equally_good_words_the_first_wins():
     equal = np.zeros((1, 6))
     assert beam_search(equal, None, None, beam_size=1, end=END, pad=5, length=1)[0].tolist() == [[[0]]]
+
+
+@pytest.mark.parametrize(("beams", "best"), [(1, [2, 2, 2]), (3, [2, END, PAD])])
+def test_the_unknown_word_is_never_said_neither_first_nor_later(beams, best):
+    a, b = 2, 3
+    without_a, scores = beam_search(FIRST, [()], step, beam_size=beams, end=END, pad=PAD, length=3, unknown=a)
+    assert without_a[0, 0].tolist() == [b, END, PAD]
+    assert scores[0, 0] == pytest.approx(np.log(0.4 * 0.98))  # what is left keeps its probability
+    without_b, _ = beam_search(FIRST, [()], step, beam_size=beams, end=END, pad=PAD, length=3, unknown=b)
+    assert b not in without_b
+    assert without_b[0, 0].tolist() == best

@@ -41,6 +41,8 @@ class Captions(StepwiseHead):
         max_length: [tokens] of a sentence at most, begin and end included.
         beam_size: [sentences] followed at a time in evaluation; 1 = greedy.
         bos, eos: the tokens that begin and end a sentence [token numbers]; the task knows them. Padding is 0.
+        unknown: the token of words that are not in the vocabulary [token number], which is never said; the task knows it.
+            -1 = every token may be said.
 
     Raises:
         ValueError: if ``width`` is no multiple of 4 and of ``heads``, or a token or the beam is larger than the vocabulary.
@@ -65,14 +67,15 @@ class Captions(StepwiseHead):
         beam_size: Count = 1,
         bos: Count = 2,
         eos: Count = 3,
+        unknown: Annotated[int, Ge(-1)] = -1,
     ) -> None:
         super().__init__()
         if width % 4 or width % heads:
             raise ValueError(f"Captions: width must be a multiple of 4 and of heads, got {width} and {heads} heads")
-        if max(bos, eos, beam_size - 1) >= num_classes:
+        if max(bos, eos, unknown, beam_size - 1) >= num_classes:
             raise ValueError(
-                f"Captions: bos, eos and beam_size must fit the vocabulary of {num_classes} tokens, got {bos}, {eos} and "
-                f"{beam_size}"
+                f"Captions: bos, eos, unknown and beam_size must fit the vocabulary of {num_classes} tokens, got {bos}, {eos}, "
+                f"{unknown} and {beam_size}"
             )
         fitting = tuple(name for name, spec in in_specs.items() if spec.stride == 8)
         self.reads = self.choose(in_specs, None if reads is None else (reads,), default=fitting)
@@ -80,7 +83,7 @@ class Captions(StepwiseHead):
             raise ValueError(f"Captions: the backbone has no feature of stride 8 ({', '.join(in_specs)}); set reads")
         channels = in_specs[self.reads[0]].channels
         self.bos, self.max_length = bos, max_length
-        self.search = {"beam_size": beam_size, "end": eos, "pad": PAD, "length": max_length - 1}
+        self.search = {"beam_size": beam_size, "end": eos, "pad": PAD, "length": max_length - 1, "unknown": unknown}
         self.project = nn.Identity() if channels == width else nn.Conv2D(channels, width, 1)
         self.image_positions = SinePositions(width)
         self.encoder = Encoder(encoder_layers, width, heads, feed_forward, dropout)
