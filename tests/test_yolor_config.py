@@ -70,7 +70,7 @@ def test_the_demo_config_learns_three_tasks_in_two_views_of_the_drawn_streets(tm
     ).settings
     tasks = build.build_tasks(settings)
     assert tasks["instances"].classes.names == OBJECT_CLASSES
-    assert one_step(settings, tasks) == {("street", "strong"): [192, 320], ("street", "weak"): [128, 224]}
+    assert one_step(settings, tasks) == {("street", "strong"): [192, 320], ("street", "weak"): [192, 320]}
     assert build.build_eval_sets(settings, tasks)["val"].tasks == ("instances", "semantic", "captions")
 
 
