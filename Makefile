@@ -31,7 +31,7 @@ demo: setup
 
 serve: setup
 	$(BIN)/python tools/export_model.py -c configs/allinone_demo.yml -o data_root=$(DEMO_DATA) weights=$(DEMO_OUT)/best_model
-	$(BIN)/python deploy/serving/serve.py --model_dir output_inference/allinone_demo --per_task_size
+	$(BIN)/python deploy/serving/serve.py --model_dir output_inference/allinone_demo
 
 lint: setup
 	$(BIN)/ruff check .

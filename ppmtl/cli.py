@@ -191,6 +191,23 @@ def tta_overrides(arguments: argparse.Namespace) -> dict[str, Any]:
     return given
 
 
+def add_input_flags(to: argparse.ArgumentParser) -> None:
+    """Adds --infer_img, --infer_dir, --video_file and --camera_id, one of which must be given, and the family's other names."""
+    source = to.add_mutually_exclusive_group(required=True)
+    source.add_argument("--infer_img", "--image_file", metavar="FILE", help="one image")
+    source.add_argument("--infer_dir", "--image_dir", metavar="DIR", help="all images of a folder")
+    source.add_argument("--video_file", metavar="FILE", help="a video; written as .mp4 of the same size and frame rate")
+    source.add_argument("--camera_id", type=int, metavar="N",
+                        help="camera N of this machine, from 0, until Ctrl-C or --limit frames")  # fmt: skip
+
+
+def add_per_task_size(to: argparse.ArgumentParser) -> None:
+    """Adds --per_task_size, on by default."""
+    add_switch(to, "--per_task_size", "show an image to every task at the size that it is evaluated at (default). False: one "
+               "size for all (infer.size, else the first task's), so that the backbone runs once; tasks that are "
+               "evaluated at other sizes find less", default=True)  # fmt: skip
+
+
 def add_slice_flags(to: argparse.ArgumentParser) -> None:
     """Adds --slice_infer, --slice_size and --overlap_ratio."""
     add_switch(to, "--slice_infer", "also show large images in overlapping tiles, for small objects (detection)")

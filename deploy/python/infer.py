@@ -1,4 +1,4 @@
-"""Runs an exported bundle on images or a video: masks, boxes with names, the class, the sentence; drawn and as JSON.
+"""Runs an exported bundle on images, a video or a camera: masks, boxes with names, the class, the sentence; drawn and as JSON.
 
     python deploy/python/infer.py --model_dir output_inference/allinone_demo --image_file street.jpg
     python deploy/python/infer.py --model_dir ... --image_dir images/ --batch_size 4 --tasks seg,det
@@ -6,8 +6,9 @@
     python deploy/python/infer.py --model_dir ... --image_file large.jpg --slice_infer --slice_size 640
     python deploy/python/infer.py --model_dir ... --image_dir images/ --run_benchmark
 
-The results are those of tools/infer.py with the same weights; neither checkpoints nor the training code are needed. Every
-head sees the image at one size, so the backbone runs once per image; heads that --tasks leaves out are not even loaded.
+The results are those of tools/infer.py with the same weights, files and all; neither checkpoints nor the training code are
+needed. Every task sees an image at the size that it is evaluated at: the backbone runs once per size. Heads that --tasks
+leaves out are not even loaded.
 --device GPU and --run_mode trt_fp32|trt_fp16 follow Paddle's documentation and were not run: no GPU was at hand.
 """
 
@@ -35,6 +36,7 @@ def main(argv: Sequence[str]) -> int:
     from ppmtl.bundle.engines.backend import open_backend
     from ppmtl.bundle.reading import read_bundle
     from ppmtl.predict.pipeline import Pipeline
+    from ppmtl.predict.video import predict_video
 
     bundle = read_bundle(arguments.model_dir, arguments.tasks)
     backend = open_backend(
@@ -51,13 +53,16 @@ def main(argv: Sequence[str]) -> int:
         bundle.tasks,
         backend,
         augment=arguments.tta,
-        shared_size=None if arguments.per_task_size else bundle.shared_size,
+        shared_size=bundle.shown_at(per_task_size=arguments.per_task_size),
         batch_size=arguments.batch_size,
         slicing=slicing,
     )
+    if note := pipeline.size_note():
+        print(note, file=sys.stderr)
     threshold = bundle.settings.infer.draw_threshold if arguments.threshold is None else arguments.threshold
-    if arguments.video_file:
-        return _video(arguments, pipeline, threshold)
+    if arguments.video_file or arguments.camera_id is not None:
+        source = Path(arguments.video_file) if arguments.video_file else arguments.camera_id
+        return predict_video(source, Path(arguments.output_dir), pipeline, threshold=threshold, limit=arguments.limit)
     return _images(arguments, pipeline, threshold)
 
 
@@ -67,7 +72,11 @@ def _images(arguments: argparse.Namespace, pipeline: Pipeline, threshold: float)
     from ppmtl.data.images import find_images, read_image
     from ppmtl.predict.files import predict_files
 
-    paths = [Path(arguments.image_file)] if arguments.image_file else find_images(Path(arguments.image_dir))
+    paths = (
+        [Path(arguments.infer_img)]
+        if arguments.infer_img
+        else find_images(Path(arguments.infer_dir))[: arguments.limit]
+    )
     if arguments.run_benchmark:
         images = [(read_image(path), str(path)) for path in paths[: arguments.benchmark_runs]]
         print(benchmark(pipeline, images, arguments.benchmark_runs))
@@ -76,38 +85,20 @@ def _images(arguments: argparse.Namespace, pipeline: Pipeline, threshold: float)
     return int(predict_files(paths, pipeline, folder, threshold=threshold) > 0)
 
 
-def _video(arguments: argparse.Namespace, pipeline: Pipeline, threshold: float) -> int:
-    from ppmtl.predict.video import annotate
-
-    result = annotate(Path(arguments.video_file), Path(arguments.output_dir), pipeline, threshold=threshold)
-    rate = result.frames / result.seconds
-    print(f"{arguments.video_file} -> {result.written}: {result.frames} frames, {rate:.1f} frames/s")
-    if result.complete:
-        return 0
-    print(
-        f"{arguments.video_file}: breaks off after {result.frames} of {result.announced} frames; it is cut off or "
-        "damaged. What was written up to there can be played",
-        file=sys.stderr,
-    )
-    return 1
-
-
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add = parser.add_argument
     add("--model_dir", required=True, metavar="DIR", help="what tools/export_model.py wrote")
-    source = parser.add_mutually_exclusive_group(required=True)
-    source.add_argument("--image_file", metavar="FILE", help="one image")
-    source.add_argument("--image_dir", metavar="DIR", help="all images of a folder")
-    source.add_argument("--video_file", metavar="FILE", help="a video; written as .mp4 of the same size and frame rate")
+    cli.add_input_flags(parser)
+    add("--limit", type=cli.positive, metavar="N", help="only the first N images of the folder, or frames")
     add("--tasks", type=cli.names, metavar="seg,det", help="only these heads (default: all)")
     add("--batch_size", type=cli.positive, default=1, metavar="N", help="images or frames per run (default: 1)")
-    add("--threshold", type=_score, metavar="SCORE",
-        help="boxes below it are not drawn; the JSON has them all (default: the bundle's)")  # fmt: skip
+    add("--threshold", "--draw_threshold", type=_score, metavar="SCORE",
+        help="boxes below it are neither drawn nor written (default: the bundle's)")  # fmt: skip
     add("--output_dir", default="output/infer", metavar="DIR", help="default: output/infer")
     cli.add_switch(parser, "--save_results", "write drawn images, JSON and label maps; False: JSON to stdout instead",
                    default=True)  # fmt: skip
-    cli.add_switch(parser, "--per_task_size", "show the image to every task at its own size, as evaluation does")
+    cli.add_per_task_size(parser)
     add("--device", default="CPU", metavar="CPU|GPU", help="GPU:1 = the second card (default: CPU)")
     add("--run_mode", default="paddle", choices=["paddle", "trt_fp32", "trt_fp16"],
         help="trt_*: TensorRT, on GPU only (default: paddle)")  # fmt: skip

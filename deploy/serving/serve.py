@@ -56,8 +56,7 @@ def _parser() -> argparse.ArgumentParser:
     result.add_argument("--host", default="127.0.0.1", help="default: 127.0.0.1, this machine only")
     result.add_argument("--port", type=int, default=8000, help="default: 8000; 0 = a free one, see the log")
     result.add_argument("--tasks", type=cli.names, metavar="seg,det", help="serve only these tasks")
-    cli.add_switch(result, "--per_task_size", "show an image to every task at its own size, as evaluation does: more "
-                   "exact, and one run of the backbone per size (default: one size for all, one run)")  # fmt: skip
+    cli.add_per_task_size(result)
     result.add_argument("--device", default="cpu", help="cpu (default), gpu or gpu:1")
     result.add_argument("--cpu_threads", type=int, metavar="N", help="of the network (default: every core)")
     cli.add_switch(result, "--enable_bf16", "bfloat16 on CPUs that have it")

@@ -27,6 +27,10 @@ class Bundle:
         """The (height, width) to show to all heads, so that the backbone runs once; see ``Pipeline``."""
         return self.settings.input.size or self.settings.infer.size or "first"
 
+    def shown_at(self, *, per_task_size: bool) -> Size | Literal["first"] | None:
+        """The ``shared_size`` of a ``Pipeline``: None = each task's own, unless the export fixed one size for all."""
+        return self.settings.input.size if per_task_size else self.shared_size
+
     def files(self, stem: str) -> tuple[Path, ...]:
         """The files of the graph called ``stem``; the first is the graph itself."""
         return tuple(self.folder / name for name in self.settings.graph_files(stem))

@@ -260,7 +260,8 @@ class EvalSettings:
 class InferSettings:
     """How ``tools/infer.py`` shows an image and what it draws."""
 
-    # (height, width) [px] shown to all heads, so that the backbone runs once; null: the first task's own view
+    # (height, width) [px] shown to all heads with --per_task_size False, so that the backbone runs once; null: the first
+    # task's own size
     size: tuple[Positive, Positive] | None = None
     draw_threshold: Annotated[float, Interval(ge=0, le=1)] = 0.5  # no boxes with lower [score] are drawn
 

@@ -24,6 +24,8 @@ Backend = Callable[[np.ndarray, tuple[str, ...]], Mapping[str, Mapping[str, np.n
 
 SharedSize = Size | Literal["first"] | None
 
+_PROBE: Size = (720, 1280)  # of an image; only to compare how tasks would see it
+
 
 class Pipeline:
     """Predicts images with any backend.
@@ -32,9 +34,9 @@ class Pipeline:
         tasks: {name: task}.
         backend: what runs the network.
         augment: use each task's test-time-augmentation views instead of its one plain view.
-        shared_size: show every task the same (height, width), so that the backbone runs once per image; "first" = the
-            size at which the first task wants the image; None = each task at its own size (tasks whose views coincide
-            still share one run). Without effect with ``augment``.
+        shared_size: None = each task sees the image at its own size, as in evaluation (tasks whose views coincide share one
+            run of the backbone); else all see this (height, width), or with "first" the first task's size, and it runs once:
+            see :meth:`size_note`. Without effect with ``augment``.
         batch_size: how many inputs of one size run together.
         slicing: show large images in tiles too, to the tasks that can put them together; None = full images only.
 
@@ -69,6 +71,25 @@ class Pipeline:
             for view in [*full, *(task.tiles(original, self.slicing) if self.slicing else [])]:
                 wanted.setdefault(view, []).append(name)
         return {view: tuple(names) for view, names in wanted.items()}
+
+    def size_note(self) -> str:
+        """What one size for all tasks costs: which of them are evaluated otherwise; empty where none is."""
+        if self.augment or self.shared_size is None:
+            return ""
+        first = next(iter(self.tasks.values())).plain_size(_PROBE)
+        shown = View(first if self.shared_size == "first" else self.shared_size)
+        others = [
+            f"{name} at {_described(task)}"
+            for name, task in self.tasks.items()
+            if task.views(_PROBE, augment=False) != [shown]
+        ]
+        if not others:
+            return ""
+        size = "the first task's size" if self.shared_size == "first" else "{}x{}".format(*self.shared_size)
+        return (
+            f"every task sees {size}, so that the backbone runs once; evaluation shows {', '.join(others)}, and what these "
+            "find here may be less than it measured"
+        )
 
     def predict(self, images: Sequence[np.ndarray], paths: Sequence[str]) -> list[dict[str, Any]]:
         """One {task: its prediction in original coordinates} per image.
@@ -128,6 +149,12 @@ class _Image:
         for name, tiles in self._tiles.items():
             found[name] = self._tasks[name].join_tiles(found[name], tiles, self.size)
         return found
+
+
+def _described(task: Task[Any]) -> str:
+    if task.input_size is not None:
+        return "{}x{}".format(*task.input_size) + (" letterboxed" if task.letterbox else "")
+    return f"a longer side of {task.long_side}" if task.long_side is not None else "the image's own size"
 
 
 def make_view(image: np.ndarray, view: View) -> np.ndarray:

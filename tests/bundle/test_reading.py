@@ -40,6 +40,12 @@ def test_a_bundle_of_the_field_with_numbered_features_is_read(folder: Path) -> N
     assert bundle.files("head_cls") == (folder / "head_cls.pdmodel", folder / "head_cls.pdiparams")
     change(folder, "size: [64, 96]", "size: null")
     assert read_bundle(folder).shared_size == "first"
+    assert [bundle.shown_at(per_task_size=own) for own in (True, False)] == [None, (64, 96)]
+
+
+def test_a_bundle_exported_for_one_size_shows_all_tasks_that(tmp_path: Path) -> None:
+    bundle = read_bundle(write_folder(tmp_path / "fixed", input={"size": [32, 48]}))
+    assert [bundle.shown_at(per_task_size=own) for own in (True, False)] == [(32, 48), (32, 48)]
 
 
 def test_chosen_tasks_come_in_the_files_order_and_files_of_the_others_need_not_be_there(folder: Path) -> None:

@@ -209,6 +209,20 @@ def test_the_first_tasks_size_is_shared_per_image():
     assert backend.calls == [((1, 12, 20, 3), ("seg", "cls")), ((1, 20, 20, 3), ("seg", "cls"))]
 
 
+def test_the_cost_of_one_size_for_all_names_the_tasks_that_are_evaluated_at_others():
+    tasks = {
+        "seg": Segmentation("seg", CLASSES),
+        "cls": Classification("cls", CLASSES, input_size=(32, 48)),
+        "det": Detection("det", CLASSES, input_size=(32, 48), letterbox=True),
+    }
+    note = Pipeline(tasks, Recorder(), shared_size=(32, 48)).size_note()
+    assert note.startswith("every task sees 32x48, so that the backbone runs once")
+    assert "evaluation shows seg at the image's own size, det at 32x48 letterboxed, and" in note
+    assert "the first task's size" in Pipeline(tasks, Recorder(), shared_size="first").size_note()
+    assert Pipeline({"cls": tasks["cls"]}, Recorder(), shared_size="first").size_note() == ""
+    assert Pipeline(tasks, Recorder()).size_note() == ""
+
+
 def test_seconds_are_counted_by_stage():
     pipeline = Pipeline(make_tasks(), Recorder())
     pipeline.predict([IMAGE], ["x"])

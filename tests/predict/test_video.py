@@ -9,8 +9,9 @@ import cv2
 import numpy as np
 import pytest
 
+from ppmtl.predict import video
 from ppmtl.predict.pipeline import Pipeline
-from ppmtl.predict.video import annotate
+from ppmtl.predict.video import annotate, predict_video
 from ppmtl.structures import ClassList
 from ppmtl.tasks.classification import Classification
 
@@ -131,3 +132,73 @@ def test_the_video_itself_is_never_overwritten(tmp_path):
     with pytest.raises(ValueError, match="holds the video itself"):
         annotate(source, tmp_path, pipeline(), threshold=0.5)
     assert source.read_bytes() == before
+
+
+class Camera:
+    """What OpenCV gives for a camera: grey frames without end; Ctrl-C comes before frame ``stops``."""
+
+    def __init__(self, stops: int = 1000, opens: bool = True):
+        self.stops, self.opens, self.taken = stops, opens, 0
+
+    def isOpened(self):
+        return self.opens
+
+    def get(self, _):
+        return -1.0
+
+    def read(self):
+        if self.taken == self.stops:
+            raise KeyboardInterrupt
+        self.taken += 1
+        return True, np.full((48, 64, 3), 90, np.uint8)
+
+    def release(self):
+        self.opens = False
+
+
+@pytest.mark.parametrize("stops, limit", [(6, None), (1000, 6)])
+def test_a_camera_is_recorded_until_it_is_stopped_or_reaches_the_limit(tmp_path, monkeypatch, capsys, stops, limit):
+    camera, real = Camera(stops), cv2.VideoCapture
+    monkeypatch.setattr(video.cv2, "VideoCapture", lambda *source: camera if source == (3,) else real(*source))
+    assert predict_video(3, tmp_path, pipeline(batch_size=2), threshold=0.5, limit=limit) == 0
+    assert "camera_3.mp4" in capsys.readouterr().out
+    assert (
+        len(read_video(tmp_path / "camera_3.mp4")[1])
+        == len((tmp_path / "camera_3.jsonl").read_text().splitlines())
+        == 6
+    )
+    assert not camera.opens
+
+
+def test_a_camera_that_is_not_there_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr(video.cv2, "VideoCapture", lambda _: Camera(opens=False))
+    with pytest.raises(ValueError, match="--camera_id 3: no such camera"):
+        annotate(3, tmp_path / "out", pipeline(), threshold=0.5)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_limit_ends_a_video_and_is_no_break(tmp_path, capsys):
+    source = write_video(tmp_path / "in.avi", "MJPG", (48, 64), 11)
+    assert predict_video(source, tmp_path / "out", pipeline(), threshold=0.5, limit=5) == 0
+    assert "5 frames" in capsys.readouterr().out
+    assert len(read_video(tmp_path / "out" / "in.mp4")[1]) == 5
+
+
+@pytest.mark.parametrize("available, told", [({"avc1", "mp4v"}, "H.264"), ({"mp4v"}, "MPEG-4"), (set(), None)])
+def test_h264_is_written_where_it_can_be_else_mpeg4_and_it_is_said(tmp_path, monkeypatch, available, told):
+    source = write_video(tmp_path / "in.avi", "MJPG", (48, 64), 3)
+    real, names = cv2.VideoWriter, {cv2.VideoWriter.fourcc(*code): code for code in ("avc1", "mp4v")}
+
+    class Writer:
+        fourcc = real.fourcc
+
+        def __new__(cls, target, api, codec, *rest):
+            # Both write MPEG-4 here: this machine may have no H.264 encoder
+            return real(target, api, real.fourcc(*"mp4v"), *rest) if names[codec] in available else real()
+
+    monkeypatch.setattr(video.cv2, "VideoWriter", Writer)
+    if told is None:
+        with pytest.raises(ValueError, match=r"neither H\.264 nor MPEG-4"):
+            annotate(source, tmp_path / "out", pipeline(), threshold=0.5)
+    else:
+        assert annotate(source, tmp_path / "out", pipeline(), threshold=0.5).codec.startswith(told)

@@ -21,7 +21,7 @@ class Model:
         version: changes whenever its weights do.
         tasks: {name: task}, in the bundle's order.
         open_backend: opens the network; slow, called once.
-        shared_size: the size at which all tasks see an image, as ``Pipeline`` takes it.
+        shared_size: the size at which all tasks see an image, as ``Pipeline`` takes it; None = each its own.
         threshold: boxes below this score are left out where a request does not say.
         batch: images per run where the export fixed them.
         tta: whether views of other sizes can be run; not where the export fixed the size.
@@ -31,19 +31,20 @@ class Model:
     version: str
     tasks: Mapping[str, Task[Any]]
     open_backend: Callable[[], Backend]
-    shared_size: SharedSize = "first"
+    shared_size: SharedSize = None
     threshold: float = 0.5
     batch: int | None = None
     tta: bool = True
 
 
-def from_bundle(folder: Path, tasks: Sequence[str] | None, *, per_task_size: bool = False, **backend: Any) -> Model:
+def from_bundle(folder: Path, tasks: Sequence[str] | None, *, per_task_size: bool = True, **backend: Any) -> Model:
     """The model of an exported bundle; its files are checked, but its graphs not yet opened.
 
     Args:
         folder: the bundle; ValueError if it is damaged or lacks a task.
         tasks: serve only these.
-        per_task_size: show an image to every task at its own size; a bundle exported for one size has only that.
+        per_task_size: show an image to every task at its own size, as evaluation does; a bundle exported for one size has
+            only that.
         backend: keyword arguments of ``open_backend``.
     """
     bundle = read_bundle(folder, tasks)
@@ -54,7 +55,7 @@ def from_bundle(folder: Path, tasks: Sequence[str] | None, *, per_task_size: boo
         settings.source.weights_sha256[:12],
         bundle.tasks,
         lambda: open_backend(bundle, **backend),
-        None if per_task_size and any_size else bundle.shared_size,
+        bundle.shown_at(per_task_size=per_task_size),
         settings.infer.draw_threshold,
         settings.input.batch,
         any_size,

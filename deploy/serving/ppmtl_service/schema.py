@@ -136,7 +136,7 @@ class ModelTask(TypedDict):
 
 
 class ModelAnswer(ModelName):
-    """GET /v1/model. ``defaults`` has the threshold and the network input's size; null = each image's own."""
+    """GET /v1/model. ``defaults`` has the threshold and the network input's size; null = every task's own."""
 
     tasks: dict[str, ModelTask]
     tta: bool
