@@ -19,8 +19,11 @@ from ppmtl.data.source import Source
 from ppmtl.doctor.start import check_before_training
 from ppmtl.models.multitask import MultiTaskModel
 from ppmtl.predict import report
-from ppmtl.predict.drawing import draw_sample
+from ppmtl.predict.drawing import draw_sample, with_legend
 from ppmtl.predict.evaluate import EvalSet, evaluate
+from ppmtl.predict.pipeline import Backend
+from ppmtl.predict.result_files import ResultFiles
+from ppmtl.predict.stored import StoredPredictions
 from ppmtl.tasks.views import Slicing
 from ppmtl.train import checkpoint, distributed
 from ppmtl.train.finetune import load_initial
@@ -38,6 +41,8 @@ def evaluate_run(
     tta: Mapping[str, Any],
     *,
     bundle: str | None,
+    predictions: str | None,
+    save_predictions: bool,
     augment: bool,
     slicing: Slicing | None,
     limit: int | None,
@@ -49,9 +54,11 @@ def evaluate_run(
     """What tools/eval.py does in every process: evaluates, and on rank 0 writes and prints the report.
 
     Args:
-        run: with ``weights`` set, unless ``bundle`` is given.
+        run: with ``weights`` set, unless ``bundle`` or ``predictions`` are given.
         tta: replaces fields of every task's test-time augmentation.
         bundle: evaluate this exported bundle instead of weights.
+        predictions: measure the predictions in this folder or file instead of making any.
+        save_predictions: write them below the folder, for other tools and for ``predictions``.
         augment, slicing, limit: as in ``evaluate``.
         visualize: draw the first so many images of each set.
         folder: for metrics.json and images; None = below save_dir.
@@ -59,18 +66,25 @@ def evaluate_run(
         config: the name that metrics.json records.
     """
     settings = run.settings
-    tasks, backend = build.open_exported(bundle, settings, tta) if bundle else build.open_trained(settings, tta)
+    tasks, backend = _opened(settings, tta, bundle, predictions)
     sets = build.build_eval_sets(settings, tasks)
     if not sets:
         raise ValueError("eval.datasets: the config names no validation set for the chosen tasks")
     processes = distributed.processes()
+    kind = "eval_bundle" if bundle else "eval_predictions" if predictions else "eval"
+    target, threshold = Path(folder or Path(settings.save_dir) / kind), settings.infer.draw_threshold
+    what = (
+        {"bundle": bundle} if bundle else {"predictions": predictions} if predictions else {"weights": settings.weights}
+    )
+    saved = target / "predictions"
+    results = ResultFiles(saved, tasks, threshold=threshold, processes=processes) if save_predictions else None
     result = evaluate(tasks, sets, backend, augment=augment, slicing=slicing, batch_size=settings.eval.batch_size,
-                      limit=limit, num_examples=visualize, num_extremes=_EXTREMES,
-                      draw_threshold=settings.infer.draw_threshold, processes=processes)  # fmt: skip
+                      limit=limit, num_examples=visualize, num_extremes=_EXTREMES, draw_threshold=threshold,
+                      results=results, processes=processes)  # fmt: skip
+    if results is not None:
+        results.write({**what, "config": config, "tta": augment, "limit": limit})
     if processes.rank != 0:
         return
-    target = Path(folder or Path(settings.save_dir) / ("eval_bundle" if bundle else "eval"))
-    what = {"bundle": bundle} if bundle else {"weights": settings.weights}
     legends = {name: {c: f"#{bytes(rgb).hex()}" for c, rgb in task.legend().items()} for name, task in tasks.items()}
     written = report.write(
         result, target, {**what, "config": config, "tta": augment, "limit": limit, "legends": legends}
@@ -78,10 +92,26 @@ def evaluate_run(
     for name, examples in result.examples.items():
         for index, (sample, predictions) in enumerate(examples):
             drawn = draw_sample(sample, predictions, tasks, settings.infer.draw_threshold)
+            drawn = with_legend(drawn, predictions, tasks)
             written.append(target / f"{name}_{index:03d}.jpg")
             cv2.imencode(".jpg", drawn[..., ::-1])[1].tofile(written[-1])
     print(f"wrote {', '.join(path.name for path in written)} to {target}")
+    if save_predictions:
+        print(f"predictions, as COCO results, CSV and label maps: {saved}")
     print(report.text(result, classwise=classwise))
+
+
+def _opened(
+    settings: Settings, tta: Mapping[str, Any], bundle: str | None, predictions: str | None
+) -> tuple[build.Tasks, Backend | StoredPredictions]:
+    """The tasks and what answers them: weights, a bundle, or predictions made before."""
+    if bundle:
+        return build.open_exported(bundle, settings, tta)
+    if predictions:
+        distributed.start(settings.device)
+        tasks = build.build_tasks(settings)
+        return tasks, StoredPredictions(Path(predictions), tasks)
+    return build.open_trained(settings, tta)
 
 
 @dataclass(frozen=True)

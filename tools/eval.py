@@ -4,6 +4,8 @@ python tools/eval.py -c configs/allinone_demo.yml -o weights=output/allinone_dem
 python tools/eval.py -c ... -o weights=... --nprocs 2        (2 CPU processes share the images; the same figures)
 python -m paddle.distributed.launch --gpus 0,1,2,3 tools/eval.py -c ... -o weights=...
 python tools/eval.py -c ... --bundle output_inference/allinone_demo    (what was exported, in its own engine)
+python tools/eval.py -c ... -o weights=... --save_predictions           (COCO results, CSV, label maps in <folder>/predictions)
+python tools/eval.py -c ... --predictions output/allinone_demo/eval/predictions   (measured again, without a network)
 """
 
 import argparse
@@ -15,6 +17,7 @@ from typing import TYPE_CHECKING
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from ppmtl import cli
+from ppmtl.config import ConfigError
 
 if TYPE_CHECKING:
     from ppmtl.build import Run
@@ -27,9 +30,15 @@ def main(argv: Sequence[str]) -> int:
     cli.add_slice_flags(parser)
     parser.add_argument("--bundle", metavar="DIR", help="evaluate what tools/export_model.py wrote instead of weights; "
                         "tasks and classes are the bundle's, the data sets the config's")  # fmt: skip
+    cli.add_switch(parser, "--save_predictions", "also write every prediction to <output_eval>/predictions: COCO results, "
+                   "CSV, label maps")  # fmt: skip
+    parser.add_argument("--predictions", metavar="PATH", help="measure what --save_predictions wrote, or one file of "
+                        "the same form for one task (its name, or --tasks), instead of running a network")  # fmt: skip
     cli.add_switch(parser, "--classwise", "print the per-class tables (they are written to CSV files in any case)")
     parser.add_argument(
-        "--output_eval", metavar="DIR", help="for metrics.json and images (default: <save_dir>/eval, or eval_bundle)"
+        "--output_eval",
+        metavar="DIR",
+        help="for metrics.json and images (default: <save_dir>/eval, eval_bundle or eval_predictions)",
     )
     parser.add_argument("--visualize", type=int, default=0, metavar="N",
                         help="also draw the first N images of each set: labels left, prediction right")  # fmt: skip
@@ -41,12 +50,25 @@ def main(argv: Sequence[str]) -> int:
 
     if arguments.bundle and arguments.tasks is None:
         arguments.tasks = build.exported_tasks(arguments.bundle)
+    if arguments.predictions:
+        _check_stored(arguments)
     run = cli.load(arguments)
-    if not arguments.bundle:
+    if not arguments.bundle and not arguments.predictions:
         build.require_weights(run.settings)
     build.require_data(run.settings, training=False, evaluation=True)
     cli.launch(measure, arguments.nprocs, run, arguments)
     return 0
+
+
+def _check_stored(arguments: argparse.Namespace) -> None:
+    """Refuses flags that say how to predict; takes the tasks from the files where none are chosen."""
+    from ppmtl.predict.stored import stored_tasks
+
+    flags = ("bundle", "tta", "slice_infer", "save_predictions")
+    if given := [f"--{flag}" for flag in flags if getattr(arguments, flag)]:
+        raise ConfigError([f"--predictions are measured as they are: leave {', '.join(given)} out"])
+    if arguments.tasks is None:
+        arguments.tasks = stored_tasks(Path(arguments.predictions))
 
 
 def measure(run: "Run", arguments: argparse.Namespace) -> None:
@@ -54,9 +76,11 @@ def measure(run: "Run", arguments: argparse.Namespace) -> None:
     from ppmtl.start import evaluate_run
 
     views, slicing = cli.tta_overrides(arguments), cli.slicing(arguments)
-    evaluate_run(run, views, bundle=arguments.bundle, augment=arguments.tta, slicing=slicing, limit=arguments.limit,
-                       visualize=arguments.visualize, folder=arguments.output_eval, classwise=arguments.classwise,
-                       config=arguments.config)  # fmt: skip
+    evaluate_run(
+        run, views, bundle=arguments.bundle, predictions=arguments.predictions, augment=arguments.tta, slicing=slicing,
+        save_predictions=arguments.save_predictions, limit=arguments.limit, visualize=arguments.visualize,
+        folder=arguments.output_eval, classwise=arguments.classwise, config=arguments.config,
+    )  # fmt: skip
 
 
 if __name__ == "__main__":

@@ -1,8 +1,9 @@
-"""Label files -> arrays. An unreadable file is an error that names it. Images are read by ``ppmtl/data/images.py``."""
+"""Label files <-> arrays. An unreadable file is an error that names it. Images are read by ``ppmtl/data/images.py``."""
 
 from __future__ import annotations
 
 import io
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -52,3 +53,16 @@ def read_label_map(path: str | Path) -> np.ndarray:
     if mode == "L" and depth < 8:  # Pillow stretches 2 and 4-bit greys to 0..255; undo it, or class 3 becomes 255
         labels = labels // np.uint8(255 // (2**depth - 1))
     return labels
+
+
+def write_label_map(path: str | Path, labels: np.ndarray, colors: Sequence[tuple[int, int, int]]) -> None:
+    """Writes class numbers (H, W) uint8 as a PNG with a palette: programs read the numbers, viewers show the colours.
+
+    Args:
+        path: the file.
+        labels: what :func:`read_label_map` gives back. OpenCV gives the colours instead.
+        colors: RGB of classes 0, 1, ...; other values are black.
+    """
+    image = Image.fromarray(labels)
+    image.putpalette(np.resize(np.array([*colors, *[(0, 0, 0)] * 256], np.uint8), (256, 3)).tobytes())
+    image.save(path, "PNG")

@@ -45,6 +45,13 @@ class Reader(ABC):
     def path(self, index: int) -> str:
         """The image file of a sample, without reading it."""
 
+    def image_id(self, index: int, task: str) -> int | None:  # noqa: ARG002
+        """The number by which result files of a task call the image: that of the annotation file, else counted from 1.
+
+        None if the image is not in the task's data set.
+        """
+        return index + 1
+
     def files(self, index: int) -> list[str]:
         """All files of a sample that are read for it, the image first."""
         return [self.path(index)]
@@ -107,6 +114,9 @@ class Excerpt(Reader):
 
     def path(self, index: int) -> str:
         return self._reader.path(self._indices[index])
+
+    def image_id(self, index: int, task: str) -> int | None:
+        return self._reader.image_id(self._indices[index], task)
 
     def files(self, index: int) -> list[str]:
         return self._reader.files(self._indices[index])

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from ppmtl.ops.drawing import legend_panel
 from ppmtl.structures import Sample
 from ppmtl.tasks.base import Task
 
@@ -22,6 +23,18 @@ def draw(
     for name in sorted(predictions, key=lambda name: tasks[name].layer):
         canvas = tasks[name].draw(canvas, predictions[name], threshold)
     return canvas
+
+
+def with_legend(drawn: np.ndarray, predictions: Mapping[str, Any], tasks: Mapping[str, Task[Any]]) -> np.ndarray:
+    """The drawn image (H, W, 3) with the colours and names of the classes in its masks to its right; itself without masks."""
+    masks = {name: mask for name, found in predictions.items() if (mask := tasks[name].mask(found)) is not None}
+    legend = {}
+    for name, mask in masks.items():
+        shown = set(np.unique(mask).tolist())
+        for index, (title, color) in enumerate(tasks[name].legend().items()):
+            if index in shown:
+                legend[title if len(masks) == 1 else f"{name}: {title}"] = color
+    return np.hstack([drawn, legend_panel(legend, drawn)])
 
 
 def draw_sample(

@@ -6,7 +6,7 @@ import itertools
 import math
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -18,6 +18,8 @@ from ppmtl.data.reader import Reader
 from ppmtl.predict.extremes import Extremes, ExtremesMeter, extremes
 from ppmtl.predict.pipeline import Backend, Pipeline
 from ppmtl.predict.processes import Processes
+from ppmtl.predict.result_files import ResultFiles
+from ppmtl.predict.stored import StoredPredictions, StoredSet
 from ppmtl.structures import Sample
 from ppmtl.tasks.base import Meter, Metrics, Task
 from ppmtl.tasks.views import Slicing
@@ -75,7 +77,7 @@ class Evaluation:
 def evaluate(
     tasks: Mapping[str, Task[Any]],
     sets: Mapping[str, EvalSet],
-    backend: Backend,
+    backend: Backend | StoredPredictions,
     *,
     augment: bool = False,
     slicing: Slicing | None = None,
@@ -84,12 +86,13 @@ def evaluate(
     num_extremes: int = 0,
     draw_threshold: float = 0.5,
     limit: int | None = None,
+    results: ResultFiles | None = None,
     processes: Processes = Processes(),  # noqa: B008  (frozen)
 ) -> Evaluation:
     """The metrics of every task on its data set; the same on every process, and bit for bit those of one process.
 
     Args:
-        backend: what runs the network.
+        backend: what runs the network, or predictions made before, to which no option but ``limit`` and the drawing ones apply.
         augment: test-time augmentation.
         slicing: show large images in tiles too, to the tasks that can put them together.
         batch_size: inputs of one size that run together.
@@ -97,6 +100,7 @@ def evaluate(
         num_extremes: best and worst images per task to draw.
         draw_threshold: parts that score below it are not drawn there.
         limit: only the first so many images of each set; None = all.
+        results: takes every prediction.
         processes: those that share the images. All of them have to call this function, with the same weights.
 
     Raises:
@@ -110,7 +114,12 @@ def evaluate(
     ranked: dict[str, Extremes] = {}
     for name, of_set in sets.items():
         chosen = {task: tasks[task] for task in of_set.tasks}
-        pipeline = Pipeline(chosen, backend, augment=augment, batch_size=batch_size, slicing=slicing)
+        pipeline = (
+            backend.of(of_set.reader, chosen)
+            if isinstance(backend, StoredPredictions)
+            else Pipeline(chosen, backend, augment=augment, batch_size=batch_size, slicing=slicing)
+        )
+        keep = results.of(of_set.reader) if results else None
         images = range(len(of_set.reader))[:limit]
         # Sharded by the batches that run together, so that results do not depend on the number of processes.
         batches = [images[start : start + batch_size] for start in range(0, len(images), batch_size)]
@@ -119,7 +128,7 @@ def evaluate(
             key: ExtremesMeter(task, num_extremes, draw_threshold) for key, task in chosen.items() if num_extremes
         }
         with _together(processes):
-            meters, shown = _measure(name, pipeline, of_set.reader, batches, num_examples, scored, processes)
+            meters, shown = _measure(name, pipeline, of_set.reader, batches, num_examples, scored, keep, processes)
         for task, (meter, measured) in meters.items():
             metrics[task], count = _merged(f"evaluation of {name}, task '{task}'", meter, measured, processes)
             if images and not count and limit is None:
@@ -143,11 +152,12 @@ def evaluate(
 
 def _measure(
     name: str,
-    pipeline: Pipeline,
+    pipeline: Pipeline | StoredSet,
     reader: Reader,
     batches: list[range],
     num_examples: int,
     scored: Mapping[str, ExtremesMeter],
+    keep: Callable[[int, Sample, Mapping[str, Any]], None] | None,
     processes: Processes,
 ) -> tuple[dict[str, tuple[Meter[Any], list[int]]], dict[int, Example]]:
     """{task: (meter, positions measured)} of this process's images, and {position: example} of those to be shown."""
@@ -174,6 +184,8 @@ def _measure(
                         if task in scored:
                             scored[task].add(sample, prediction[task], index)
                     measured.append(index)
+                if keep is not None:
+                    keep(index, sample, prediction)
                 if index < num_examples:
                     shown[index] = (sample, prediction)
             bar.update(len(batch) * processes.count)

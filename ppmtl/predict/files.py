@@ -15,8 +15,10 @@ import numpy as np
 from tqdm import tqdm
 
 from ppmtl.data.images import read_image
-from ppmtl.predict.drawing import draw
+from ppmtl.data.label_maps import write_label_map
+from ppmtl.predict.drawing import draw, with_legend
 from ppmtl.predict.pipeline import Pipeline
+from ppmtl.predict.result_files import ImageNames, ResultFiles, image_ids
 
 
 def predict_files(paths: Sequence[Path], pipeline: Pipeline, folder: Path | None, *, threshold: float) -> int:
@@ -25,8 +27,9 @@ def predict_files(paths: Sequence[Path], pipeline: Pipeline, folder: Path | None
     Args:
         paths: the images; ``pipeline.batch_size`` of them are in memory at a time.
         pipeline: predicts them.
-        folder: gets <name>.jpg, <name>.json and masks; None = nothing is written, the JSON goes to stdout.
-        threshold: boxes below it are not drawn; the JSON has them all.
+        folder: gets <name>.jpg, <name>.json, masks, and "predictions" with the files of :class:`ResultFiles`; None = nothing
+            is written, the JSON goes to stdout.
+        threshold: boxes below it are neither drawn nor written; the JSON says it.
 
     Raises:
         ValueError: if ``folder`` holds the images themselves, which would be overwritten.
@@ -38,6 +41,13 @@ def predict_files(paths: Sequence[Path], pipeline: Pipeline, folder: Path | None
             )
         folder.mkdir(parents=True, exist_ok=True)
     stems = Counter(path.stem for path in paths)
+    names, numbers = (
+        ImageNames([str(path) for path in paths]),
+        dict(zip(paths, enumerate(image_ids(paths)), strict=True)),
+    )
+    results = (
+        ResultFiles(folder / "predictions", pipeline.tasks, threshold=threshold, least=threshold) if folder else None
+    )
     done = 0
     with tqdm(total=len(paths), unit="img", disable=not sys.stderr.isatty()) as bar:
         for start in range(0, len(paths), pipeline.batch_size):
@@ -53,18 +63,24 @@ def predict_files(paths: Sequence[Path], pipeline: Pipeline, folder: Path | None
                     "seconds": round(seconds, 4),
                     "backbone_runs": len(pipeline.views(size)),
                     "size": list(size),
-                    **{name: pipeline.tasks[name].to_json(prediction) for name, prediction in predictions.items()},
+                    "threshold": threshold,
+                    **{
+                        name: pipeline.tasks[name].to_json(prediction, threshold=threshold)
+                        for name, prediction in predictions.items()
+                    },
                 }
-                if folder is None:
+                if folder is None or results is None:
                     tqdm.write(json.dumps(content, ensure_ascii=False))  # above the bar, not into it
                     continue
                 # a.jpg and a.png of one folder must not overwrite each other's results
                 target = folder / (path.stem if stems[path.stem] == 1 else path.name)
                 _write(target, image, predictions, content, pipeline, threshold)
+                results.add(*numbers[path], str(path), size, predictions, names)
                 tqdm.write(f"{path} -> {target}.jpg ({seconds:.2f} s, backbone runs: {content['backbone_runs']})")
             done += len(read)
             bar.update(len(chunk))
-    if folder is not None:
+    if results is not None:
+        results.write({})
         print(f"{done} of {len(paths)} images written to {folder}")
     return len(paths) - done
 
@@ -88,7 +104,7 @@ def _write(
         mask = pipeline.tasks[name].mask(prediction)
         if mask is not None:
             content[name]["label_png"] = f"{target.name}_{name}.png"
-            cv2.imencode(".png", mask)[1].tofile(f"{target}_{name}.png")
-    drawn = draw(image, predictions, pipeline.tasks, threshold)
+            write_label_map(f"{target}_{name}.png", mask, list(pipeline.tasks[name].legend().values()))
+    drawn = with_legend(draw(image, predictions, pipeline.tasks, threshold), predictions, pipeline.tasks)
     cv2.imencode(".jpg", drawn[..., ::-1])[1].tofile(f"{target}.jpg")
     Path(f"{target}.json").write_text(json.dumps(content, indent=1, ensure_ascii=False), encoding="utf-8")

@@ -309,6 +309,19 @@ class Task(ABC, Generic[P]):
         """
         return None
 
+    def from_results(self, stored: Any, size: Size) -> P:  # noqa: ARG002
+        """The prediction that a result file holds for one image, for measuring it without a network.
+
+        Args:
+            stored: the rows of :meth:`coco_results` as the file has them, the array of :meth:`mask`, or for a task without
+                both the image's rows of the CSV file, texts by column.
+            size: (height, width) of the image.
+
+        Raises:
+            ValueError: saying what is wrong with them.
+        """
+        raise ValueError(f"{type(self).__name__} does not read its results back; measure it with the weights")
+
     def mask(self, prediction: P) -> np.ndarray | None:  # noqa: ARG002
         """An (H, W) uint8 map that goes with the JSON as a PNG; None where the task has none."""
         return None

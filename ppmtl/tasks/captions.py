@@ -182,9 +182,16 @@ class Captions(Task[Caption]):
         """The one row {"caption"}; a threshold does not apply."""
         return [{"caption": prediction.text}]
 
+    def from_results(self, stored: Any, size: Size) -> Caption:  # noqa: ARG002
+        """The sentence; its score is 1, files do not have it."""
+        texts = [row.get("caption") for row in stored]
+        if len(texts) != 1 or not isinstance(texts[0], str):
+            raise ValueError(f"needs one row with a text 'caption', got {texts}")
+        return Caption(texts[0], 1.0)
+
     def draw(self, canvas: np.ndarray, prediction: Caption, threshold: float) -> np.ndarray:  # noqa: ARG002
-        """The sentence on a dark strip along the lower edge, in as many lines as it needs."""
-        write_lines(canvas, prediction.text)
+        """The sentence and its score on a dark strip along the lower edge, in as many lines as it needs."""
+        write_lines(canvas, prediction.text, f"{prediction.score:.2f}")
         return canvas
 
 

@@ -107,10 +107,22 @@ class Classification(Task[ClassProbs]):
         probs = prediction.probs.tolist()
         return {"top": [{"class": self.classes.names[i], "class_index": i, "score": round(probs[i], 5)} for i in best]}
 
+    def from_results(self, stored: Any, size: Size) -> ClassProbs:  # noqa: ARG002
+        """The classes named, best first; the others have probability 0."""
+        probs = np.zeros(len(self.classes), np.float32)
+        indices = [int(row["class_index"]) for row in stored]
+        if not indices or not all(0 <= index < len(probs) for index in indices) or len(set(indices)) < len(indices):
+            raise ValueError(f"needs different classes from 0 to {len(probs) - 1}, best first, got {indices}")
+        for rank, (index, row) in enumerate(zip(indices, stored, strict=True)):
+            # Rounded scores may tie; what is added is less than the last digit and keeps the order
+            probs[index] = float(row["score"]) + (_TOP - rank) * 1e-6
+        return ClassProbs(probs)
+
     def draw(self, canvas: np.ndarray, prediction: ClassProbs, threshold: float) -> np.ndarray:  # noqa: ARG002
         """The best class in the corner."""
         best = int(prediction.probs.argmax())
-        write_text(canvas, f"{self.classes.names[best]} {prediction.probs[best]:.2f}", (4, 4), (32, 32, 32))
+        score = f" {prediction.probs[best]:.2f}"
+        write_text(canvas, self.classes.names[best], (4, 4), (32, 32, 32), end=score)
         return canvas
 
     def image_score(self, sample: Sample, prediction: ClassProbs, threshold: float) -> float:  # noqa: ARG002

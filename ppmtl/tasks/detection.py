@@ -194,7 +194,7 @@ class Detection(Task[Detections]):
             x1, y1, x2, y2 = (round(float(v)) for v in box)
             color = tuple(int(v) for v in colors[label])
             cv2.rectangle(canvas, (x1, y1), (x2, y2), color, max(1, round(max(canvas.shape) / 500)), cv2.LINE_AA)
-            write_text(canvas, f"{self.classes.names[label]} {score:.2f}", (x1, y1), color, above=True)
+            write_text(canvas, self.classes.names[label], (x1, y1), color, end=f" {score:.2f}", above=True)
         return canvas
 
     def image_score(self, sample: Sample, prediction: Detections, threshold: float) -> float:
@@ -220,6 +220,22 @@ class Detection(Task[Detections]):
             {"category_id": self.classes.ids[label], "bbox": [_shortest(v) for v in box], "score": _shortest(score)}
             for box, score, label in rows
         ]
+
+    def from_results(self, stored: Any, size: Size) -> Detections:  # noqa: ARG002
+        """The boxes, best first; of equal scores in the file's order."""
+        rows = sorted(stored, key=lambda row: -float(row["score"]))
+        boxes = np.array([row["bbox"] for row in rows], np.float64).reshape(-1, 4)
+        scores, index_of = np.array([row["score"] for row in rows], np.float32), self.classes.index_of()
+        unknown = {row["category_id"] for row in rows} - set(index_of)
+        if unknown or not np.isfinite(boxes).all() or not np.isfinite(scores).all() or (boxes[:, 2:] < 0).any():
+            raise ValueError(
+                f"category_id {min(unknown)} is no class; allowed are {list(index_of)}"
+                if unknown
+                else "bbox is [x, y, width, height] in pixels and score a number, all finite"
+            )
+        boxes[:, 2:] += boxes[:, :2]
+        labels = np.array([index_of[row["category_id"]] for row in rows], np.int64)
+        return Detections(boxes.astype(np.float32), scores, labels)
 
     def submission_entry(self, prediction: Detections, *, max_boxes: int) -> Any:
         """Rows of :meth:`coco_results` of the best boxes; COCO counts 100 per class."""

@@ -22,7 +22,7 @@ from ppmtl.ops import affine
 from ppmtl.ops.average_precision import average_precision_of_rows, box_rows, coco_mask
 from ppmtl.ops.boxes import Detections, box_areas, iou_one_to_many
 from ppmtl.ops.drawing import class_colors
-from ppmtl.ops.masks import Mask, Rle, draw_mask, move_mask, packed
+from ppmtl.ops.masks import Mask, Rle, draw_mask, move_mask, packed, unpacked
 from ppmtl.ops.nms import best_pairs, nms
 from ppmtl.ops.wbf import ConfidenceType
 from ppmtl.structures import ClassList, ImageMeta, Label, Sample, Size
@@ -203,6 +203,13 @@ class Instances(Detection):
         masks = ({} if mask is None else {"segmentation": _json(mask)} for mask in found.masks)
         return [row | mask for row, mask in zip(super().coco_results(found), masks, strict=True)]
 
+    def from_results(self, stored: Any, size: Size) -> InstanceMasks:
+        """The objects, best first; one without a "segmentation" has a box only."""
+        found = super().from_results(stored, size)
+        rows = sorted(stored, key=lambda row: -float(row["score"]))
+        masks = tuple(_from_json(row.get("segmentation"), size) for row in rows)
+        return InstanceMasks(found.boxes, found.scores, found.labels, masks)
+
     def draw(self, canvas: np.ndarray, prediction: Detections, threshold: float) -> np.ndarray:
         """Every object's pixels half in a colour of its own with a rim, then the boxes, the best on top."""
         found = prediction[prediction.scores >= threshold]
@@ -272,6 +279,19 @@ def _json(mask: Mask | None) -> Any:
     if isinstance(mask, Rle):
         return {"size": list(mask.size), "counts": packed(mask.counts)}
     return None if mask is None else [[round(v, 2) for v in ring.ravel().tolist()] for ring in mask]
+
+
+def _from_json(segmentation: Any, size: Size) -> Mask | None:
+    """The mask of which :func:`_json` makes ``segmentation``; ValueError if it is another image's."""
+    if not isinstance(segmentation, dict):
+        return (
+            None if segmentation is None else tuple(np.array(ring, np.float64).reshape(-1, 2) for ring in segmentation)
+        )
+    if segmentation.get("size") != list(size):
+        raise ValueError(
+            f"a segmentation is for [height, width] {segmentation.get('size')}, the image has {list(size)}"
+        )
+    return Rle(size, unpacked(segmentation["counts"]))
 
 
 class _MergeInstances(MergeBoxes):

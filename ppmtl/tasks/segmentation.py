@@ -185,6 +185,14 @@ class Segmentation(Task[SegMap]):
         """The label map."""
         return prediction.labels
 
+    def from_results(self, stored: Any, size: Size) -> SegMap:
+        """The label map."""
+        if stored.shape != size:
+            raise ValueError(f"the label map is {stored.shape} (height, width), the image {size}")
+        if (wrong := stored[(stored >= len(self.classes)) & (stored != IGNORE_LABEL)]).size:
+            raise ValueError(f"the label map holds class {wrong[0]}, there are {len(self.classes)} classes")
+        return SegMap(stored)
+
     def draw(self, canvas: np.ndarray, prediction: SegMap, threshold: float) -> np.ndarray:  # noqa: ARG002
         """The image blended half and half with the classes' colours; pixels without a label stay as they are."""
         palette = np.zeros((256, 3), np.uint8)

@@ -73,7 +73,7 @@ class COCO(Reader):
             ids = classes.ids
             spelt = f"{ids[0]}..{ids[-1]}" if ids == tuple(range(ids[0], ids[-1] + 1)) else ", ".join(map(str, ids))
             refuse(self._json, f"{len(wrong)} wrong entries; correct them, or the class list (its ids: {spelt})", wrong)
-        self._entries = list(entries.values())
+        self._entries, self._ids = list(entries.values()), list(entries)
         require_files(self._json, (self._folder / entry.file_name for entry in self._entries))
         if self._dropped:
             text = "%s: %d boxes dropped: outside their image or a side below %g px"
@@ -88,6 +88,10 @@ class COCO(Reader):
 
     def path(self, index: int) -> str:
         return str(self._folder / self._entries[index].file_name)
+
+    def image_id(self, index: int, task: str) -> int:  # noqa: ARG002
+        """The file's own ``id``."""
+        return self._ids[index]
 
     def labels(self, index: int, image: np.ndarray) -> dict[str, Label]:
         """The boxes; ValueError if the image's size is not the one in the annotation file."""

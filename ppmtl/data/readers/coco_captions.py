@@ -52,6 +52,7 @@ class COCOCaptions(Reader):
             refuse(self._json, f"{len(wrong)} wrong entries; correct them", wrong)
         self.remarks += self._unknown_words(texts.values(), vocabulary)
         self._files = [self._folder / entry.file_name for entry in entries.values()]
+        self._ids = list(entries)
         self._texts = [tuple(of_image) for of_image in texts.values()]
         require_files(self._json, self._files)
 
@@ -77,6 +78,10 @@ class COCOCaptions(Reader):
 
     def path(self, index: int) -> str:
         return str(self._files[index])
+
+    def image_id(self, index: int, task: str) -> int:  # noqa: ARG002
+        """The file's own ``id``."""
+        return self._ids[index]
 
     def labels(self, index: int, image: np.ndarray) -> dict[str, Label]:  # noqa: ARG002
         """The sentences of the image, as the file has them."""

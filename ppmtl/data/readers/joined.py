@@ -82,6 +82,10 @@ class Joined(Reader):
         task, position = next(iter(self._indices[index].items()))
         return self._readers[task].path(position)
 
+    def image_id(self, index: int, task: str) -> int | None:
+        position = self._indices[index].get(task)
+        return None if position is None else self._readers[task].image_id(position, task)
+
     def files(self, index: int) -> list[str]:
         found = [self._readers[task].files(position) for task, position in self._indices[index].items()]
         return list(dict.fromkeys(file for files in found for file in files))
