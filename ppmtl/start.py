@@ -13,6 +13,7 @@ import cv2
 import paddle
 
 from ppmtl import build
+from ppmtl.config import ConfigError
 from ppmtl.config.settings import Settings
 from ppmtl.data.findings import DataError
 from ppmtl.data.source import Source
@@ -135,6 +136,35 @@ class TrainOptions:
     overfit: int | None = None
     fast_dev_run: bool = False
     skip_check: bool = False
+
+
+def prepare_training(
+    run: build.Run, *, evaluate: bool, resume: str | None, fast_dev_run: bool
+) -> tuple[build.Run, bool]:
+    """The run as it will be trained and whether it is evaluated meanwhile, checked before anything is built.
+
+    Args:
+        run: as its config says.
+        evaluate, resume, fast_dev_run: as in :class:`TrainOptions`.
+
+    Raises:
+        ConfigError: if they do not go together, or data is missing.
+    """
+    if fast_dev_run:
+        if resume:
+            raise ConfigError(["--fast_dev_run starts a short run of its own; leave -r out"])
+        run = run.changed(_two_steps(run), "--fast_dev_run")
+        evaluate = bool(run.settings.eval.datasets)
+    if run.settings.train.early_stop is not None and not evaluate:
+        raise ConfigError(["train.early_stop watches the evaluation: add --eval, or -o train.early_stop=null"])
+    build.require_data(run.settings, training=True, evaluation=evaluate)
+    return run, evaluate
+
+
+def _two_steps(run: build.Run) -> dict[str, Any]:
+    train = {"epochs": 1, "steps_per_epoch": 2, "log_every": 1, "eval_every": 2, "save_every": 1, "early_stop": None}
+    values: dict[str, Any] = {f"train.{key}": value for key, value in train.items()}
+    return values | {"save_dir": str(Path(run.settings.save_dir) / "fast_dev_run")}
 
 
 def _check_data(

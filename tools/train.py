@@ -11,12 +11,11 @@ import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from ppmtl import cli
-from ppmtl.config import ConfigError
 
 if TYPE_CHECKING:
     from ppmtl.build import Run
@@ -45,28 +44,15 @@ def main(argv: Sequence[str]) -> int:
     arguments = parser.parse_args(argv)
     run = cli.load(arguments, *(["train.amp.level=O1"] if arguments.amp else []))
 
-    from ppmtl.build import require_data
-    from ppmtl.start import TrainOptions
+    from ppmtl.start import TrainOptions, prepare_training
 
-    if arguments.fast_dev_run:
-        if arguments.resume:
-            raise ConfigError(["--fast_dev_run starts a short run of its own; leave -r out"])
-        run = run.changed(_two_steps(run), "--fast_dev_run")
-        arguments.eval = bool(run.settings.eval.datasets)
-    if run.settings.train.early_stop is not None and not arguments.eval:
-        raise ConfigError(["train.early_stop watches the evaluation: add --eval, or -o train.early_stop=null"])
-    require_data(run.settings, training=True, evaluation=arguments.eval)
+    run, evaluate = prepare_training(run, evaluate=arguments.eval, resume=arguments.resume,
+                                     fast_dev_run=arguments.fast_dev_run)  # fmt: skip
     vdl = Path(arguments.vdl_log_dir or Path(run.settings.save_dir) / "vdl") if arguments.use_vdl else None
-    options = TrainOptions(arguments.eval, arguments.resume, vdl, arguments.diagnose, arguments.overfit,
+    options = TrainOptions(evaluate, arguments.resume, vdl, arguments.diagnose, arguments.overfit,
                            arguments.fast_dev_run, arguments.skip_check)  # fmt: skip
     cli.launch(train, arguments.nprocs, run, options)
     return 0
-
-
-def _two_steps(run: "Run") -> dict[str, Any]:
-    train = {"epochs": 1, "steps_per_epoch": 2, "log_every": 1, "eval_every": 2, "save_every": 1, "early_stop": None}
-    values: dict[str, Any] = {f"train.{key}": value for key, value in train.items()}
-    return values | {"save_dir": str(Path(run.settings.save_dir) / "fast_dev_run")}
 
 
 def train(run: "Run", options: "TrainOptions") -> None:

@@ -6,7 +6,7 @@ import json
 import sys
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ from ppmtl.data.label_maps import write_label_map
 from ppmtl.predict.drawing import draw, with_legend
 from ppmtl.predict.pipeline import Pipeline
 from ppmtl.predict.result_files import ImageNames, ResultFiles, image_ids
+from ppmtl.tasks.base import Task
 
 
 def predict_files(paths: Sequence[Path], pipeline: Pipeline, folder: Path | None, *, threshold: float) -> int:
@@ -74,7 +75,7 @@ def predict_files(paths: Sequence[Path], pipeline: Pipeline, folder: Path | None
                     continue
                 # a.jpg and a.png of one folder must not overwrite each other's results
                 target = folder / (path.stem if stems[path.stem] == 1 else path.name)
-                _write(target, image, predictions, content, pipeline, threshold)
+                write_result(target, image, predictions, content, pipeline.tasks, threshold)
                 results.add(*numbers[path], str(path), size, predictions, names)
                 tqdm.write(f"{path} -> {target}.jpg ({seconds:.2f} s, backbone runs: {content['backbone_runs']})")
             done += len(read)
@@ -96,15 +97,29 @@ def _readable(paths: Sequence[Path]) -> list[tuple[Path, np.ndarray]]:
     return read
 
 
-def _write(
-    target: Path, image: np.ndarray, predictions: Any, content: dict[str, Any], pipeline: Pipeline, threshold: float
+def write_result(
+    target: Path,
+    image: np.ndarray,
+    predictions: Mapping[str, Any],
+    content: dict[str, Any],
+    tasks: Mapping[str, Task[Any]],
+    threshold: float,
 ) -> None:
-    """Writes <target>.jpg (drawn), <target>.json and <target>_<task>.png per mask, which the JSON names."""
+    """Writes <target>.jpg (drawn), <target>.json and <target>_<task>.png per mask, which the JSON names.
+
+    Args:
+        target: path without suffix.
+        image: (H, W, 3) uint8 RGB.
+        predictions: {task: prediction} in the image's coordinates.
+        content: of the JSON; gets the masks' names.
+        tasks: {name: task}.
+        threshold: parts that score below it are not drawn.
+    """
     for name, prediction in predictions.items():
-        mask = pipeline.tasks[name].mask(prediction)
+        mask = tasks[name].mask(prediction)
         if mask is not None:
             content[name]["label_png"] = f"{target.name}_{name}.png"
-            write_label_map(f"{target}_{name}.png", mask, list(pipeline.tasks[name].legend().values()))
-    drawn = with_legend(draw(image, predictions, pipeline.tasks, threshold), predictions, pipeline.tasks)
+            write_label_map(f"{target}_{name}.png", mask, list(tasks[name].legend().values()))
+    drawn = with_legend(draw(image, predictions, tasks, threshold), predictions, tasks)
     cv2.imencode(".jpg", drawn[..., ::-1])[1].tofile(f"{target}.jpg")
     Path(f"{target}.json").write_text(json.dumps(content, indent=1, ensure_ascii=False), encoding="utf-8")

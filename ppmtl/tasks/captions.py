@@ -178,6 +178,10 @@ class Captions(Task[Caption]):
         """{"caption": text, "score": 0..1}; a threshold does not apply."""
         return {"caption": prediction.text, "score": round(prediction.score, 5)}
 
+    def arrays(self, prediction: Caption, *, threshold: float = 0.0) -> dict[str, Any]:  # noqa: ARG002
+        """{"caption": text, "score": 0 to 1}; a threshold does not apply."""
+        return {"caption": prediction.text, "score": prediction.score}
+
     def coco_results(self, prediction: Caption, *, threshold: float = 0.0) -> list[dict[str, Any]]:  # noqa: ARG002
         """The one row {"caption"}; a threshold does not apply."""
         return [{"caption": prediction.text}]

@@ -118,6 +118,12 @@ class Classification(Task[ClassProbs]):
             probs[index] = float(row["score"]) + (_TOP - rank) * 1e-6
         return ClassProbs(probs)
 
+    def arrays(self, prediction: ClassProbs, *, threshold: float = 0.0) -> dict[str, Any]:  # noqa: ARG002
+        """{"probs": (C,) float32; the most probable class as "label", "name" and "score"}; a threshold does not apply."""
+        best = int(prediction.probs.argmax())
+        score = float(prediction.probs[best])
+        return {"probs": prediction.probs, "label": best, "name": self.classes.names[best], "score": score}
+
     def draw(self, canvas: np.ndarray, prediction: ClassProbs, threshold: float) -> np.ndarray:  # noqa: ARG002
         """The best class in the corner."""
         best = int(prediction.probs.argmax())

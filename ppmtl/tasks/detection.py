@@ -208,6 +208,12 @@ class Detection(Task[Detections]):
         """The classes' colours."""
         return class_legend(self.classes)
 
+    def arrays(self, prediction: Detections, *, threshold: float = 0.0) -> dict[str, Any]:
+        """Per box, best first: "boxes" (N, 4) float32 xyxy pixels, "scores" (N,), "labels" (N,) int64, "names" (N,) text."""
+        found = prediction[prediction.scores >= threshold]
+        names = np.array([self.classes.names[label] for label in found.labels], np.str_)
+        return {"boxes": found.boxes, "scores": found.scores, "labels": found.labels, "names": names}
+
     def coco_results(self, prediction: Detections, *, threshold: float = 0.0) -> list[dict[str, Any]]:
         """Rows {"category_id", "bbox": [x, y, width, height], "score"}, best first."""
         if not (np.isfinite(prediction.boxes).all() and np.isfinite(prediction.scores).all()):

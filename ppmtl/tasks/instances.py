@@ -196,6 +196,13 @@ class Instances(Detection):
         rows = super().to_json(found)["boxes"]
         return {"instances": [row | {"segmentation": _json(mask)} for row, mask in zip(rows, found.masks, strict=True)]}
 
+    def arrays(self, prediction: Detections, *, threshold: float = 0.0) -> dict[str, Any]:
+        """Detection's arrays, and "masks": per box (H, W) bool, None where the mask is not known."""
+        found = prediction[prediction.scores >= threshold]
+        assert isinstance(found, InstanceMasks)
+        masks = [mask.pixels().astype(bool) if isinstance(mask, Rle) else None for mask in found.masks]
+        return super().arrays(found) | {"masks": masks}
+
     def coco_results(self, prediction: Detections, *, threshold: float = 0.0) -> list[dict[str, Any]]:
         """Detection's rows, with the "segmentation" of those whose mask is known: run lengths, as COCO compresses them."""
         found = prediction[prediction.scores >= threshold]

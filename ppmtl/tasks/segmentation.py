@@ -181,6 +181,10 @@ class Segmentation(Task[SegMap]):
         shares = {names[i]: round(float(counts[i]) / labels.size, 5) for i in np.argsort(-counts) if counts[i]}
         return {"classes": shares}
 
+    def arrays(self, prediction: SegMap, *, threshold: float = 0.0) -> dict[str, Any]:  # noqa: ARG002
+        """{"label_map": (H, W) uint8 class indices, 255 = not seen; "names": of the classes}; a threshold does not apply."""
+        return {"label_map": prediction.labels, "names": self.classes.names}
+
     def mask(self, prediction: SegMap) -> np.ndarray:
         """The label map."""
         return prediction.labels
