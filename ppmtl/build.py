@@ -3,12 +3,8 @@
 from __future__ import annotations
 
 import inspect
-import platform
-import subprocess
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -399,21 +395,7 @@ def exported_tasks(folder: str) -> list[str]:
 
 def describe(run: Run, tasks: Mapping[str, Task[Any]]) -> dict[str, Any]:
     """What every checkpoint carries besides tensors: config, class lists, environment."""
+    from ppmtl.train.environment import environment
+
     classes = {name: {"names": list(t.classes.names), "ids": list(t.classes.ids)} for name, t in tasks.items()}
     return {"config": run.tree.data, "classes": classes, "environment": environment()}
-
-
-def environment() -> dict[str, str]:
-    """Versions, platform and git revision: the first thing that a maintainer asks for."""
-    found = {"python": platform.python_version(), "platform": platform.platform(), "command": " ".join(sys.argv)}
-    for package in ("ppmtl", "paddlepaddle", "paddlepaddle-gpu", "numpy", "opencv-python-headless"):
-        try:
-            found[package] = version(package)
-        except PackageNotFoundError:
-            continue
-    here = Path(__file__).resolve().parent
-    git = subprocess.run(
-        ["git", "describe", "--always", "--dirty"], cwd=here, capture_output=True, text=True, check=False
-    )
-    found["git"] = git.stdout.strip() if git.returncode == 0 else "not a git checkout"
-    return found

@@ -220,7 +220,9 @@ def start_training(run: build.Run, options: TrainOptions) -> str:
     if rank == 0:
         (save_dir / "config.yml").write_text(run.tree.dump(), encoding="utf-8")
         (save_dir / "environment.json").write_text(json.dumps(description["environment"], indent=1), encoding="utf-8")
-    LOGGER.info("environment: %s", ", ".join(f"{k} {v}" for k, v in description["environment"].items()))
+    LOGGER.info(
+        "environment: %s", ", ".join(f"{k} {v}" for k, v in description["environment"].items() if v is not None)
+    )
     for name, source in sources.items():
         pace = f" every {source.every} steps" if source.every > 1 else ""
         LOGGER.info("source %s: %s, batch %d%s -> %s", name, source.reader.describe(), source.batch_size, pace,

@@ -4,7 +4,8 @@
     python tools/model_info.py -c configs/allinone_traffic.yml --hardware a100-tf32 --json cost.json
     python tools/model_info.py -c configs/allinone_demo.yml --measure
 
-No data is needed and nothing is trained. --measure runs one real step on small inputs and adds this machine to the devices.
+No data is needed and nothing is trained. Times on the listed devices follow from what a large net sustains there, so they are
+"unknown" for small nets. --measure times this machine with this net: some forward and backward passes of every source.
 """
 
 import argparse
@@ -42,7 +43,7 @@ def main(argv: Sequence[str]) -> int:
                         help="training input of a source, if no transform of the config fixes it")  # fmt: skip
     parser.add_argument("--hardware", metavar="NAME", help="only this device of the table of times")
     parser.add_argument("--device-tflops", type=float, metavar="X", help="a device of your own: TFLOP/s sustained")
-    parser.add_argument("--measure", action="store_true", help="run one real step on small inputs on this machine")
+    parser.add_argument("--measure", action="store_true", help="time forward and backward passes on this machine")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the numbers to a file too")
     arguments = parser.parse_args(argv)
     settings = cli.load(arguments).settings

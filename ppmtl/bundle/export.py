@@ -18,6 +18,7 @@ from ppmtl.config import ConfigError, suggestion, target_of
 from ppmtl.files import flush, remove_folder, replace_folder, sha256
 from ppmtl.structures import Size
 from ppmtl.train import checkpoint
+from ppmtl.train.environment import git_revision
 
 
 def export(run: Run, options: Namespace) -> int:
@@ -150,4 +151,4 @@ def read_content(run: Run, tasks: Tasks, config: str) -> Content:
     name = Path(settings.save_dir).name if Path(config).stem == "config" else Path(config).stem
     nodes = {task: run.tree.data["tasks"][task] for task in tasks}  # the tree also has tasks that were removed by null
     classes = {task: tasks[task].classes for task in tasks}
-    return Content(name, nodes, classes, settings.infer, source, build.environment()["git"])
+    return Content(name, nodes, classes, settings.infer, source, git_revision())

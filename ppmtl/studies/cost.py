@@ -8,6 +8,7 @@ Every function changes the mode of the model that it gets.
 from __future__ import annotations
 
 import math
+import statistics
 import time
 from collections import defaultdict
 from collections.abc import Mapping
@@ -26,7 +27,8 @@ FLOP_PER_MAC = 2
 FORWARD_AND_BACKWARD = 3  # the backward pass computes two products (by input, by weight) for each of the forward's
 _SMALL_BATCH = 2  # batch norm of a 1 x 1 map cannot train on one image
 _SHRINK = 8  # activations are measured on inputs of an eighth of the sides
-_ENOUGH_FLOP = 3e11  # per timed source: some ten seconds on one core
+_ENOUGH_FLOP = 1e11  # of a timed pass: some three seconds on one core
+_TIMED = 3  # passes
 _COUNTED = (nn.Conv2D, nn.Linear)
 
 
@@ -215,26 +217,43 @@ def small_size(size: Size, shrink: int) -> Size:
 def measure_throughput(
     model: nn.Layer, settings: Settings, tasks: Mapping[str, Task[Any]], sizes: Mapping[str, Size]
 ) -> float:
-    """FLOP/s of this machine: all sources' forward and backward passes; large inputs are halved until one takes seconds."""
-    done, spent = 0, 0.0
-    for name, (_, view) in named_views(settings.sources).items():
+    """FLOP/s of this machine over a step: forward and backward passes of every view at its own size and batch.
+
+    Each view is timed by itself, since small inputs give fewer FLOP/s than large ones: the median of some passes after one
+    that is not counted. What would take too long is timed on a smaller batch or input and scaled by its multiply-adds.
+    """
+    done = spent = 0.0
+    for name, (source, view) in named_views(settings.sources).items():
         chosen = {task: tasks[task] for task in view.tasks}
+
+        def per_image(size: Size, chosen: Mapping[str, Task[Any]] = chosen) -> int:
+            macs = sum(count_macs(model, size, chosen, training=True).values())
+            return macs * FLOP_PER_MAC * FORWARD_AND_BACKWARD
+
         for shrink in (1, 2, 4, 8):
             size = small_size(sizes[name], shrink)
-            macs = sum(count_macs(model, size, chosen, training=True).values())
-            flop = _SMALL_BATCH * macs * FLOP_PER_MAC * FORWARD_AND_BACKWARD
-            if flop <= _ENOUGH_FLOP:
+            flop = per_image(size)
+            if _SMALL_BATCH * flop <= _ENOUGH_FLOP:
                 break
-        model.train()
-        for _ in range(2):  # the first run also pays for memory and kernel selection
-            started = time.perf_counter()
-            terms = _forward(model, _SMALL_BATCH, size, chosen, training=True)
-            loss = paddle.add_n([value for of_task in terms.values() for value in of_task.values()])
-            loss.backward()
-            float(loss)  # waits for a GPU
-            seconds = time.perf_counter() - started
-        done, spent = done + flop, spent + seconds
+        batch = max(_SMALL_BATCH, min(source.batch_size, int(_ENOUGH_FLOP / flop)))
+        seconds = _pass_seconds(model, batch, size, chosen)
+        wanted = source.batch_size * per_image(sizes[name]) / source.every
+        done, spent = done + wanted, spent + seconds * wanted / (batch * flop)
     return done / spent
+
+
+def _pass_seconds(model: nn.Layer, batch: int, size: Size, tasks: Mapping[str, Task[Any]]) -> float:
+    """The median time of a forward and backward pass."""
+    model.train()
+    seconds = []
+    for _ in range(1 + _TIMED):  # the first also pays for memory and the choice of kernels
+        started = time.perf_counter()
+        terms = _forward(model, batch, size, tasks, training=True)
+        loss = paddle.add_n([value for of_task in terms.values() for value in of_task.values()])
+        loss.backward()
+        float(loss)  # waits for a GPU
+        seconds.append(time.perf_counter() - started)
+    return statistics.median(seconds[1:])
 
 
 def _forward(model: nn.Layer, batch: int, size: Size, tasks: Mapping[str, Task[Any]], *, training: bool) -> Any:

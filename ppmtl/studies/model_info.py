@@ -17,16 +17,26 @@ GIB = 2**30
 
 @dataclass(frozen=True)
 class Device:
-    """What one device is taken to sustain in training. ``origin`` says on whose word."""
+    """What one device is taken to sustain in training.
+
+    Attributes:
+        origin: on whose word.
+        large_only: it was found with a large net and says nothing about small ones, whose time goes into starting kernels
+            and moving memory.
+    """
 
     name: str
     tflops: float
     origin: str
+    large_only: bool = False
 
 
 # Share of a vendor's dense peak that ConvNeXt-L with dense heads is assumed to sustain: its depthwise 7x7 convolutions and
 # normalisations are bound by memory bandwidth, so the faster the arithmetic, the smaller the share.
 _FP32, _TF32, _HALF = 0.55, 0.25, 0.19
+# Multiply-adds of an image's forward pass from which those shares are used: ConvNeXt-L at 384 px. The demo's net, with a
+# thousandth of that, took four times as long as they say.
+_LARGE = 100e9
 _PEAKS = {
     "t4-fp32": (8.1, _FP32),
     "v100-fp32": (15.7, _FP32),
@@ -39,9 +49,10 @@ _PEAKS = {
     "rtx4090-fp32": (82.6, _FP32),
 }
 DEVICES = (
-    *(Device(name, peak * share, f"stated, not measured: {share:.0%} of the vendor's {peak:g}")
+    *(Device(name, peak * share, f"stated, not measured: {share:.0%} of the vendor's {peak:g}", large_only=True)
       for name, (peak, share) in _PEAKS.items()),
-    Device("xeon-core-fp32", 0.038, "measured: ConvNeXt-L at 224 px, one AVX-512 core, forward and backward 5.4 s"),
+    Device("xeon-core-fp32", 0.038, "measured: ConvNeXt-L at 224 px, one AVX-512 core, forward and backward 5.4 s",
+           large_only=True),
 )  # fmt: skip
 
 
@@ -61,7 +72,7 @@ def choose_devices(name: str | None, tflops: float | None) -> list[Device]:
 def study(
     settings: Settings, devices: list[Device], given: Mapping[str, Size], original: Size, *, measure: bool
 ) -> tuple[Cost, list[Device]]:
-    """Estimates the cost of a run; with ``measure``, times a small step and adds this machine to ``devices``."""
+    """Estimates the cost of a run; with ``measure``, times this machine and adds it to ``devices``."""
     # A count is enough here: the class files may be on another machine, with the data
     counted = {n: replace(t, classes=replace(t.classes, names=None, ids=(), captions=())) if t.classes.count else t
                for n, t in settings.tasks.items()}  # fmt: skip
@@ -71,7 +82,7 @@ def study(
     model = build.build_model(settings, tasks)
     if measure:
         tflops = measure_throughput(model, settings, tasks, sizes) / 1e12
-        devices = [*devices, Device("this machine", tflops, "measured now, on small inputs")]
+        devices = [*devices, Device("this machine", tflops, "measured now: each source's forward and backward pass")]
     return estimate(model, settings, tasks, sizes, original), devices
 
 
@@ -103,6 +114,10 @@ def markdown(cost: Cost, devices: Sequence[Device]) -> str:
             [d.name, f"{d.tflops:.3g}", *map(_duration, _times(cost, d).values()), d.origin] for d in devices
         ]),
     ]  # fmt: skip
+    if any(None in _times(cost, device).values() for device in devices):
+        parts.append("unknown: what these devices sustain was found with large nets, and an image of this run needs fewer than "
+                     f"{_giga(round(_LARGE))} GMAC; small nets take several times as long as such figures say. --measure times "
+                     "this machine.")  # fmt: skip
     if cost.uncounted:
         parts.append(f"Not counted: the multiply-adds of {', '.join(cost.uncounted)} (no convolution or linear layer).")
     return "\n\n".join(parts)
@@ -116,7 +131,11 @@ def as_json(cost: Cost, devices: Sequence[Device]) -> dict[str, Any]:
     }
 
 
-def _times(cost: Cost, device: Device) -> dict[str, float]:
+def _times(cost: Cost, device: Device) -> dict[str, float | None]:
+    """Of a step and of all; None where the device's throughput says nothing about nets of this size."""
+    smallest = min((s.backbone + sum(s.heads.values()) for s in cost.sources), default=0)
+    if device.large_only and smallest < _LARGE:
+        return {"step_seconds": None, "schedule_seconds": None}
     step = cost.step_flop / device.tflops / 1e12
     return {"step_seconds": step, "schedule_seconds": cost.total_steps * step}
 
@@ -141,7 +160,9 @@ def _giga(macs: int) -> str:
     return f"{macs / 1e9:.1f}" if macs >= 1e9 else f"{macs / 1e9:.3g}"
 
 
-def _duration(seconds: float) -> str:
+def _duration(seconds: float | None) -> str:
+    if seconds is None:
+        return "unknown"
     for limit, unit, length in ((2 * 86400, "d", 86400), (7200, "h", 3600), (120, "min", 60)):
         if seconds >= limit:
             return f"{seconds / length:,.1f} {unit}"

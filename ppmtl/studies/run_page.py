@@ -194,7 +194,7 @@ def _background(folder: Path) -> list[str]:
     """Where and with what the run was made."""
     parts = []
     if environment := _read_json(folder / "environment.json"):
-        table = tables.html(["", ""], list(environment.items()))
+        table = tables.html(["", ""], [[fact, value] for fact, value in environment.items() if value is not None])
         parts += ["<h2>Environment</h2>", html_page.block("facts scroll", [table])]
     if (config := folder / "config.yml").is_file():
         text = escape(config.read_text(encoding="utf-8"))

@@ -17,8 +17,10 @@ from ppmtl.models.heads.upernet import UPerNet
 from ppmtl.models.heads.yolov5 import YOLOv5
 from ppmtl.models.multitask import MultiTaskModel
 from ppmtl.structures import ClassList
+from ppmtl.studies import cost
 from ppmtl.studies.cost import (
     Cost,
+    SourceCost,
     _forward,
     count_macs,
     count_parameters,
@@ -27,7 +29,7 @@ from ppmtl.studies.cost import (
     train_sizes,
     uncounted_parameters,
 )
-from ppmtl.studies.model_info import DEVICES, choose_devices, markdown
+from ppmtl.studies.model_info import DEVICES, Device, as_json, choose_devices, markdown
 from ppmtl.tasks.classification import Classification
 from ppmtl.tasks.detection import Detection
 from ppmtl.tasks.segmentation import Segmentation
@@ -232,9 +234,51 @@ def test_this_machine_is_measured_beside_the_stated_devices(tmp_path):
     assert [d["name"] for d in numbers["devices"]] == ["a100-tf32", "this machine"]
     assert 0 < numbers["devices"][1]["tflops"] < 100
     assert numbers["devices"][1]["step_seconds"] > 0
-    assert "measured now, on small inputs" in result.stdout
+    assert "measured now" in result.stdout
+
+
+def test_times_of_small_nets_are_unknown_where_only_large_ones_were_measured():
+    def of(macs):
+        return Cost(
+            {}, 10, [SourceCost("cls", 8, (64, 96), macs, {"cls": 0}, 0)], [], 16, 160, 0, 6 * 8 * macs, 100, ()
+        )
+
+    measured = Device("this machine", 0.02, "measured now")
+    devices = [*choose_devices("a100-tf32", 10), measured]
+    small, large = (as_json(of(macs), devices)["devices"] for macs in (int(1e9), int(2e11)))
+    assert [device["step_seconds"] for device in small] == [None, 48e9 / 10e12, 48e9 / 0.02e12]
+    assert None not in [device["step_seconds"] for device in large]
+    assert "| unknown" in markdown(of(int(1e9)), devices)
+    assert "unknown" not in markdown(of(int(2e11)), devices)
+
+
+def test_a_step_is_measured_view_by_view_and_scaled_by_its_multiply_adds(monkeypatch):
+    model, timed = small_model(), []
+    sources = {
+        "cls": SourceSettings(SimpleNamespace(), 8, ()),
+        "det": SourceSettings(SimpleNamespace(), 4, (), every=2),
+    }
+    settings, sizes = SimpleNamespace(sources=sources), {"cls": (64, 96), "det": (128, 128)}
+    flop = {
+        name: 6 * sum(count_macs(model, sizes[name], {name: TASKS[name]}, training=True).values()) for name in sizes
+    }
+
+    def seconds(_, batch, size, tasks):
+        timed.append((*tasks, batch, size))
+        return 1.0
+
+    monkeypatch.setattr(cost, "_pass_seconds", seconds)
+    rate = cost.measure_throughput(model, settings, TASKS, sizes)
+    assert timed == [("cls", 8, (64, 96)), ("det", 4, (128, 128))]
+    assert rate == pytest.approx((8 * flop["cls"] + 4 * flop["det"] / 2) / (1.0 + 1.0 / 2))
+    monkeypatch.setattr(
+        cost, "_ENOUGH_FLOP", 3 * flop["cls"]
+    )  # room for three images of cls, two of det on smaller inputs
+    assert cost.measure_throughput(model, settings, TASKS, sizes) > 0
+    assert timed[2] == ("cls", 3, (64, 96))
+    assert timed[3][1:] != (4, (128, 128))
 
 
 def test_markdown_names_what_was_not_counted():
-    cost = Cost({"backbone": {"stem": 10}}, 10, [], [], 16, 160, 0, 0, 100, ("heads.odd.queries",))
-    assert "heads.odd.queries (no convolution" in markdown(cost, [])
+    counted = Cost({"backbone": {"stem": 10}}, 10, [], [], 16, 160, 0, 0, 100, ("heads.odd.queries",))
+    assert "heads.odd.queries (no convolution" in markdown(counted, [])
