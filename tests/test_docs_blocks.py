@@ -7,6 +7,7 @@ looked at too.
 from __future__ import annotations
 
 import argparse
+import ast
 import importlib.util
 import re
 import shlex
@@ -22,7 +23,6 @@ import pytest
 import yaml
 from doc_blocks import PAGES, ROOT, RUN, Block, blocks, spans, without_blocks
 
-from ppmtl import build
 from ppmtl.config import check, load_config
 from ppmtl.config.keys import keys_of
 from ppmtl.config.settings import Settings
@@ -32,8 +32,11 @@ STAND_IN = "configs/allinone_demo.yml"  # for CONFIG, my.yml and the like: the c
 SCRIPT = re.compile(r"(tools|deploy)/[\w/]+\.py")
 OTHERS = {"curl", "docker", "printf", "cd", "visualdl"}  # programs that are not ours
 LAUNCHERS = {"paddle.distributed.launch", "pytest"}
-# Flags of Paddle's launcher, docker and pip, which the text names beside ours
-FOREIGN_FLAGS = {"--gpus", "--backend", "--master", "--nnodes", "--init", "--tmpfs", "--user", "--no-deps", "--logdir"}
+# Flags of Paddle's launcher, docker, pip and VisualDL, which the text names beside ours
+FOREIGN_FLAGS = {"--backend", "--init", "--tmpfs", "--user", "--shm-size", "--no-deps", "--logdir"}
+TRANSLATIONS = {"README_cn.md": "README.md"} | {
+    f"docs/zh/{name}.md": f"docs/{name}.md" for name in ("data", "deployment")
+}
 KEY = re.compile(r"(train|optimizer|tasks|sources|model|eval|infer)(\.[\w<>]+)+(?=$|:)")
 FILE = re.compile(r"\.(py|json|jsonl|log|yml|safetensors|npz|onnx|pd\w+)$")
 
@@ -127,6 +130,9 @@ def check_tool(path: str, arguments: list[str]) -> None:
         return
     arguments = [{"N": "1", "...": "weights=RUN"}.get(word, word.replace("=...", "=RUN")) for word in arguments]
     given = vars(stopped(path, arguments, parse=True).found)
+
+    from ppmtl import build  # Paddle: the tests of translations and fences do without
+
     for config in [given.get("config"), *given.get("configs", ())]:
         known = config and str(config).startswith("configs/")
         overrides = [override for group in given.get("overrides", []) for override in group]
@@ -248,3 +254,24 @@ def test_a_wrong_command_is_found(command: str) -> None:
     (words,) = commands(command)
     with pytest.raises((AssertionError, ValueError, FileNotFoundError)):
         check_command(words)
+
+
+def heading_levels(page: Path) -> list[int]:
+    """1 for ``#``, 2 for ``##``, ... in the order of the page."""
+    return [len(marks) for marks in re.findall(r"^(#+) ", without_blocks(page), re.MULTILINE)]
+
+
+def meaning(block: Block) -> Any:
+    """What a block does, without its comments, which a translation may translate."""
+    parse = {"bash": commands, "yaml": yaml.safe_load, "python": ast.parse}.get(block.language)
+    found = parse(block.text) if parse else None
+    return block.language, ast.dump(found) if isinstance(found, ast.Module) else found
+
+
+@pytest.mark.parametrize("chinese", TRANSLATIONS, ids=str)
+def test_the_chinese_pages_follow_the_english_ones(chinese: str) -> None:
+    page, original = ROOT / chinese, ROOT / TRANSLATIONS[chinese]
+    assert heading_levels(page) == heading_levels(original)
+    assert [meaning(block) for block in blocks(page)] == [meaning(block) for block in blocks(original)]
+    rows = [len(re.findall(r"^\|", without_blocks(each), re.MULTILINE)) for each in (page, original)]
+    assert rows[0] == rows[1], "a table has other rows"

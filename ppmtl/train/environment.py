@@ -1,4 +1,4 @@
-"""Where and with what a run is made: the first thing that a maintainer asks for. Written to environment.json and checkpoints."""
+"""Where and with what a run is made, for environment.json and every checkpoint: the first thing that a maintainer asks for."""
 
 from __future__ import annotations
 
