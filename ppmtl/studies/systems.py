@@ -189,7 +189,7 @@ def _table(equal: str, pair: Sequence[System], seeds: Sequence[int], cells: Cell
             continue
         values = [_shown([cell.metrics[name] for cell in done]) for name in names]
         minutes = mean(cell.seconds for cell in done) / 60
-        rows.append([*row, done[0].steps, f"{minutes:.1f}", *values, _shown([_score(cell) for cell in done])])
+        rows.append([*row, str(done[0].steps), f"{minutes:.1f}", *values, _shown([_score(cell) for cell in done])])
     heads = ["system", "parameters", "seeds", "steps", "minutes", *names, "score"]
     limits = {cell.limit for cell in cells.values()} - {None}
     note = f"; the first {limits.pop()} images of each set" if limits else ""

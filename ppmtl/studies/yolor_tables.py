@@ -163,7 +163,7 @@ def _strong_captions(of_run: build.Run, names: Mapping[str, str]) -> list[str]:
         for where, (_, of_view) in named_views(of_run.settings.sources).items()
     }
     transforms = {where: _at(of_run.tree.data, where).get("transforms", []) for where in views}
-    strong = next((transforms[where] for where, tasks in views.items() if names[BOXES] in tasks), [])
+    strong: list[Any] = next((transforms[where] for where, tasks in views.items() if names[BOXES] in tasks), [])
     changed = [f"tasks.{names[SENTENCES]}.allow=[mirror, mix]"]
     for where in (where for where, tasks in views.items() if names[SENTENCES] in tasks):
         if len(views[where]) > 1:
