@@ -14,7 +14,7 @@ DEMO_OUT ?= output/allinone_demo
 
 setup: $(VENV)/.ready
 
-$(VENV)/.ready: requirements-base.txt requirements.txt requirements-vdl.txt requirements-dev.txt requirements-deploy.txt requirements-serving.txt
+$(VENV)/.ready: requirements-base.txt requirements-cpu.txt requirements.txt requirements-vdl.txt requirements-dev.txt requirements-deploy.txt requirements-serving.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and "ppmtl needs Python 3.10 or newer; try make PYTHON=python3.11 ...")'
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements-dev.txt
@@ -56,7 +56,7 @@ SUITES := $(SUITES_VENV)/bin
 # and its rows then say "not run".
 parity-setup: $(SUITES_VENV)/.ready
 
-$(SUITES_VENV)/.ready: requirements-suites.txt requirements-suites-deps.txt requirements.txt requirements-base.txt requirements-vdl.txt
+$(SUITES_VENV)/.ready: requirements-suites.txt requirements-suites-deps.txt requirements.txt requirements-base.txt requirements-cpu.txt requirements-vdl.txt
 	$(PYTHON) -m venv $(SUITES_VENV)
 	$(SUITES)/python -m pip install --quiet --disable-pip-version-check -r requirements-suites-deps.txt
 	@grep -v '^#' requirements-suites.txt | while IFS= read -r package; do \

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
 import sys
 import warnings
 from collections.abc import Callable, Sequence
@@ -44,6 +45,10 @@ for _remark in (
 class Parser(argparse.ArgumentParser):
     """A parser that says which flag, or which config key, an unknown flag may have meant."""
 
+    def format_help(self) -> str:
+        """As its parent's, with commands as they were called."""
+        return as_called(super().format_help())
+
     def parse_known_args(self, args=None, namespace=None):  # type: ignore[no-untyped-def]
         """As its parent's, but unknown arguments are an error here: no tool passes any on."""
         known, unknown = super().parse_known_args(args, namespace)
@@ -70,6 +75,36 @@ def _key_paths() -> list[str]:
     from ppmtl.config.settings import Settings
 
     return [key.path for key in keys_of(Settings, into_parts=False)]
+
+
+COMMANDS = {  # of the ppmtl command; any other file of tools/ is one by its name
+    "demo_data": "tools/make_demo_data.py",
+    "export": "tools/export_model.py",
+    "infer_bundle": "deploy/python/infer.py",
+    "serve": "deploy/serving/serve.py",
+}
+
+
+def folder_of(name: str) -> Path:
+    """Where "tools" or "deploy" is: beside ppmtl/, in the source tree as it is called there, installed as ppmtl_<name>."""
+    beside = Path(__file__).resolve().parents[1]
+    installed = beside / f"ppmtl_{name}"
+    return installed if installed.is_dir() else beside / name
+
+
+def as_called(text: str) -> str:
+    """The text with "ppmtl train" for "python tools/train.py" where the ppmtl command was given, so that advice works."""
+    if not sys.argv[0].startswith("ppmtl "):
+        return text
+    names = {file: command for command, file in COMMANDS.items()}
+    return re.sub(
+        r"(?:python )?((?:tools|deploy/\w+)/(\w+)\.py)", lambda found: f"ppmtl {names.get(found[1], found[2])}", text
+    )
+
+
+def command_line() -> str:
+    """The command that was given, to be given again."""
+    return " ".join(sys.argv) if sys.argv[0].startswith("ppmtl ") else f"python {' '.join(sys.argv)}"
 
 
 def parser(description: str, *, weights: bool = False) -> Parser:
@@ -254,5 +289,5 @@ def run(main: Callable[[Sequence[str]], int]) -> None:
     except (ValueError, OSError, FloatingPointError) as error:
         if os.environ.get("PPMTL_TRACEBACK") == "1":
             raise
-        print(f"{Path(sys.argv[0]).name}: {error}", file=sys.stderr)
+        print(f"{Path(sys.argv[0]).name}: {as_called(str(error))}", file=sys.stderr)
         sys.exit(2 if isinstance(error, ConfigError) else 1)

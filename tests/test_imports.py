@@ -42,6 +42,7 @@ ALLOWED = {
     "doctor": None,  # looks at a run with its data; tools/doctor.py, and start before training
     "build": None,  # knows all parts
     "__init__": {"api", "predict"},  # the names of the Python API, imported when they are used
+    "__main__": {"cli", "config"},
     "api": None,  # the Python API, on top of everything but the studies
     "start": None,  # what tools/train.py and tools/eval.py do
     "cli": {"config", "tasks", "train", "build"},

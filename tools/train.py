@@ -62,7 +62,7 @@ def train(run: "Run", options: "TrainOptions") -> None:
 
     stopped = start_training(run, options)
     if stopped in signal.Signals.__members__:
-        LOGGER.info("continue with: python %s -r auto", " ".join(sys.argv))
+        LOGGER.info("continue with: %s -r auto", cli.command_line())
         sys.exit(128 + signal.Signals[stopped])
 
 

@@ -69,9 +69,21 @@ def load_config(path: str | os.PathLike[str], overrides: Sequence[str] = ()) -> 
         ConfigError: with every unreadable file, syntax mistake and malformed override at once.
     """
     problems: list[str] = []
-    tree = _load_file(Path(path), (), "", problems) or ConfigTree({}, {}, str(path))
+    tree = _load_file(_given_or_packaged(Path(path)), (), "", problems) or ConfigTree({}, {}, str(path))
     changes = [change for override in overrides if (change := _change(override, problems))]
     return _apply(tree, changes, problems)
+
+
+def packaged_configs() -> Path:
+    """The folder of the configs that ppmtl brings: configs/ of the source tree, ppmtl/configs where it is installed."""
+    package = Path(__file__).resolve().parents[1]
+    return installed if (installed := package / "configs").is_dir() else package.parent / "configs"
+
+
+def _given_or_packaged(path: Path) -> Path:
+    """``path``; where "x.yml" or "configs/x.yml" is no file, the config of that name that ppmtl brings."""
+    packaged = packaged_configs() / path.name
+    return packaged if not path.exists() and str(path.parent) in (".", "configs") and packaged.is_file() else path
 
 
 def nodes(value: Any, path: str = "") -> Iterator[tuple[str, Any]]:
@@ -122,6 +134,8 @@ def _read_text(path: Path, here: str, problems: list[str]) -> str | None:
     except FileNotFoundError:
         guess = nearest(path.name, (p.name for p in path.parent.glob("*.y*ml")))
         hint = f"; did you mean '{path.with_name(guess)}'?" if guess else _BASE_HINT if here else ""
+        if not hint and (guess := nearest(path.name, (p.name for p in packaged_configs().glob("*.yml")))):
+            hint = f"; did you mean '{guess}', which ppmtl brings?"
         problems.append(f"{here}{path} does not exist{hint}")
     except UnicodeDecodeError as error:
         problems.append(f"{here}{path} is not UTF-8 text (byte {error.start}); save it as UTF-8")

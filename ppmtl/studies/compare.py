@@ -14,10 +14,8 @@ from pathlib import Path
 from statistics import mean
 from typing import Any
 
-from ppmtl import build, tables
+from ppmtl import build, cli, tables
 from ppmtl.studies.cost import count_macs, count_parameters
-
-TOOLS = Path(__file__).resolve().parents[2] / "tools"
 
 
 @dataclass(frozen=True)
@@ -71,7 +69,7 @@ def compare(run: build.Run, arguments: argparse.Namespace, out: Path) -> str:
 def _run(tool: str, given: argparse.Namespace, folder: Path, tasks: Sequence[str], own: Sequence[str]) -> None:
     """Runs a tool for some of the tasks; what it prints goes to console.log, and its end into the error."""
     overrides = [item for group in given.overrides for item in group]
-    command = [sys.executable, str(TOOLS / f"{tool}.py"), "-c", given.config, "--tasks", ",".join(tasks),
+    command = [sys.executable, str(cli.folder_of("tools") / f"{tool}.py"), "-c", given.config, "--tasks", ",".join(tasks),
                *(["--device", given.device] if given.device else []), "-o", *overrides, f"save_dir={folder}", *own]  # fmt: skip
     console = folder / "console.log"
     with console.open("ab") as log:

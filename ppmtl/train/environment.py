@@ -13,6 +13,8 @@ from typing import Any
 
 import paddle
 
+from ppmtl import __version__
+
 
 def environment() -> dict[str, Any]:
     """{fact: text, number, list of texts or None}: platform, versions, GPUs, how Paddle was built, git revision."""
@@ -20,8 +22,9 @@ def environment() -> dict[str, Any]:
         "python": platform.python_version(),
         "platform": platform.platform(),
         "command": " ".join(sys.argv),
+        "ppmtl": __version__,
     }
-    for package in ("ppmtl", "paddlepaddle", "paddlepaddle-gpu", "numpy", "opencv-python-headless"):
+    for package in ("paddlepaddle", "paddlepaddle-gpu", "numpy", "opencv-python-headless"):
         try:
             found[package] = version(package)
         except PackageNotFoundError:
@@ -31,6 +34,8 @@ def environment() -> dict[str, Any]:
 
 def git_revision() -> str:
     """The revision of this project's code, with "-dirty" where files were edited."""
+    if not (Path(__file__).resolve().parents[2] / ".git").exists():  # an installed package may lie in another's checkout
+        return "not a git checkout"
     return _output("git", "describe", "--always", "--dirty") or "not a git checkout"
 
 

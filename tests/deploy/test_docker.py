@@ -23,7 +23,9 @@ def test_whatever_is_copied_exists_and_is_sent_to_the_build():
     for source, _ in copied:
         assert (image.ROOT / source).exists(), source
         assert image.sent(source), source
-    assert {*image.requirement_files(), "requirements-base.txt"} <= {source for source, _ in copied}
+    assert {*image.requirement_files(), "requirements-base.txt", "requirements-cpu.txt"} <= {
+        source for source, _ in copied
+    }
 
 
 @pytest.mark.parametrize(
