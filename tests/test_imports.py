@@ -13,16 +13,17 @@ ROOT = Path(__file__).resolve().parents[1]
 ALLOWED = {
     "structures": set(),
     "files": set(),
+    "system": set(),
     "tables": set(),
     "html_page": set(),
     "config": set(),
     "ops": {"structures"},
     "tasks": {"structures", "ops", "data.labels"},
-    "data": {"structures", "ops", "config", "tasks"},
+    "data": {"structures", "system", "ops", "config", "tasks"},
     "models": {"structures", "config", "ops", "weights.names"},
-    "weights": {"structures", "config", "files"},
+    "weights": {"structures", "system", "config", "files"},
     "predict": {"structures", "files", "tables", "ops", "tasks", "data"},
-    "train": {"structures", "config", "files", "ops", "tasks", "data", "models", "weights", "predict"},
+    "train": {"structures", "system", "config", "files", "ops", "tasks", "data", "models", "weights", "predict"},
     "bundle": {
         "structures",
         "config",
@@ -48,9 +49,20 @@ ALLOWED = {
     "cli": {"config", "tasks", "train", "build"},
 }
 # What deployment can load: no training, no models, and of bundle the reading half only
-DEPLOY = {"structures", "config", "ops", "tasks", "predict", "cli", "files", "tables", "data.images"}
+DEPLOY = {"structures", "system", "config", "ops", "tasks", "predict", "cli", "files", "tables", "data.images"}
 DEPLOY |= {"bundle.reading", "bundle.settings", "bundle.engines"}
-WITHOUT_PADDLE = ["structures", "files", "tables", "html_page", "config", "ops", "tasks", "predict", "challenge"]
+WITHOUT_PADDLE = [
+    "structures",
+    "system",
+    "files",
+    "tables",
+    "html_page",
+    "config",
+    "ops",
+    "tasks",
+    "predict",
+    "challenge",
+]
 WITHOUT_PADDLE += ["convert", "cli"]
 ENGINES = {"paddle_inference": "paddle", "onnx_runtime": "onnxruntime", "openvino_runtime": "openvino"}
 

@@ -38,6 +38,10 @@ def main(argv: Sequence[str]) -> int:
     cli.add_nprocs(parser, "train")
     parser.add_argument("--work_dir", metavar="DIR", help="keep both runs here (default: a temporary folder, removed)")
     arguments = parser.parse_args(argv)
+    if not hasattr(os, "killpg"):
+        raise ValueError(
+            "it kills a run with all its processes as a group, which Windows does not have: use Linux or macOS"
+        )
     build.require_data(cli.load(arguments).settings, training=True, evaluation=arguments.eval)
     if arguments.steps < 1 or arguments.kills < 1:
         raise ValueError(f"--steps and --kills must be at least 1, got {arguments.steps} and {arguments.kills}")

@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-from timing import peak_memory_mib
+
+from ppmtl.system import peak_memory_mib
 
 _PATIENCE = 900.0  # seconds for one answer; loading a ConvNeXt-L on a busy machine takes minutes
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from collections.abc import Sequence
 
@@ -10,6 +9,7 @@ import numpy as np
 
 from ppmtl import tables
 from ppmtl.predict.pipeline import Pipeline
+from ppmtl.system import peak_memory_mib
 
 WARM_UP_RUNS = 5  # the first runs prepare kernels and fill caches
 STAGES = ("preprocess", "inference", "postprocess")
@@ -35,11 +35,3 @@ def benchmark(pipeline: Pipeline, images: Sequence[tuple[np.ndarray, str]], runs
         f"{size / times[:, -1].mean():.2f} images/s at batch size {size}, {runs} runs after {WARM_UP_RUNS} to warm up; "
         f"peak memory {peak_memory_mib():.0f} MiB. Reading images and writing results are not in it."
     )
-
-
-def peak_memory_mib() -> float:
-    """The most memory that this process ever held, in MiB."""
-    import resource  # not on Windows, where the rest of prediction works
-
-    unit = 1 << 20 if sys.platform == "darwin" else 1 << 10  # bytes there, KiB elsewhere
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit

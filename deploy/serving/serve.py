@@ -76,7 +76,7 @@ def read_api_key(file: str | None) -> bytes | None:
     """The key in ``file`` if one is named, else in the environment, else None; without blanks around it."""
     if file is not None:
         return Path(file).read_bytes().strip()
-    return os.environb[KEY_VARIABLE.encode()].strip() if KEY_VARIABLE in os.environ else None
+    return os.fsencode(os.environ[KEY_VARIABLE]).strip() if KEY_VARIABLE in os.environ else None
 
 
 if __name__ == "__main__":

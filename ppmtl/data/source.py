@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 import shutil
 import zlib
 from collections.abc import Generator, Mapping, Sequence
@@ -23,6 +22,7 @@ from ppmtl.data.canvas import Canvas, Transform, augment
 from ppmtl.data.reader import Excerpt, Reader
 from ppmtl.data.workers import end_with_parent
 from ppmtl.structures import Sample, Size
+from ppmtl.system import leave_process_group
 from ppmtl.tasks.base import Task
 
 log = logging.getLogger(__name__)
@@ -337,7 +337,7 @@ def _from_workers(source: Source, steps: range, num_workers: int) -> Generator[d
 def _start_worker(worker_id: int) -> None:  # noqa: ARG001
     # Ctrl-C and the launcher's SIGTERM go to whole groups of processes; a worker that dies of it takes the step with it,
     # and the run could not stop with a checkpoint
-    os.setsid()
+    leave_process_group()
     end_with_parent()
     cv2.setNumThreads(0)  # as many workers as wanted are running already; OpenCV's threads would fight with them
 

@@ -15,6 +15,7 @@ from typing import Any
 
 from ppmtl.data.workers import end_with_parent
 from ppmtl.predict.processes import JobError
+from ppmtl.system import leave_process_group
 from ppmtl.train.distributed import guard
 
 _SECONDS_TO_END = 7.0  # for the others once one has failed; their own watch takes 5
@@ -69,7 +70,7 @@ def launch(function: Callable[..., object], arguments: Sequence[Any], nprocs: in
 
 def _run(function: Callable[..., object], arguments: Sequence[Any], messages: Any) -> None:
     """Runs in each of several processes; one that fails sends its message."""
-    os.setsid()  # the terminal's Ctrl-C reaches only the process that started this one, which passes it on, once
+    leave_process_group()  # the terminal's Ctrl-C reaches only the process that started this one, which passes it on, once
     end_with_parent()
     try:
         with guard():
@@ -99,7 +100,7 @@ def _raise_the_cause(codes: Sequence[int | None], message: str | None) -> None:
     killed = [(rank, -code) for rank, code in enumerate(codes) if code is not None and code < 0]
     if message is None and killed:
         rank, number = killed[-1]
-        why = "; perhaps the system killed it for lack of memory" if number == signal.SIGKILL else ""
+        why = "; perhaps the system killed it for lack of memory" if number == getattr(signal, "SIGKILL", None) else ""
         message = f"rank {rank} of {len(codes)} ended by {signal.Signals(number).name}{why}"
     if message is not None:
         raise JobError(message)

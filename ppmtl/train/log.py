@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import resource
 import sys
 import time
 from collections import Counter, defaultdict
@@ -17,6 +16,7 @@ import numpy as np
 import paddle
 from tqdm import tqdm
 
+from ppmtl import system
 from ppmtl.config.settings import Settings
 from ppmtl.data.source import Source
 from ppmtl.train import distributed
@@ -164,11 +164,10 @@ class Reporter:
 
 
 def peak_memory_mib() -> float:
-    """Peak memory so far in MiB: allocated on the GPU, resident on CPU."""
+    """Peak memory so far in MiB: allocated on the GPU, resident on CPU (NaN on Windows)."""
     if paddle.get_device().startswith("gpu"):
         return float(paddle.device.cuda.max_memory_allocated()) / 2**20
-    kib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return kib / (1024 if sys.platform != "darwin" else 2**20)
+    return system.peak_memory_mib()
 
 
 class VisualLog:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import http.client
 import os
@@ -18,6 +17,7 @@ from tqdm import tqdm
 
 import ppmtl
 from ppmtl.files import atomic_write, sha256
+from ppmtl.system import locked
 
 _ATTEMPTS = 4
 _PAUSE_SECONDS = 2.0  # before the second attempt; grows with each
@@ -41,8 +41,7 @@ def fetch(url: str) -> Path:
     wanted = fragment.removeprefix("sha256=").lower()
     target = _cached_path(address)
     target.parent.mkdir(parents=True, exist_ok=True)
-    with target.with_name(f"{target.name}.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)  # the other processes of a job wait, and then find the file
+    with locked(target.with_name(f"{target.name}.lock")):  # the other processes of a job wait, and then find the file
         if target.is_file():
             _check_digest(target, wanted, url, f"delete {target} to download it again")
         else:
