@@ -297,14 +297,14 @@ class Task(ABC, Generic[P]):
     def to_json(self, prediction: P, *, threshold: float = 0.0) -> dict[str, Any]:
         """What was found in one image as JSON values; parts that score below ``threshold`` are left out."""
 
-    def arrays(self, prediction: P, *, threshold: float = 0.0) -> dict[str, Any]:  # noqa: ARG002
-        """What was found as arrays and plain values by name, for notebooks; here the fields of the prediction.
+    def arrays(self, prediction: P, *, threshold: float = 0.0) -> dict[str, Any]:
+        """What was found as arrays and plain values by name, for notebooks; here what :meth:`to_json` gives.
 
         Args:
             prediction: in original-image coordinates.
             threshold: parts that score below it are left out.
         """
-        return dict(vars(prediction))
+        return self.to_json(prediction, threshold=threshold)
 
     def coco_results(self, prediction: P, *, threshold: float = 0.0) -> list[dict[str, Any]] | None:  # noqa: ARG002
         """What was found as entries of a COCO results file, without "image_id"; None where COCO has no form for it.

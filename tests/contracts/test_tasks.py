@@ -128,6 +128,20 @@ def test_the_truth_is_a_perfect_image_and_the_legend_names_classes(name: str) ->
 
 
 @pytest.mark.parametrize("name", NAMES)
+def test_an_answer_has_arrays_by_name_and_coco_entries_or_none(name: str) -> None:
+    task = make(name)
+    found = task.truth(task.example(SIZE))
+    assert all(isinstance(key, str) for key in task.arrays(found))
+    assert len(task.arrays(found)) >= 1
+    entries = task.coco_results(found)
+    assert entries is None or json.loads(json.dumps(entries)) == entries
+    if entries:  # what a results file needs of them, besides the image's id
+        assert all({"category_id", "bbox", "score"} <= set(entry) or "caption" in entry for entry in entries)
+        kept = task.coco_results(found, threshold=1.0)
+        assert kept == entries  # the truth is certain
+
+
+@pytest.mark.parametrize("name", NAMES)
 def test_targets_and_perfect_answers_have_the_declared_form(name: str) -> None:
     task = make(name)
     targets = task.example_targets(3, SIZE)
