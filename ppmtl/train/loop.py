@@ -259,10 +259,20 @@ def _reason_to_stop(settings: Settings, progress: Progress, signal_number: int, 
 def _report_gradients(model: nn.Layer) -> None:
     """Warns once about parameters without gradient: a part that is built and never used."""
     has_gradient = {name: p.grad is not None for name, p in model.named_parameters() if not p.stop_gradient}
-    if dead := [name for name, has in has_gradient.items() if not has]:
-        LOGGER.warning("%d trainable parameters got no gradient in the first step: %s", len(dead), ", ".join(dead[:5]))
-    else:
+    dead = [name for name, has in has_gradient.items() if not has]
+    if not dead:
         LOGGER.info("all %d trainable parameters got a gradient in the first step", len(has_gradient))
+        return
+    # Of a run of some tasks (--tasks) no head may read some features; what only makes those has nothing to learn from
+    read = {feature for head in model.heads.values() for feature in head.reads}
+    unread = [feature for feature in model.backbone.out_specs if feature not in read]
+    idle = [name for name in dead if unread and name.startswith("backbone.")]
+    if idle:
+        LOGGER.info("%d parameters of the backbone keep their values: no head reads %s", len(idle), ", ".join(unread))
+    if unused := [name for name in dead if name not in idle]:
+        LOGGER.warning(
+            "%d trainable parameters got no gradient in the first step: %s", len(unused), ", ".join(unused[:5])
+        )
 
 
 def _backward(objectives: Mapping[str, paddle.Tensor], precision: Precision, by_task: TaskGradients | None) -> None:

@@ -29,7 +29,7 @@ from ppmtl.train.balance.tbgc import Tbgc
 from ppmtl.train.balance.uncertainty import Uncertainty
 from ppmtl.train.log import LOGGER
 from ppmtl.train.log_file import read
-from ppmtl.train.loop import fit
+from ppmtl.train.loop import _report_gradients, fit
 from ppmtl.train.state import Progress
 
 Batches = Generator[dict[str, Batch], None, None]
@@ -440,3 +440,37 @@ def test_a_failed_evaluation_ends_the_run_or_is_logged_and_trained_on_as_the_set
     assert (progress.step, progress.best, len(progress.history)) == (6, 0.25, 1)
     assert not checkpoint.read_state(checkpoint.step_folder(tmp_path / "skip", 3))["progress"]["evaluation_due"]
     assert any("step 3 is not measured" in record.message and "a.png" in record.message for record in caplog.records)
+
+
+class Branches(nn.Layer):
+    """A backbone with a feature per branch, and a head that reads one of them."""
+
+    def __init__(self, reads: tuple[str, ...]) -> None:
+        super().__init__()
+        self.backbone = nn.LayerDict({name: nn.Linear(2, 2) for name in ("p3", "p4")})
+        self.backbone.out_specs = {"p3": None, "p4": None}
+        head = nn.LayerDict({"used": nn.Linear(2, 1), "forgotten": nn.Linear(2, 1)})
+        head.reads = reads
+        self.heads = nn.LayerDict({"a": head})
+
+
+def remarks_on(reads: tuple[str, ...], monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, str]]:
+    model, said = Branches(reads), []
+    for level in ("info", "warning"):
+        monkeypatch.setattr(LOGGER, level, lambda text, *values, level=level: said.append((level, text % values)))
+    model.heads["a"]["used"](model.backbone["p3"](paddle.ones([1, 2]))).sum().backward()
+    _report_gradients(model)
+    return said
+
+
+def test_what_makes_a_feature_that_no_head_reads_is_no_warning(monkeypatch):
+    forgotten = (
+        "2 trainable parameters got no gradient in the first step: heads.a.forgotten.weight, heads.a.forgotten.bias"
+    )
+    assert remarks_on(("p3",), monkeypatch) == [
+        ("info", "2 parameters of the backbone keep their values: no head reads p4"),
+        ("warning", forgotten),
+    ]
+    ((level, text),) = remarks_on(("p3", "p4"), monkeypatch)  # a head says that it reads p4, and it does not
+    assert level == "warning"
+    assert text.startswith("4 trainable parameters got no gradient in the first step: backbone.p4.weight")
