@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import struct
 
-from PIL import ExifTags, Image
+from PIL import ExifTags, Image, TiffImagePlugin
 
 from ppmtl.structures import Size
 
@@ -14,6 +14,8 @@ _TURNED = (5, 6, 7, 8)  # the orientations that exchange height and width
 def shown_size(image: Image.Image) -> Size:
     """(height, width) of an opened image as OpenCV decodes it, that is after its EXIF turn."""
     width, height = image.size
+    if isinstance(image, TiffImagePlugin.TiffImageFile):  # of which newer Pillows say the size after the turn
+        width, height = (image.tag_v2[tag] for tag in (ExifTags.Base.ImageWidth, ExifTags.Base.ImageLength))
     return (width, height) if orientation(image) in _TURNED else (height, width)
 
 

@@ -22,6 +22,7 @@ _SUFFIXES = {
     "PNG": (".png",),
     "WEBP": (".webp",),
     "BMP": (".bmp",),
+    "TIFF": (".tif", ".tiff"),
 }
 _FLAT = 2.0  # grey levels: the fingerprint of an image with a smaller deviation is noise
 

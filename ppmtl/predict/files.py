@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import sys
 import time
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,47 +16,48 @@ from tqdm import tqdm
 from ppmtl.data.images import read_image
 from ppmtl.data.label_maps import write_label_map
 from ppmtl.predict.drawing import draw, with_legend
+from ppmtl.predict.inputs import result_names
 from ppmtl.predict.pipeline import Pipeline
 from ppmtl.predict.result_files import ImageNames, ResultFiles, image_ids
 from ppmtl.tasks.base import Task
 
 
 def predict_files(paths: Sequence[Path], pipeline: Pipeline, folder: Path | None, *, threshold: float) -> int:
-    """Predicts images and writes the results, one line per image to stdout; returns how many could not be read.
+    """Predicts images and writes the results, one line per image to stdout; returns how many could not be predicted.
+
+    One that cannot be read, or that the network cannot take, is named on stderr and costs the others nothing.
 
     Args:
         paths: the images; ``pipeline.batch_size`` of them are in memory at a time.
         pipeline: predicts them.
-        folder: gets <name>.jpg, <name>.json, masks, and "predictions" with the files of :class:`ResultFiles`; None = nothing
-            is written, the JSON goes to stdout.
+        folder: gets <name>.jpg, <name>.json and masks, in sub-folders as the images are, and "predictions" with the files of
+            :class:`ResultFiles`; None = nothing is written, the JSON goes to stdout.
         threshold: boxes below it are neither drawn nor written; the JSON says it.
 
     Raises:
         ValueError: if ``folder`` holds the images themselves, which would be overwritten.
     """
+    targets = result_names(paths)
     if folder is not None:
-        if any(path.resolve().parent == folder.resolve() for path in paths):
+        if any(path.resolve().parent == (folder / name).parent.resolve() for path, name in targets.items()):
             raise ValueError(
                 f"--output_dir {folder} holds the images themselves, which would be overwritten; choose another"
             )
         folder.mkdir(parents=True, exist_ok=True)
-    stems = Counter(path.stem for path in paths)
-    names, numbers = (
-        ImageNames([str(path) for path in paths]),
-        dict(zip(paths, enumerate(image_ids(paths)), strict=True)),
-    )
-    results = (
-        ResultFiles(folder / "predictions", pipeline.tasks, threshold=threshold, least=threshold) if folder else None
-    )
+    names = ImageNames([str(path) for path in paths])
+    numbers = dict(zip(paths, enumerate(image_ids(paths)), strict=True))
+    results = None
+    if folder is not None:
+        results = ResultFiles(folder / "predictions", pipeline.tasks, threshold=threshold, least=threshold)
     done = 0
     with tqdm(total=len(paths), unit="img", disable=not sys.stderr.isatty()) as bar:
         for start in range(0, len(paths), pipeline.batch_size):
             chunk = paths[start : start + pipeline.batch_size]
             read = _readable(chunk)
             started = time.perf_counter()
-            found = pipeline.predict([image for _, image in read], [str(path) for path, _ in read])
+            predicted = _predicted(pipeline, read)
             seconds = (time.perf_counter() - started) / max(1, len(read))
-            for (path, image), predictions in zip(read, found, strict=True):
+            for path, image, predictions in predicted:
                 size = (image.shape[0], image.shape[1])
                 content = {
                     "image": str(path),
@@ -73,12 +73,12 @@ def predict_files(paths: Sequence[Path], pipeline: Pipeline, folder: Path | None
                 if folder is None or results is None:
                     tqdm.write(json.dumps(content, ensure_ascii=False))  # above the bar, not into it
                     continue
-                # a.jpg and a.png of one folder must not overwrite each other's results
-                target = folder / (path.stem if stems[path.stem] == 1 else path.name)
+                target = folder / targets[path]
+                target.parent.mkdir(parents=True, exist_ok=True)
                 write_result(target, image, predictions, content, pipeline.tasks, threshold)
                 results.add(*numbers[path], str(path), size, predictions, names)
                 tqdm.write(f"{path} -> {target}.jpg ({seconds:.2f} s, backbone runs: {content['backbone_runs']})")
-            done += len(read)
+            done += len(predicted)
             bar.update(len(chunk))
     if results is not None:
         results.write({})
@@ -95,6 +95,18 @@ def _readable(paths: Sequence[Path]) -> list[tuple[Path, np.ndarray]]:
         except ValueError as error:  # one bad file must not cost the other images of the folder
             tqdm.write(f"skipped: {error}", file=sys.stderr)
     return read
+
+
+def _predicted(pipeline: Pipeline, read: Sequence[tuple[Path, np.ndarray]]) -> list[tuple[Path, np.ndarray, Any]]:
+    """(path, image, predictions) of those that the network can take; the others, e.g. smaller than it needs, are said."""
+    try:
+        found = pipeline.predict([image for _, image in read], [str(path) for path, _ in read])
+    except ValueError as error:
+        if len(read) > 1:  # which one it was is found one by one
+            return [row for one in read for row in _predicted(pipeline, [one])]
+        tqdm.write(f"skipped: {read[0][0]}: {error}", file=sys.stderr)
+        return []
+    return [(path, image, predictions) for (path, image), predictions in zip(read, found, strict=True)]
 
 
 def write_result(

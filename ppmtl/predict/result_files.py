@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
-import os
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -14,6 +13,7 @@ from ppmtl.data.label_maps import write_label_map
 from ppmtl.data.reader import Reader
 from ppmtl.files import atomic_write, remove_folder, replace_folder
 from ppmtl.predict.coco_results import coco_results
+from ppmtl.predict.inputs import result_names
 from ppmtl.predict.processes import Processes
 from ppmtl.structures import Sample, Size
 from ppmtl.tasks.base import Task
@@ -36,14 +36,9 @@ class ImageNames:
     """What images are called in result files: {path: name} from the folder that they share, and {path: name} as PNG."""
 
     def __init__(self, paths: Sequence[str]) -> None:
-        full = {path: os.path.abspath(path) for path in paths}
-        root = os.path.commonpath({os.path.dirname(path) for path in full.values()}) if full else ""
-        self.file = {path: Path(os.path.relpath(whole, root)).as_posix() for path, whole in full.items()}
-        stems = Counter(os.path.splitext(name)[0] for name in self.file.values())  # a.jpg and a.bmp of one folder
-        self.png = {
-            path: f"{stem if stems[stem := os.path.splitext(name)[0]] == 1 else name}.png"
-            for path, name in self.file.items()
-        }
+        names = result_names([Path(path) for path in paths])
+        self.file = {path: (names[Path(path)].parent / Path(path).name).as_posix() for path in paths}
+        self.png = {path: f"{names[Path(path)].as_posix()}.png" for path in paths}
 
 
 class ResultFiles:

@@ -34,7 +34,9 @@ def environment() -> dict[str, Any]:
 
 def git_revision() -> str:
     """The revision of this project's code, with "-dirty" where files were edited."""
-    if not (Path(__file__).resolve().parents[2] / ".git").exists():  # an installed package may lie in another's checkout
+    if not (
+        Path(__file__).resolve().parents[2] / ".git"
+    ).exists():  # an installed package may lie in another's checkout
         return "not a git checkout"
     return _output("git", "describe", "--always", "--dirty") or "not a git checkout"
 
