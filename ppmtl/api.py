@@ -234,6 +234,7 @@ def train(
     tasks: Sequence[str] | None = None,
     evaluate: bool = True,
     resume: str | None = None,
+    overwrite: bool = False,
     fast_dev_run: bool = False,
 ) -> TrainResult:
     """Trains as ``tools/train.py`` does, in this process; Ctrl-C (a notebook's stop button) saves and ends the run.
@@ -244,6 +245,7 @@ def train(
         tasks: only these; None = all of the config.
         evaluate: on the validation sets during training, and keep the best model.
         resume: a checkpoint folder to continue from, "auto" = the newest intact one in save_dir.
+        overwrite: throw away the run that save_dir holds; without it, or ``resume``, a used save_dir is refused.
         fast_dev_run: two steps of everything in a folder of its own, to see whether config and data are in order.
 
     Raises:
@@ -258,9 +260,12 @@ def train(
     if isinstance(overrides, Mapping):
         overrides = [f"{key}={json.dumps(value, default=str)}" for key, value in overrides.items()]
     run = build.load(os.fspath(config), list(overrides), tasks)
-    run, evaluate = prepare_training(run, evaluate=evaluate, resume=resume, fast_dev_run=fast_dev_run)
+    run, evaluate = prepare_training(
+        run, evaluate=evaluate, resume=resume, overwrite=overwrite, fast_dev_run=fast_dev_run
+    )
     with guard():
-        stopped = start_training(run, TrainOptions(evaluate=evaluate, resume=resume, fast_dev_run=fast_dev_run))
+        options = TrainOptions(evaluate=evaluate, resume=resume, fast_dev_run=fast_dev_run, overwrite=overwrite)
+        stopped = start_training(run, options)
     save_dir = Path(run.settings.save_dir)
     best = save_dir / "best_model"
     if not evaluate or not _is_model(best):

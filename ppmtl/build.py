@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ppmtl.config import ConfigError, ConfigTree, check, load_config, suggestion, target_of
+from ppmtl.config import ConfigError, ConfigTree, check, load_config, stored_config, suggestion, target_of
 from ppmtl.config.settings import ClassSettings, Settings
 from ppmtl.data.classes import read_class_file, read_vocabulary
 from ppmtl.data.reader import Reader
@@ -18,7 +18,8 @@ from ppmtl.predict.evaluate import EvalSet
 from ppmtl.predict.pipeline import Backend
 from ppmtl.structures import ClassList
 from ppmtl.tasks.base import Task
-from ppmtl.weights.whole import own_names
+from ppmtl.weights.location import BEST, STATE, checkpoint_folder_of, find_weights
+from ppmtl.weights.whole import holds_heads, own_names
 
 Tasks = dict[str, Task[Any]]
 
@@ -54,7 +55,34 @@ def load(config: str, overrides: Sequence[str] = (), tasks: Sequence[str] | None
     Raises:
         ConfigError: with all problems at once.
     """
-    tree = load_config(config, overrides)
+    return _selected(load_config(config, overrides), tasks)
+
+
+def load_stored(weights: str, overrides: Sequence[str] = (), tasks: Sequence[str] | None = None) -> Run:
+    """The run that the config inside a checkpoint describes; what is made of it goes beside the checkpoint.
+
+    Args:
+        weights: what ``find_weights`` takes; needs a checkpoint folder, or a file in one.
+        overrides, tasks: as for ``load``. Unless they say otherwise the device is chosen anew, and ``save_dir`` is the
+            folder of the checkpoint's run; for a checkpoint that lies elsewhere, output/<name of its folder>.
+
+    Raises:
+        ConfigError: with all problems at once; also if the weights carry no config, or one that names code elsewhere.
+    """
+    from ppmtl.train.checkpoint import read_state
+
+    found = find_weights(weights)
+    folder = checkpoint_folder_of(found)
+    data = read_state(found).get("config")
+    if not isinstance(data, dict):
+        raise ConfigError([f"weights: {found} carries no config, as checkpoint folders do; give the config: -c FILE"])
+    of_run = folder.name == BEST or folder.name.startswith(("step_", "latest", "."))
+    save_dir = folder.parent if of_run else Path("output") / folder.resolve().name
+    defaults = {"save_dir": str(save_dir), "device": "auto"}
+    return _selected(stored_config(data, str(folder / STATE), defaults, overrides), tasks)
+
+
+def _selected(tree: ConfigTree, tasks: Sequence[str] | None) -> Run:
     if "classes" in tree.data:  # configs of version 0.1, also those saved beside checkpoints
         raise ConfigError(
             ["classes: the classes of a task stand in tasks.<task>.classes now; move them there"], tree.file
@@ -82,6 +110,7 @@ def select_tasks(run: Run, names: Sequence[str]) -> Run:
     gone = [f"tasks.{name}" for name in settings.tasks if name not in names]
     gone += [f"model.heads.{head}" for head, task in settings.model.answers().items() if task not in names]
     gone += [f"train.loss_weights.{name}" for name in settings.train.loss_weights if name not in names]
+    gone += [f"eval.expected.{name}" for name in settings.eval.expected if name not in names]
     kept: dict[str, Any] = {}
 
     def narrow(where: str, tasks: Sequence[str]) -> None:
@@ -111,6 +140,7 @@ def check_agreement(settings: Settings) -> None:
     tasks, answers = settings.tasks, settings.model.answers()
     wires = [(f"model.heads.{head}.answers", task) for head, task in answers.items()]
     wires += [(f"train.loss_weights.{name}", name) for name in settings.train.loss_weights]
+    wires += [(f"eval.expected.{name}", name) for name in settings.eval.expected]
     for name, source in settings.sources.items():
         for view, of_view in source.all_views(name).items():
             wires += [(f"sources.{name}{'.views.' + view if view else ''}.tasks", task) for task in of_view.tasks]
@@ -337,10 +367,10 @@ def build_reader(settings: Settings, part: Any, names: Sequence[str], tasks: Map
 
 
 def require_weights(settings: Settings) -> str:
-    """The path of the weights; raises ConfigError if the config names none."""
+    """The checkpoint folder or file that ``weights`` means; raises ConfigError if the config names none."""
     if settings.weights is None:
-        raise ConfigError([f"weights: nothing to load; add -o weights={settings.save_dir}/best_model"])
-    return settings.weights
+        raise ConfigError([f"weights: nothing to load; add -o weights={settings.save_dir}"])
+    return str(find_weights(settings.weights))
 
 
 def load_model(settings: Settings) -> tuple[Tasks, MultiTaskModel]:
@@ -352,7 +382,13 @@ def load_model(settings: Settings) -> tuple[Tasks, MultiTaskModel]:
     tasks = build_tasks(settings, checkpoint.read_state(weights).get("classes"))
     distributed.start(settings.device)
     model = build_model(settings, tasks)
-    checkpoint.load_weights(model, own_names(arrays, model), weights)
+    arrays = own_names(arrays, model)
+    if not holds_heads(arrays):
+        raise ValueError(
+            f"weights: {weights} holds a backbone and no head, so it answers nothing yet; a training can start from it "
+            "(tools/train.py -o weights=...)"
+        )
+    checkpoint.load_weights(model, arrays, weights)
     return tasks, model
 
 

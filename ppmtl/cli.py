@@ -112,13 +112,13 @@ def parser(description: str, *, weights: bool = False) -> Parser:
 
     Args:
         description: for --help.
-        weights: mention in --help that the tool needs ``-o weights=``.
+        weights: the tool needs ``-o weights=``, and goes without -c where those are a checkpoint, which has its config inside.
     """
     result = Parser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
-    result.add_argument(
-        "-c", "--config", required=True, metavar="YML", help="config file, e.g. configs/allinone_demo.yml"
-    )
-    example = "weights=output/allinone_demo/best_model" if weights else "train.epochs=10 optimizer.learning_rate=2e-4"
+    alone = "; without it the one inside the checkpoint of -o weights=" if weights else ""
+    result.add_argument("-c", "--config", required=not weights, metavar="YML",
+                        help=f"config file, e.g. configs/allinone_demo.yml{alone}")  # fmt: skip
+    example = "weights=output/allinone_demo" if weights else "train.epochs=10 optimizer.learning_rate=2e-4"
     result.add_argument("-o", "--opt", "--opts", dest="overrides", nargs="+", action="append", default=[], metavar="KEY=VALUE",
                         help=f"override config values; may be repeated, the last one wins. Example: -o {example}")  # fmt: skip
     result.add_argument("--tasks", type=names, metavar="seg,det",
@@ -132,11 +132,12 @@ def load(arguments: argparse.Namespace, *first: str) -> Run:
     """The run that the arguments of :func:`parser` describe.
 
     Args:
-        arguments: parsed.
+        arguments: parsed; without ``config`` this becomes the name of the file whose config is taken.
         first: overrides "a.b=value" that those of the command line win over.
 
     Raises:
         ConfigError: with all problems of the config at once.
+        ValueError: if there is no config, and ``weights=`` leads to no checkpoint.
     """
     from ppmtl import build
 
@@ -144,12 +145,20 @@ def load(arguments: argparse.Namespace, *first: str) -> Run:
     overrides += [
         f"{key}={getattr(arguments, key)}" for key in ("seed", "device") if getattr(arguments, key) is not None
     ]
-    return build.load(arguments.config, overrides, arguments.tasks)
+    if arguments.config is not None:
+        return build.load(arguments.config, overrides, arguments.tasks)
+    weights = [text.partition("=")[2] for text in overrides if text.startswith("weights=")]
+    if not weights:
+        raise ConfigError(["give a config (-c YML), or -o weights=CHECKPOINT, whose own config is then used"])
+    run = build.load_stored(weights[-1], overrides, arguments.tasks)
+    arguments.config = run.tree.file
+    print(f"config: {run.tree.file} (-c takes another)", file=sys.stderr)
+    return run
 
 
 def add_nprocs(to: argparse.ArgumentParser, what: str) -> None:
     """Adds --nprocs; ``what`` is said in --help."""
-    to.add_argument("--nprocs", type=int, default=1, metavar="N",
+    to.add_argument("--nprocs", type=positive, default=1, metavar="N",
                     help=f"{what} with N processes on this machine's CPU (default: 1); Paddle's CPU kernels keep hardly "
                     "more than one core busy. Several GPUs or machines: python -m paddle.distributed.launch")  # fmt: skip
 
@@ -158,11 +167,9 @@ def launch(function: Callable[..., object], nprocs: int, run: Run, *arguments: A
     """Calls ``function(run, *arguments)`` here, or in ``nprocs`` processes on this machine's CPU.
 
     Raises:
-        ConfigError: ``nprocs`` is below 1, or comes with a GPU.
+        ConfigError: several processes on a GPU.
         JobError: one of several processes failed.
     """
-    if nprocs < 1:
-        raise ConfigError([f"--nprocs: must be at least 1, got {nprocs}"])
     if nprocs > 1:
         if run.settings.device not in ("cpu", "auto"):
             raise ConfigError(
@@ -193,6 +200,29 @@ def positive(text: str) -> int:
     if not text.isdecimal() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"expected a whole number above 0, got {text!r}")
     return int(text)
+
+
+def score(text: str) -> float:
+    """Parses a number from 0 to 1."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if not 0 <= value <= 1:
+        raise argparse.ArgumentTypeError(f"expected a number from 0 to 1, got {text!r}")
+    return value
+
+
+def count(text: str) -> int:
+    """Parses a whole number from 0 up."""
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"expected a whole number from 0 up, got {text!r}")
+    return int(text)
+
+
+def add_limit(to: argparse.ArgumentParser, description: str) -> None:
+    """Adds --limit N, a whole number above 0."""
+    to.add_argument("--limit", type=positive, metavar="N", help=description)
 
 
 def add_switch(to: argparse.ArgumentParser, flag: str, description: str, *, default: bool = False) -> None:
@@ -227,13 +257,23 @@ def tta_overrides(arguments: argparse.Namespace) -> dict[str, Any]:
 
 
 def add_input_flags(to: argparse.ArgumentParser) -> None:
-    """Adds --infer_img, --infer_dir, --video_file and --camera_id, one of which must be given, and the family's other names."""
-    source = to.add_mutually_exclusive_group(required=True)
+    """Adds what to predict: --infer_img, --infer_dir, --infer_list, --video_file, --camera_id, and the family's other names."""
+    source = to.add_mutually_exclusive_group()
     source.add_argument("--infer_img", "--image_file", metavar="FILE", help="one image")
     source.add_argument("--infer_dir", "--image_dir", metavar="DIR", help="all images of a folder")
     source.add_argument("--video_file", metavar="FILE", help="a video; written as .mp4 of the same size and frame rate")
-    source.add_argument("--camera_id", type=int, metavar="N",
+    source.add_argument("--camera_id", type=count, metavar="N",
                         help="camera N of this machine, from 0, until Ctrl-C or --limit frames")  # fmt: skip
+    to.add_argument("--infer_list", metavar="FILE", help="the images that a text file lists, one path a line, from the folder "
+                    "of the list or, with --infer_dir, from there")  # fmt: skip
+    add_switch(to, "--recursive", "with --infer_dir: the images of sub-folders too")
+
+
+def require_input(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> None:
+    """Ends with a message unless one of ``add_input_flags`` is given."""
+    given = (arguments.infer_img, arguments.infer_dir, arguments.infer_list, arguments.video_file, arguments.camera_id)
+    if all(value is None for value in given):
+        parser.error("give --infer_img FILE, --infer_dir DIR, --infer_list FILE, --video_file FILE or --camera_id N")
 
 
 def add_per_task_size(to: argparse.ArgumentParser) -> None:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,20 +19,21 @@ from ppmtl.data.findings import DataError
 from ppmtl.data.source import Source
 from ppmtl.doctor.start import check_before_training
 from ppmtl.models.multitask import MultiTaskModel
-from ppmtl.predict import report
+from ppmtl.predict import expected, report
 from ppmtl.predict.drawing import draw_sample, with_legend
-from ppmtl.predict.evaluate import EvalSet, evaluate
+from ppmtl.predict.evaluate import EvalSet, Evaluation, evaluate
 from ppmtl.predict.pipeline import Backend
 from ppmtl.predict.result_files import ResultFiles
 from ppmtl.predict.stored import StoredPredictions
 from ppmtl.tasks.views import Slicing
 from ppmtl.train import checkpoint, distributed
-from ppmtl.train.finetune import load_initial
+from ppmtl.train.finetune import start_from
 from ppmtl.train.log import LOGGER, start_logging
 from ppmtl.train.loop import fit
 from ppmtl.train.optim import scaled_learning_rate
+from ppmtl.train.used_folder import clear, require_unused
+from ppmtl.weights.location import find_weights
 from ppmtl.weights.pretrained import load_pretrained
-from ppmtl.weights.whole import own_names
 
 _EXTREMES = 4  # best and worst images that are drawn per task
 
@@ -51,6 +52,7 @@ def evaluate_run(
     folder: str | None,
     classwise: bool,
     config: str,
+    only: Sequence[str] = (),
 ) -> None:
     """What tools/eval.py does in every process: evaluates, and on rank 0 writes and prints the report.
 
@@ -62,9 +64,10 @@ def evaluate_run(
         save_predictions: write them below the folder, for other tools and for ``predictions``.
         augment, slicing, limit: as in ``evaluate``.
         visualize: draw the first so many images of each set.
-        folder: for metrics.json and images; None = below save_dir.
+        folder: for metrics.json and images; None = below save_dir, a partial evaluation beside the full one.
         classwise: print the per-class tables.
         config: the name that metrics.json records.
+        only: the tasks that were chosen, if these are not all of the config.
     """
     settings = run.settings
     tasks, backend = _opened(settings, tta, bundle, predictions)
@@ -72,11 +75,14 @@ def evaluate_run(
     if not sets:
         raise ValueError("eval.datasets: the config names no validation set for the chosen tasks")
     processes = distributed.processes()
-    kind = "eval_bundle" if bundle else "eval_predictions" if predictions else "eval"
-    target, threshold = Path(folder or Path(settings.save_dir) / kind), settings.infer.draw_threshold
-    what = (
-        {"bundle": bundle} if bundle else {"predictions": predictions} if predictions else {"weights": settings.weights}
-    )
+    kind = ["eval", *(["bundle"] if bundle else ["predictions"] if predictions else [])]
+    name = "_".join([*kind, *only, *([f"first{limit}"] if limit else [])])
+    target, threshold = Path(folder or Path(settings.save_dir) / name), settings.infer.draw_threshold
+    what: dict[str, Any] = {"weights": settings.weights}
+    if bundle or predictions:
+        what = {"bundle": bundle} if bundle else {"predictions": predictions}
+    if processes.rank == 0 and (target / "metrics.json").exists():
+        print(f"{target} holds an earlier evaluation, which this one replaces")
     saved = target / "predictions"
     results = ResultFiles(saved, tasks, threshold=threshold, processes=processes) if save_predictions else None
     result = evaluate(tasks, sets, backend, augment=augment, slicing=slicing, batch_size=settings.eval.batch_size,
@@ -86,17 +92,21 @@ def evaluate_run(
         results.write({**what, "config": config, "tta": augment, "limit": limit})
     if processes.rank != 0:
         return
+    partial = [f"--tasks {','.join(only)}"] if only else []
+    partial += [f"--limit {limit}"] if limit else []
+    if not (limit or augment or slicing):
+        what["expected"] = _judge(result, settings)
     legends = {name: {c: f"#{bytes(rgb).hex()}" for c, rgb in task.legend().items()} for name, task in tasks.items()}
-    written = report.write(
-        result, target, {**what, "config": config, "tta": augment, "limit": limit, "legends": legends}
-    )
+    what |= {"config": config, "tta": augment, "limit": limit, "partial": partial, "legends": legends}
+    written = report.write(result, target, what)
     for name, examples in result.examples.items():
-        for index, (sample, predictions) in enumerate(examples):
-            drawn = draw_sample(sample, predictions, tasks, settings.infer.draw_threshold)
-            drawn = with_legend(drawn, predictions, tasks)
+        for index, (sample, answers) in enumerate(examples):
+            drawn = with_legend(draw_sample(sample, answers, tasks, threshold), answers, tasks)
             written.append(target / f"{name}_{index:03d}.jpg")
             cv2.imencode(".jpg", drawn[..., ::-1])[1].tofile(written[-1])
     print(f"wrote {', '.join(path.name for path in written)} to {target}")
+    if partial:
+        print(f"a partial evaluation ({' '.join(partial)})")
     if save_predictions:
         print(f"predictions, as COCO results, CSV and label maps: {saved}")
     print(report.text(result, classwise=classwise))
@@ -115,6 +125,14 @@ def _opened(
     return build.open_trained(settings, tta)
 
 
+def _judge(result: Evaluation, settings: Settings) -> dict[str, Any]:
+    """Prints whether the config's eval.expected was met; for metrics.json."""
+    rows = expected.compare(result, settings.eval.expected)
+    if rows:
+        print(expected.text(rows))
+    return {row.name: {**asdict(row), "met": row.met} for row in rows}
+
+
 @dataclass(frozen=True)
 class TrainOptions:
     """What tools/train.py is asked for beside the config.
@@ -127,6 +145,7 @@ class TrainOptions:
         overfit: train on the first so many batches of every source again and again, and evaluate on their images.
         fast_dev_run: afterwards build everything again and resume; evaluate two images only.
         skip_check: do not look at the data first.
+        overwrite: throw away the run that save_dir holds.
     """
 
     evaluate: bool = False
@@ -136,25 +155,30 @@ class TrainOptions:
     overfit: int | None = None
     fast_dev_run: bool = False
     skip_check: bool = False
+    overwrite: bool = False
 
 
 def prepare_training(
-    run: build.Run, *, evaluate: bool, resume: str | None, fast_dev_run: bool
+    run: build.Run, *, evaluate: bool, resume: str | None, fast_dev_run: bool, overwrite: bool
 ) -> tuple[build.Run, bool]:
     """The run as it will be trained and whether it is evaluated meanwhile, checked before anything is built.
 
     Args:
         run: as its config says.
-        evaluate, resume, fast_dev_run: as in :class:`TrainOptions`.
+        evaluate, resume, fast_dev_run, overwrite: as in :class:`TrainOptions`.
 
     Raises:
-        ConfigError: if they do not go together, or data is missing.
+        ConfigError: if they do not go together, ``save_dir`` holds another run, or data is missing.
     """
     if fast_dev_run:
         if resume:
             raise ConfigError(["--fast_dev_run starts a short run of its own; leave -r out"])
         run = run.changed(_two_steps(run), "--fast_dev_run")
         evaluate = bool(run.settings.eval.datasets)
+    elif overwrite and resume:
+        raise ConfigError(["--overwrite throws away what -r goes on from; give one of the two"])
+    elif not overwrite:
+        require_unused(Path(run.settings.save_dir), resume)
     if run.settings.train.early_stop is not None and not evaluate:
         raise ConfigError(["train.early_stop watches the evaluation: add --eval, or -o train.early_stop=null"])
     build.require_data(run.settings, training=True, evaluation=evaluate)
@@ -186,12 +210,19 @@ def start_training(run: build.Run, options: TrainOptions) -> str:
 
     Returns:
         Why the run ended before its schedule, e.g. "SIGTERM"; "" if it did not.
+
+    Raises:
+        ConfigError: if save_dir holds another run, and none of ``resume``, ``overwrite`` and ``fast_dev_run`` is given.
     """
     build.require_work(run.settings)
-    rank, world_size = distributed.start(run.settings.device)
     save_dir = Path(run.settings.save_dir)
+    if not (options.fast_dev_run or options.overwrite):
+        require_unused(save_dir, options.resume)
+    rank, world_size = distributed.start(run.settings.device)
     if options.fast_dev_run and rank == 0:
         shutil.rmtree(save_dir, ignore_errors=True)
+    elif options.overwrite and rank == 0:
+        clear(save_dir)
     start_logging(save_dir, rank)
     run = run.changed(scaled_learning_rate(run.settings.optimizer, world_size), "optimizer.scale_lr")
     settings = run.settings
@@ -209,10 +240,7 @@ def start_training(run: build.Run, options: TrainOptions) -> str:
     paddle.seed(settings.seed)
     model = build.build_model(settings, tasks)
     if settings.weights and not resume:
-        arrays = own_names(checkpoint.read_tensors(settings.weights), model)
-        load_initial(model, arrays, settings.weights,
-                     classes={name: task.classes for name, task in tasks.items()},
-                     stored_classes=checkpoint.read_state(settings.weights).get("classes"))  # fmt: skip
+        start_from(model, find_weights(settings.weights), tasks)
     elif model.backbone.pretrained and not resume:
         LOGGER.info("pretrained backbone: %s", load_pretrained(model.backbone, model.backbone.pretrained).text())
 

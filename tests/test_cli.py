@@ -2,6 +2,7 @@
 
 import argparse
 import os
+import subprocess
 import sys
 from pathlib import Path
 
@@ -86,6 +87,44 @@ def test_errors_end_with_a_message_and_a_code_but_no_traceback(error, code, monk
         cli.run(main)
     assert exit_info.value.code == code
     assert capsys.readouterr().err.startswith("train.py: ")
+
+
+LIMITED = {"eval": [], "infer": ["--infer_dir", "x"], "reproduce": [], "compare_tasks": []}
+
+
+def refused(tool, *arguments):
+    command = [sys.executable, str(ROOT / "tools" / f"{tool}.py"), "-c", DEMO, *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 2, done.stderr
+    return done.stderr
+
+
+@pytest.mark.parametrize("tool", LIMITED)
+def test_every_tool_refuses_a_limit_below_one(tool):
+    for limit in ("0", "-1"):
+        assert f"--limit: expected a whole number above 0, got '{limit}'" in refused(
+            tool, *LIMITED[tool], "--limit", limit
+        )
+
+
+def test_every_tool_with_a_limit_is_tested():
+    tools = [path for path in (ROOT / "tools").glob("*.py") if "cli.add_limit(" in path.read_text()]
+    assert {path.stem for path in tools} == set(LIMITED)
+    assert not [path.name for path in (ROOT / "tools").glob("*.py") if '"--limit"' in path.read_text()]
+
+
+def test_a_threshold_is_a_number_from_0_to_1():
+    assert (cli.score("0"), cli.score("0.3"), cli.score("1")) == (0, 0.3, 1)
+    for text in ("1.01", "-0.1", "nan", "much"):
+        with pytest.raises(argparse.ArgumentTypeError, match=f"from 0 to 1, got '{text}'"):
+            cli.score(text)
+    assert "expected a number from 0 to 1" in refused("infer", "--draw_threshold", "1.5")
+
+
+def test_without_a_config_weights_are_needed():
+    parser = cli.parser("test", weights=True)
+    with pytest.raises(ConfigError, match="give a config"):
+        cli.load(parser.parse_args(["-o", "seed=1"]))
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "configs").glob("*.yml")), ids=lambda p: p.name)

@@ -138,6 +138,37 @@ def test_inference_draws_and_writes_json_with_one_backbone_run(work, trained):  
     assert {p.name: p.read_bytes() for p in images.iterdir()} == before
 
 
+def test_a_run_folder_alone_predicts_without_its_data(work, trained):
+    images = work / "data" / "track1_test_data" / "seg" / "images" / "test"
+    far = work / "far"
+    far.mkdir()
+    result = tool("infer", "-o", f"weights={trained}", "infer.size=[96, 96]", "--infer_dir", str(images), cwd=far)
+    ok(result)
+    assert f"config: {trained / 'best_model' / 'state.json'} (-c takes another)" in result.stderr
+    document = json.loads(next((far / "output" / "infer").glob("*.json")).read_text())
+    assert document["backbone_runs"] == 1
+
+
+def test_a_partial_evaluation_leaves_the_full_one_alone(work, trained):
+    full = trained / "eval" / "metrics.json"
+    full.parent.mkdir(exist_ok=True)
+    full.write_text("full")
+    out = ok(tool("eval", "-o", f"weights={trained}", "--limit", "1", "--tasks", "seg", cwd=work))
+    assert full.read_text() == "full"
+    assert "a partial evaluation (--tasks seg --limit 1)" in out
+    document = json.loads((trained / "eval_seg_first1" / "metrics.json").read_text())
+    assert document["partial"] == ["--tasks seg", "--limit 1"]
+    assert document["weights"] == str(trained / "best_model")
+
+
+def test_a_second_training_in_the_same_folder_is_refused_and_changes_nothing(work, trained):
+    before = {path: path.stat().st_mtime_ns for path in trained.rglob("*") if "eval" not in path.name}
+    result = tool("train", *COMMON, "-o", "save_dir=full", cwd=work)
+    assert result.returncode == 2
+    assert "save_dir: full holds a run already (best_model" in result.stderr
+    assert {path: path.stat().st_mtime_ns for path in before} == before
+
+
 def test_one_task_trains_without_the_data_of_the_others(work):
     other = ("-o", "sources.seg.dataset.images=gone", "eval.datasets.cls.images=gone", "train.epochs=1", "save_dir=one")
     out = ok(tool("train", *COMMON, *other, "--tasks", "det", "--eval", cwd=work))

@@ -33,7 +33,7 @@ def main(argv: Sequence[str]) -> int:
     """Prints the table; the exit code is 1 if a result differs from its reference's. Missed targets are only reported."""
     parser = cli.Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", default="", metavar="TEXT", help="only rows whose name contains this")
-    parser.add_argument("--rounds", type=int, default=9, help="timed rounds per row")
+    parser.add_argument("--rounds", type=cli.positive, default=9, help="timed rounds per row")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the rows here too")
     arguments = parser.parse_args(argv)
     chosen = [case for case in CASES if arguments.only.lower() in case.name.lower()]

@@ -21,13 +21,15 @@ from ppmtl.config import ConfigError
 def main(argv: Sequence[str]) -> int:
     """Trains, evaluates, prints the table and writes it to comparison.md."""
     parser = cli.parser(__doc__ or "")
-    parser.add_argument("--steps", type=int, metavar="N", help="optimizer steps of every run (default: the config's)")
     parser.add_argument(
-        "--seeds", type=int, nargs="+", metavar="S", help="one comparison per seed (default: the config's)"
+        "--steps", type=cli.positive, metavar="N", help="optimizer steps of every run (default: the config's)"
+    )
+    parser.add_argument(
+        "--seeds", type=cli.count, nargs="+", metavar="S", help="one comparison per seed (default: the config's)"
     )
     parser.add_argument("--out", type=Path, metavar="DIR", help="default: <save_dir>/compare_tasks")
     cli.add_nprocs(parser, "train")
-    parser.add_argument("--limit", type=int, metavar="N", help="evaluate the first N images of each set only")
+    cli.add_limit(parser, "evaluate the first N images of each set only")
     arguments = parser.parse_args(argv)
     run = cli.load(arguments)
     settings = run.settings

@@ -6,13 +6,13 @@
     python tools/convert_weights.py output/allinone_demo/best_model backbone.pdparams --backbone
 
 IN is a .pth (facebook, timm), .pdparams (PaddleClas) or .safetensors (timm, Hugging Face) file, a checkpoint folder of
-this project, or a URL. Neither torch nor Paddle is needed, and nothing in IN is executed.
+this project or a run's (its best_model), or a URL. Neither torch nor Paddle is needed, and nothing in IN is executed.
 
 OUT.safetensors and --backbone take the ConvNeXt alone, under the names of facebook, PaddleClas and PaddleDetection;
-heads are dropped. Training reads all of IN's formats directly (model.backbone.pretrained); a converted file is smaller and
-quicker to read. OUT.pdparams takes every tensor of a checkpoint as it is, under the names of model.state_dict(). There is
-no .pdopt: Paddle keeps moments under names that it makes up anew in every program, so that they would fit nothing. To go on
-training, resume from the checkpoint folder.
+heads are dropped. Training reads all of IN's formats directly (model.backbone.pretrained, or weights=); a converted file is
+smaller and quicker to read. OUT.pdparams takes every tensor of a checkpoint as it is, under the names of
+model.state_dict(); weights= takes it in turn, with -c. There is no .pdopt: Paddle keeps moments under names that it makes up
+anew in every program, so that they would fit nothing. To go on training, resume from the checkpoint folder.
 """
 
 import argparse
@@ -36,7 +36,11 @@ def main(argv: Sequence[str]) -> int:
     from ppmtl.models.backbones._convnext_weights import WEIGHT_NAMES
     from ppmtl.train import checkpoint_folder
     from ppmtl.weights.convert import convert, export_all
+    from ppmtl.weights.download import is_url
+    from ppmtl.weights.location import find_weights
 
+    if not is_url(arguments.source):
+        arguments.source = str(find_weights(arguments.source, "IN"))
     folder = Path(arguments.source)
     if (folder / checkpoint_folder.STATE).is_file() and (wrong := checkpoint_folder.problems(folder)):
         raise ValueError(f"{folder} is damaged: {'; '.join(wrong)}; use another checkpoint")

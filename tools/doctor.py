@@ -25,7 +25,7 @@ def main(argv: Sequence[str]) -> int:
     )
     parser.add_argument("--json", type=Path, metavar="FILE", help="write findings and tables as JSON")
     cli.add_switch(parser, "--headers", "look at the headers of images only, do not decode them")
-    parser.add_argument("--workers", type=int, metavar="N", help="processes (default: one per core; 0: none)")
+    parser.add_argument("--workers", type=cli.count, metavar="N", help="processes (default: one per core; 0: none)")
     parser.add_argument("--examples", type=cli.positive, default=3, metavar="N", help="shown per finding (default: 3)")
     arguments = parser.parse_args(argv)
     run = cli.load(arguments)

@@ -1,5 +1,6 @@
 """Evaluates weights on the validation sets: mIoU, Top-1/Top-5, COCO AP; tables, plots, metrics.json.
 
+python tools/eval.py -o weights=output/allinone_demo         (its best_model, with the config inside it; -c takes another)
 python tools/eval.py -c configs/allinone_demo.yml -o weights=output/allinone_demo/best_model
 python tools/eval.py -c ... -o weights=... --nprocs 2        (2 CPU processes share the images; the same figures)
 python -m paddle.distributed.launch --gpus 0,1,2,3 tools/eval.py -c ... -o weights=...
@@ -36,23 +37,25 @@ def main(argv: Sequence[str]) -> int:
                         "the same form for one task (its name, or --tasks), instead of running a network")  # fmt: skip
     cli.add_switch(parser, "--classwise", "print the per-class tables (they are written to CSV files in any case)")
     parser.add_argument(
-        "--output_eval",
-        metavar="DIR",
-        help="for metrics.json and images (default: <save_dir>/eval, eval_bundle or eval_predictions)",
-    )
-    parser.add_argument("--visualize", type=int, default=0, metavar="N",
+        "--output_eval", metavar="DIR",
+        help="for metrics.json and images (default: <save_dir>/eval, eval_bundle or eval_predictions; with --tasks or --limit "
+        "a folder beside it, e.g. eval_seg_first8)",
+    )  # fmt: skip
+    parser.add_argument("--visualize", type=cli.count, default=0, metavar="N",
                         help="also draw the first N images of each set: labels left, prediction right")  # fmt: skip
-    parser.add_argument("--limit", type=int, metavar="N", help="only the first N images of each set (a quick look)")
+    cli.add_limit(parser, "only the first N images of each set (a quick look)")
     cli.add_nprocs(parser, "evaluate")
     arguments = parser.parse_args(argv)
 
     from ppmtl import build
 
-    if arguments.bundle and arguments.tasks is None:
+    chosen = arguments.tasks
+    if arguments.bundle and chosen is None:
         arguments.tasks = build.exported_tasks(arguments.bundle)
     if arguments.predictions:
         _check_stored(arguments)
     run = cli.load(arguments)
+    arguments.only = [] if chosen is None else list(run.settings.tasks)
     if not arguments.bundle and not arguments.predictions:
         build.require_weights(run.settings)
     build.require_data(run.settings, training=False, evaluation=True)
@@ -79,7 +82,7 @@ def measure(run: "Run", arguments: argparse.Namespace) -> None:
     evaluate_run(
         run, views, bundle=arguments.bundle, predictions=arguments.predictions, augment=arguments.tta, slicing=slicing,
         save_predictions=arguments.save_predictions, limit=arguments.limit, visualize=arguments.visualize,
-        folder=arguments.output_eval, classwise=arguments.classwise, config=arguments.config,
+        folder=arguments.output_eval, classwise=arguments.classwise, config=arguments.config, only=arguments.only,
     )  # fmt: skip
 
 

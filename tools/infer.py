@@ -1,7 +1,9 @@
 """Runs all heads on images, a video or a camera: masks, boxes with names, the class, the sentence; drawn and as JSON.
 
-    python tools/infer.py -c configs/allinone_demo.yml -o weights=output/allinone_demo/best_model --infer_img street.jpg
-    python tools/infer.py -c ... -o weights=... --infer_dir images/ --output_dir output/infer
+    python tools/infer.py --demo                                    the weights and images that come with the project
+    python tools/infer.py -o weights=output/allinone_demo --infer_img street.jpg    (with the config inside the weights)
+    python tools/infer.py -c ... -o weights=... --infer_dir images/ --recursive --output_dir output/infer
+    python tools/infer.py -c ... -o weights=... --infer_list list.txt
     python tools/infer.py -c ... -o weights=... --video_file drive.mp4
 
 Every task sees an image at the size that it is evaluated at, so what tools/eval.py measures is what is found here. The
@@ -29,18 +31,23 @@ def main(argv: Sequence[str]) -> int:
     cli.add_input_flags(parser)
     cli.add_tta_flags(parser)
     cli.add_slice_flags(parser)
+    cli.add_switch(parser, "--demo", "weights and images that come with the project; other flags still hold")
     parser.add_argument("--output_dir", default="output/infer", metavar="DIR", help="default: output/infer")
-    parser.add_argument("--draw_threshold", "--threshold", type=float, metavar="SCORE",
+    parser.add_argument("--draw_threshold", "--threshold", type=cli.score, metavar="SCORE",
                         help="boxes below it are neither drawn nor written (default: infer.draw_threshold)")  # fmt: skip
-    parser.add_argument("--limit", type=int, metavar="N", help="only the first N images of the folder, or frames")
+    cli.add_limit(parser, "only the first N images, or frames")
     cli.add_per_task_size(parser)
     arguments = parser.parse_args(argv)
+    if not arguments.demo:
+        cli.require_input(parser, arguments)
+    elif not arguments.config:
+        arguments.overrides.insert(0, ["weights=demo"])
     settings = cli.load(arguments).settings
 
     from ppmtl import build
     from ppmtl.predict.pipeline import Pipeline, SharedSize
 
-    build.require_weights(settings)
+    print(f"weights: {build.require_weights(settings)}", file=sys.stderr)
     tasks, backend = build.open_trained(settings, cli.tta_overrides(arguments))
     shared: SharedSize = None if arguments.per_task_size else settings.infer.size or "first"
     pipeline = Pipeline(tasks, backend, augment=arguments.tta, shared_size=shared, slicing=cli.slicing(arguments))
@@ -51,16 +58,18 @@ def main(argv: Sequence[str]) -> int:
 
 
 def _predict(arguments: argparse.Namespace, pipeline: "Pipeline", threshold: float) -> int:
-    from ppmtl.data.images import find_images
     from ppmtl.predict.files import predict_files
+    from ppmtl.predict.inputs import chosen_images
     from ppmtl.predict.video import predict_video
+    from ppmtl.weights.location import demo_checkpoint
 
     folder, limit = Path(arguments.output_dir), arguments.limit
     if arguments.video_file or arguments.camera_id is not None:
         source = Path(arguments.video_file) if arguments.video_file else arguments.camera_id
         return predict_video(source, folder, pipeline, threshold=threshold, limit=limit)
-    found = [Path(arguments.infer_img)] if arguments.infer_img else find_images(Path(arguments.infer_dir))[:limit]
-    return 1 if predict_files(found, pipeline, folder, threshold=threshold) else 0
+    if arguments.demo and not (arguments.infer_img or arguments.infer_dir or arguments.infer_list):
+        arguments.infer_dir = str(demo_checkpoint() / "images")
+    return 1 if predict_files(chosen_images(arguments)[:limit], pipeline, folder, threshold=threshold) else 0
 
 
 if __name__ == "__main__":

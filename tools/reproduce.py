@@ -35,8 +35,10 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument("--table", nargs="+", metavar="N", help="which tables (default: all)")
     parser.add_argument("--steps", type=cli.positive, metavar="N", help="yolor: of every model (default: the config's)")
     cli.add_nprocs(parser, "with --paper yolor or --against: train")
-    parser.add_argument("--limit", type=int, metavar="N", help="only the first N images of each set; the tables say so")
-    parser.add_argument("--output_dir", metavar="DIR", help="default: <save_dir>/reproduce")
+    cli.add_limit(parser, "only the first N images of each set; the tables say so")
+    parser.add_argument(
+        "--output_dir", metavar="DIR", help="default: <save_dir>/reproduce; with --limit reproduce_firstN"
+    )
     both = parser.add_argument_group("table 2 with both systems")
     both.add_argument("--against", metavar="YML", help="the other system's config, e.g. configs/baseline_demo.yml")
     both.add_argument("--minutes", type=float, default=15.0, metavar="M", help="of training per run (default: 15)")
@@ -54,7 +56,8 @@ def main(argv: Sequence[str]) -> int:
     if arguments.paper == "yolor":
         return _yolor(arguments)
     settings = cli.load(arguments).settings
-    folder = Path(arguments.output_dir or Path(settings.save_dir) / "reproduce")
+    name = "reproduce" if arguments.limit is None else f"reproduce_first{arguments.limit}"
+    folder = Path(arguments.output_dir or Path(settings.save_dir) / name)
 
     from ppmtl import build
 
@@ -66,12 +69,12 @@ def main(argv: Sequence[str]) -> int:
         return 0
     from ppmtl.challenge import reproduce
 
-    build.require_weights(settings)
+    weights = build.require_weights(settings)
     build.require_data(settings, training=False, evaluation=True)
     tasks, backend = build.open_trained(settings, {})
     sets = build.build_eval_sets(settings, tasks)
     images = "all images" if arguments.limit is None else f"the first {arguments.limit} images"
-    source = f"weights {settings.weights}, config {arguments.config}, {images} of the validation sets"
+    source = f"weights {weights}, config {arguments.config}, {images} of the validation sets"
     tables: dict[str, list[reproduce.Row]] = {}
     for table in arguments.table:
         tables[table] = []

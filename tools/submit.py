@@ -31,7 +31,7 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument("--out", type=Path, default=Path("pred_results.json"), help="default: pred_results.json")
     parser.add_argument("--form", choices=["list", "dict"], default="list",
                         help="list = what the official scorer reads (default); dict = as in the README")  # fmt: skip
-    parser.add_argument("--max_boxes", type=int, default=100, metavar="N",
+    parser.add_argument("--max_boxes", type=cli.positive, default=100, metavar="N",
                         help="per image, the best by score (default: 100)")  # fmt: skip
     cli.add_switch(parser, "--restart", "throw away what an interrupted run left instead of going on from it")
     cli.add_nprocs(parser, "predict")
@@ -62,7 +62,8 @@ def predict(run: "Run", arguments: argparse.Namespace) -> None:
     )  # fmt: skip
     if processes.rank == 0:
         print(f"wrote {arguments.out} ({arguments.out.stat().st_size / 2**20:.1f} MiB); predicted now: {counts}")
-        print(f"check it: python tools/submit.py check {arguments.out} -c {arguments.config}")
+        truth = f"-c {arguments.config}" if arguments.config.endswith(".yml") else f"--gt {settings.data_root}"
+        print(f"check it: python tools/submit.py check {arguments.out} {truth}")
 
 
 if __name__ == "__main__":

@@ -40,6 +40,8 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument("--overfit", type=cli.positive, metavar="N",
                         help="train on the first N batches of every source again and again; --eval then measures their "
                         "images: a model that cannot learn them by heart will not learn more")  # fmt: skip
+    cli.add_switch(parser, "--overwrite", "throw away the run that save_dir holds (checkpoints, logs, evaluations); "
+                   "without it, or -r, a used save_dir is refused")  # fmt: skip
     cli.add_switch(parser, "--skip_check", "start without looking at the data first (tools/doctor.py looks at more)")
     arguments = parser.parse_args(argv)
     run = cli.load(arguments, *(["train.amp.level=O1"] if arguments.amp else []))
@@ -47,10 +49,10 @@ def main(argv: Sequence[str]) -> int:
     from ppmtl.start import TrainOptions, prepare_training
 
     run, evaluate = prepare_training(run, evaluate=arguments.eval, resume=arguments.resume,
-                                     fast_dev_run=arguments.fast_dev_run)  # fmt: skip
+                                     fast_dev_run=arguments.fast_dev_run, overwrite=arguments.overwrite)  # fmt: skip
     vdl = Path(arguments.vdl_log_dir or Path(run.settings.save_dir) / "vdl") if arguments.use_vdl else None
     options = TrainOptions(evaluate, arguments.resume, vdl, arguments.diagnose, arguments.overfit,
-                           arguments.fast_dev_run, arguments.skip_check)  # fmt: skip
+                           arguments.fast_dev_run, arguments.skip_check, arguments.overwrite)  # fmt: skip
     cli.launch(train, arguments.nprocs, run, options)
     return 0
 

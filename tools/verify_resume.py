@@ -31,8 +31,10 @@ TRAIN = Path(__file__).resolve().parent / "train.py"
 def main(argv: Sequence[str]) -> int:
     """Returns the exit code: 0 = the same bytes."""
     parser = cli.parser(__doc__ or "")
-    parser.add_argument("--steps", type=int, default=4, metavar="N", help="N + N steps against 2N (default: 4)")
-    parser.add_argument("--kills", type=int, default=1, metavar="K",
+    parser.add_argument(
+        "--steps", type=cli.positive, default=4, metavar="N", help="N + N steps against 2N (default: 4)"
+    )
+    parser.add_argument("--kills", type=cli.positive, default=1, metavar="K",
                         help="how often to kill; first after step N, then at random moments (default: 1)")  # fmt: skip
     cli.add_switch(parser, "--eval", "evaluate after N and 2N steps as well, on the config's validation sets")
     cli.add_nprocs(parser, "train")
@@ -43,8 +45,6 @@ def main(argv: Sequence[str]) -> int:
             "it kills a run with all its processes as a group, which Windows does not have: use Linux or macOS"
         )
     build.require_data(cli.load(arguments).settings, training=True, evaluation=arguments.eval)
-    if arguments.steps < 1 or arguments.kills < 1:
-        raise ValueError(f"--steps and --kills must be at least 1, got {arguments.steps} and {arguments.kills}")
     if arguments.work_dir:
         return _verify(arguments, Path(arguments.work_dir))
     with tempfile.TemporaryDirectory(prefix="verify_resume_", ignore_cleanup_errors=True) as work:

@@ -30,7 +30,9 @@ if TYPE_CHECKING:
 
 def main(argv: Sequence[str]) -> int:
     """The exit code: 0, or 1 if an image could not be read or a video broke off."""
-    arguments = _parser().parse_args(argv)
+    parser = _parser()
+    arguments = parser.parse_args(argv)
+    cli.require_input(parser, arguments)
     views, slicing = cli.tta_overrides(arguments), cli.slicing(arguments)
 
     from ppmtl.bundle.engines.backend import open_backend
@@ -69,14 +71,11 @@ def main(argv: Sequence[str]) -> int:
 def _images(arguments: argparse.Namespace, pipeline: Pipeline, threshold: float) -> int:
     from timing import benchmark
 
-    from ppmtl.data.images import find_images, read_image
+    from ppmtl.data.images import read_image
     from ppmtl.predict.files import predict_files
+    from ppmtl.predict.inputs import chosen_images
 
-    paths = (
-        [Path(arguments.infer_img)]
-        if arguments.infer_img
-        else find_images(Path(arguments.infer_dir))[: arguments.limit]
-    )
+    paths = chosen_images(arguments)[: arguments.limit]
     if arguments.run_benchmark:
         images = [(read_image(path), str(path)) for path in paths[: arguments.benchmark_runs]]
         print(benchmark(pipeline, images, arguments.benchmark_runs))
@@ -90,10 +89,10 @@ def _parser() -> argparse.ArgumentParser:
     add = parser.add_argument
     add("--model_dir", required=True, metavar="DIR", help="what tools/export_model.py wrote")
     cli.add_input_flags(parser)
-    add("--limit", type=cli.positive, metavar="N", help="only the first N images of the folder, or frames")
+    cli.add_limit(parser, "only the first N images, or frames")
     add("--tasks", type=cli.names, metavar="seg,det", help="only these heads (default: all)")
     add("--batch_size", type=cli.positive, default=1, metavar="N", help="images or frames per run (default: 1)")
-    add("--threshold", "--draw_threshold", type=_score, metavar="SCORE",
+    add("--threshold", "--draw_threshold", type=cli.score, metavar="SCORE",
         help="boxes below it are neither drawn nor written (default: the bundle's)")  # fmt: skip
     add("--output_dir", default="output/infer", metavar="DIR", help="default: output/infer")
     cli.add_switch(parser, "--save_results", "write drawn images, JSON and label maps; False: JSON to stdout instead",
@@ -114,16 +113,6 @@ def _parser() -> argparse.ArgumentParser:
     add("--benchmark_runs", type=cli.positive, default=50, metavar="N",
         help="timed runs of --batch_size images (default: 50)")  # fmt: skip
     return parser
-
-
-def _score(text: str) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        value = -1.0
-    if not 0 <= value <= 1:
-        raise argparse.ArgumentTypeError(f"expected a number from 0 to 1, got {text!r}")
-    return value
 
 
 if __name__ == "__main__":

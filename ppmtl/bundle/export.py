@@ -148,7 +148,7 @@ def read_content(run: Run, tasks: Tasks, config: str) -> Content:
     step = checkpoint.read_state(weights).get("progress", {}).get("step")
     source = SourceRecord(config, str(weights), sha256(file), step)
     # A run saves its resolved config as config.yml; the run's folder then says more than the file
-    name = Path(settings.save_dir).name if Path(config).stem == "config" else Path(config).stem
+    name = Path(settings.save_dir).name if Path(config).stem in ("config", "state") else Path(config).stem
     nodes = {task: run.tree.data["tasks"][task] for task in tasks}  # the tree also has tasks that were removed by null
     classes = {task: tasks[task].classes for task in tasks}
     return Content(name, nodes, classes, settings.infer, source, git_revision())

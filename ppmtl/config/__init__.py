@@ -7,7 +7,7 @@ settings = check(Settings, tree)
 from ppmtl.config.bind import check
 from ppmtl.config.errors import ConfigError, nearest, suggestion
 from ppmtl.config.parts import Part, resolve_part, target_of
-from ppmtl.config.tree import ConfigTree, load_config
+from ppmtl.config.tree import ConfigTree, load_config, stored_config
 
 __all__ = [
     "ConfigError",
@@ -17,6 +17,7 @@ __all__ = [
     "load_config",
     "nearest",
     "resolve_part",
+    "stored_config",
     "suggestion",
     "target_of",
 ]

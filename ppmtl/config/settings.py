@@ -248,6 +248,9 @@ class EvalSettings:
     # {name: labelled data set}; each is read once for all of its tasks
     datasets: dict[str, Annotated[EvalSetSettings, Part("ppmtl.data.readers")]] = field(default_factory=dict)
     batch_size: Positive = 1  # [images] whose inputs run together
+    # {task: {metric: [value, tolerance]}}, in units of [the metric]: what the full evaluation without --tta should measure;
+    # tools/eval.py says whether it did
+    expected: dict[str, dict[str, tuple[float, Annotated[float, Ge(0)]]]] = field(default_factory=dict)
     # An evaluation during training that fails: "skip" logs it and trains on. A due checkpoint is written before it
     on_error: Literal["stop", "skip"] = "stop"
 
@@ -281,4 +284,6 @@ class Settings:
     infer: InferSettings = field(default_factory=InferSettings)
     seed: Annotated[int, Ge(0)] = 42  # of sampling, augmentation, initialisation, dropout [no unit]
     device: str = "auto"  # takes the GPU where Paddle was built for one and finds it
-    weights: str | None = None  # checkpoint folder or file to start from (training) or to use (evaluation, inference)
+    # What to start from (training) or to use (evaluation, inference): the folder of a run (its best_model is taken) or of a
+    # checkpoint, a .safetensors, .pdparams or .pth file, or "demo" for the weights that come with the project
+    weights: str | None = None

@@ -70,6 +70,35 @@ def load_config(path: str | os.PathLike[str], overrides: Sequence[str] = ()) -> 
     """
     problems: list[str] = []
     tree = _load_file(_given_or_packaged(Path(path)), (), "", problems) or ConfigTree({}, {}, str(path))
+    return _overridden(tree, overrides, problems)
+
+
+def stored_config(
+    data: dict[str, Any], file: str, defaults: Mapping[str, Any], overrides: Sequence[str] = ()
+) -> ConfigTree:
+    """A config that stands in another document, such as a checkpoint, overridden as in ``load_config``.
+
+    Args:
+        data: the whole config, without ``_base_``.
+        file: the document, for messages.
+        defaults: {dotted key: value} that replace those of ``data``; ``overrides`` win over them.
+        overrides: "a.b.c=value" each.
+
+    Raises:
+        ConfigError: with every malformed override, or for the first ``type`` with a dot: a document that came from elsewhere
+            must not choose code to run.
+    """
+    for path, value in nodes(data):
+        if path.rpartition(".")[2] == "type" and "." in str(value):
+            problem = (
+                f"{path}: {value} is code outside the project, which this file must not choose; give a config: -c FILE"
+            )
+            raise ConfigError([problem], file)
+    tree = ConfigTree(data, {path: file for path, _ in nodes(data)}, file)
+    return _overridden(tree.with_values(defaults, file), overrides, [])
+
+
+def _overridden(tree: ConfigTree, overrides: Sequence[str], problems: list[str]) -> ConfigTree:
     changes = [change for override in overrides if (change := _change(override, problems))]
     return _apply(tree, changes, problems)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import os
 import sys
 from collections import Counter
@@ -10,6 +11,21 @@ from pathlib import Path
 
 from ppmtl.data.images import SUFFIXES
 from ppmtl.data.listing import read_text
+
+
+def chosen_images(arguments: argparse.Namespace) -> list[Path]:
+    """The images that the flags of ``cli.add_input_flags`` name.
+
+    Raises:
+        ValueError: if a folder or list cannot be read or names none.
+    """
+    if arguments.infer_img:
+        return [Path(arguments.infer_img)]
+    folder = Path(arguments.infer_dir) if arguments.infer_dir else None
+    if arguments.infer_list:
+        return read_inputs(Path(arguments.infer_list), folder)
+    leave_out = Path(arguments.output_dir)
+    return find_inputs(Path(arguments.infer_dir), recursive=arguments.recursive, leave_out=leave_out)
 
 
 def find_inputs(folder: Path, *, recursive: bool = False, leave_out: Path | None = None) -> list[Path]:

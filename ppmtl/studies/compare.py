@@ -118,7 +118,9 @@ def evaluate_run(given: argparse.Namespace, folder: Path, tasks: Sequence[str]) 
     report = folder / "eval" / "metrics.json"
     if not report.is_file() or json.loads(report.read_text(encoding="utf-8"))["limit"] != given.limit:
         limit = ["--limit", str(given.limit)] if given.limit else []
-        _run("eval", given, folder, tasks, [f"weights={folder / 'latest'}", *limit])
+        _run(
+            "eval", given, folder, tasks, [f"weights={folder / 'latest'}", "--output_eval", str(report.parent), *limit]
+        )
     return dict(json.loads(report.read_text(encoding="utf-8"))["tasks"])
 
 

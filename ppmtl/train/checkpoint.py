@@ -7,7 +7,7 @@
         state.json              step, best metric, class names, resolved config, versions, digests
 
 A checkpoint is written into the staging directory ``.<name>.new``; what it replaces is renamed to ``.<name>.old``; then it
-gets its name. After a kill in between, readers take the hidden one (:func:`locate`) and the next run renames it
+gets its name. After a kill in between, readers take the hidden one (``weights/location.py``) and the next run renames it
 (:func:`recover`). Paddle is not imported before a model is given.
 """
 
@@ -28,6 +28,7 @@ import numpy as np
 from ppmtl.files import remove_folder, replace_folder, sha256
 from ppmtl.train.checkpoint_folder import DAMAGED, STATE, problems, read_manifest, write
 from ppmtl.weights.files import read_weights
+from ppmtl.weights.location import checkpoint_folder_of, find_weights, locate
 
 if TYPE_CHECKING:
     from paddle import nn
@@ -85,18 +86,6 @@ def recover(save_dir: Path) -> None:
                     LOGGER.warning("%s: recovered; the process that was saving it had been killed", folder)
                 else:
                     remove_folder(hidden)
-
-
-def locate(path: Path) -> Path:
-    """``path``, a checkpoint folder or a file in one; while an interrupted save leaves it absent, the hidden complete one."""
-    if path.suffix == ".safetensors":
-        return locate(path.parent) / path.name
-    for kind in ("new", "old"):
-        hidden = path.parent / f".{path.name}.{kind}"  # not with_name: "." has none
-        if not path.exists() and (hidden / STATE).is_file():
-            LOGGER.warning("%s is absent because a save was interrupted; reading %s", path, hidden)
-            return hidden
-    return path
 
 
 def step_folder(save_dir: Path, step: int) -> Path:
@@ -168,25 +157,20 @@ def find_resume(save_dir: Path, given: str) -> Path:
 
 def read_state(path: str | Path) -> dict[str, Any]:
     """state.json of a checkpoint folder, or of the folder around a weights file; {} where there is none."""
-    path = locate(Path(path))
-    folder = path if path.is_dir() else path.parent
+    folder = checkpoint_folder_of(locate(Path(path)))
     return read_manifest(folder) if (folder / STATE).is_file() else {}
 
 
 def read_tensors(path: str | Path, stem: str = "model") -> dict[str, np.ndarray]:
-    """{name: array} of a checkpoint folder's ``<stem>.safetensors`` or of a weights file; bfloat16 comes as uint16.
+    """{name: array} of a checkpoint's ``<stem>.safetensors``, or of what ``find_weights`` takes; bfloat16 comes as uint16.
 
     Raises:
         ValueError: if the path does not exist, is no checkpoint, is damaged, or differs from its recorded digest.
     """
-    path = locate(Path(path))
+    path = find_weights(path) if stem == "model" else locate(Path(path))
     file = path / f"{stem}.safetensors" if path.is_dir() else path
     if not file.is_file():
-        beside = ", ".join(sorted(p.name for p in path.parent.glob("*"))[:8]) or "no files"
-        raise ValueError(
-            f"weights: {path} holds no {stem}.safetensors; give a checkpoint folder or a .safetensors file; beside it are "
-            f"{beside}"
-        )
+        raise ValueError(f"weights: {path} holds no {stem}.safetensors; give a checkpoint folder that has one")
     expected = read_state(file).get("digests", {}).get(file.name)
     if expected is not None and sha256(file) != expected:
         raise ValueError(f"{file}: {DAMAGED}")

@@ -19,8 +19,8 @@ import numpy as np
 from safetensors import SafetensorError, TensorSpec, serialize_file
 
 from ppmtl.files import atomic_write, flush, sha256
+from ppmtl.weights.location import STATE
 
-STATE = "state.json"
 DAMAGED = f"its SHA-256 is not the one recorded in {STATE}: the file is damaged or was replaced"
 
 

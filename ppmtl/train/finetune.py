@@ -3,14 +3,39 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from paddle import nn
 
 from ppmtl.structures import ClassList
+from ppmtl.tasks.base import Task
 from ppmtl.train import checkpoint
-from ppmtl.train.log import announce
+from ppmtl.train.log import LOGGER, announce
+from ppmtl.weights.pretrained import load_pretrained
+from ppmtl.weights.whole import holds_heads, own_names
+
+
+def start_from(model: nn.Layer, path: Path, tasks: Mapping[str, Task[Any]]) -> None:
+    """Fills a new run's model from what ``weights=`` means: a checkpoint, another project's model, or a backbone alone.
+
+    Args:
+        model: a MultiTaskModel with its initial weights.
+        path: of a checkpoint folder or a weights file.
+        tasks: of this run.
+
+    Raises:
+        ValueError: if the backbone does not fit exactly, or the file is damaged.
+    """
+    arrays = own_names(checkpoint.read_tensors(path), model)
+    if not holds_heads(arrays) and model.backbone.weight_names is not None:
+        report = load_pretrained(model.backbone, str(path))
+        LOGGER.info("weights: a backbone alone, the heads start afresh: %s", report.text())
+        return
+    LOGGER.info("weights: %s", path)
+    classes = {name: task.classes for name, task in tasks.items()}
+    load_initial(model, arrays, str(path), classes=classes, stored_classes=checkpoint.read_state(path).get("classes"))
 
 
 def load_initial(

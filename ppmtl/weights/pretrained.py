@@ -17,6 +17,7 @@ import numpy as np
 from ppmtl.files import sha256
 from ppmtl.weights.download import fetch, is_url
 from ppmtl.weights.files import Layout, WeightFile, as_float32, read_weights
+from ppmtl.weights.location import MODEL, find_weights
 from ppmtl.weights.names import Naming, Shape, WeightNames
 
 if TYPE_CHECKING:
@@ -64,7 +65,7 @@ class Report:
 
 
 def load_pretrained(backbone: nn.Layer, path_or_url: str) -> Report:
-    """Fills a backbone from a file, a checkpoint folder or a URL (``url#sha256=<digest>`` checks it).
+    """Fills a backbone from a URL (``url#sha256=<digest>`` checks it) or what ``find_weights`` takes: a run, a file, ...
 
     Raises:
         ValueError: if the file is damaged, of an unknown naming, or does not fill the backbone exactly; nothing of the
@@ -93,11 +94,8 @@ def local_file(path_or_url: str) -> Path:
     """
     if is_url(path_or_url):
         return fetch(path_or_url)
-    path = Path(path_or_url).expanduser()
-    path = path / "model.safetensors" if path.is_dir() else path
-    if not path.is_file():
-        raise ValueError(f"pretrained: {path} does not exist; give a .pth, .pdparams or .safetensors file, or a URL")
-    return path
+    path = find_weights(path_or_url, "pretrained")
+    return path / MODEL if path.is_dir() else path
 
 
 def match(

@@ -44,6 +44,11 @@ def own_names(arrays: Mapping[str, np.ndarray], model: nn.Layer) -> dict[str, np
     return renamed
 
 
+def holds_heads(arrays: Mapping[str, np.ndarray]) -> bool:
+    """Whether these are the weights of a model, under our names, and not of a backbone alone."""
+    return any(name.startswith("heads.") for name in arrays)
+
+
 def _find(names: Iterable[str], namings: Iterable[Naming]) -> tuple[Naming, str] | None:
     """The naming, and what stands in front of its names."""
     for naming in namings:

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from ppmtl.config import ConfigError, ConfigTree, load_config, nearest
+from ppmtl.config import ConfigError, ConfigTree, load_config, nearest, stored_config
 
 
 def write(folder: Path, name: str, text: str) -> Path:
@@ -320,3 +320,17 @@ def test_importing_config_imports_neither_numpy_nor_paddle() -> None:
     code = "import ppmtl.config, sys; print(sorted({'numpy', 'paddle', 'cv2'} & set(sys.modules)))"
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert result.stdout.strip() == "[]"
+
+
+def test_a_stored_config_takes_defaults_and_overrides_and_says_where_it_stands():
+    data = {"save_dir": "old", "device": "gpu:3", "model": {"type": "x"}}
+    tree = stored_config(data, "run/state.json", {"save_dir": "run", "device": "auto"}, ["device=cpu", "seed=3"])
+    assert tree.data == {"save_dir": "run", "device": "cpu", "model": {"type": "x"}, "seed": 3}
+    assert tree.origins["model.type"] == "run/state.json"
+    assert tree.file == "run/state.json"
+
+
+def test_a_stored_config_cannot_choose_code_to_run():
+    data = {"model": {"backbone": {"type": "subprocess.Popen", "args": ["sh"]}}}
+    with pytest.raises(ConfigError, match=r"model\.backbone\.type: subprocess\.Popen is code outside the project"):
+        stored_config(data, "state.json", {})
