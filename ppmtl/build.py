@@ -22,6 +22,7 @@ from ppmtl.weights.location import BEST, STATE, checkpoint_folder_of, find_weigh
 from ppmtl.weights.whole import holds_heads, own_names
 
 Tasks = dict[str, Task[Any]]
+_RENDERED = (("track1_train_data",), ("track1_test_data",))  # what tools/make_demo_data.py writes
 
 
 @dataclass(frozen=True)
@@ -190,12 +191,16 @@ def require_data(settings: Settings, *, training: bool, evaluation: bool) -> Non
     missing = missing_paths(settings, training=training, evaluation=evaluation)
     if missing:
         listed = "\n".join(f"  {path}" for path in missing)
+        root = Path(settings.data_root)
+        here = "" if root.is_dir() else ", which is no folder"
+        # The renderer writes the challenge's tree, which helps a config that asks for nothing else
+        rendered = all(path.is_relative_to(root) and path.relative_to(root).parts[:1] in _RENDERED for path in missing)
+        demo = f"\nor render demo data in the same layout: python tools/make_demo_data.py --out {root}"
         raise ConfigError(
             [
                 f"data: {len(missing)} of the paths that this config names do not exist:\n{listed}\n"
-                f"data_root is {settings.data_root}; docs/data.md shows the folders that a config expects.\n"
-                "Point data_root at your copy:            -o data_root=/path/to/datasets\n"
-                f"or render demo data in the same layout:  python tools/make_demo_data.py --out {settings.data_root}"
+                f"Paths start from data_root, {root}{here}. Correct them in the config (docs/data.md says what each\n"
+                f"reader wants), or point data_root at your copy:  -o data_root=/path/to/datasets{demo if rendered else ''}"
             ]
         )
 

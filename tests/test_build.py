@@ -140,6 +140,14 @@ def test_missing_data_are_listed_before_anything_is_built(tmp_path):
     assert all(f"{tmp_path / name}\n" in str(caught.value) for name in ("i", "l"))
 
 
+def test_only_a_config_of_the_challenges_data_is_told_to_render_them(tmp_path):
+    for config, told in ((DEMO, True), (several(tmp_path), False)):
+        settings = build.load(config, [f"data_root={tmp_path / 'none'}"], ["seg"]).settings
+        with pytest.raises(ConfigError, match=r"Paths start from data_root, .*none, which is no folder") as caught:
+            build.require_data(settings, training=True, evaluation=True)
+        assert ("make_demo_data.py" in str(caught.value)) == told
+
+
 def test_multipliers_name_parts_with_dots_in_quotes_and_survive_being_saved(tmp_path):
     run = build.load(write(tmp_path, optimizer={"multipliers": {"heads.seg": 10, "backbone": 0.1}}))
     (tmp_path / "saved.yml").write_text(run.tree.dump())

@@ -3,12 +3,13 @@
 python tools/submit.py -c configs/allinone_demo.yml -o weights=output/allinone_demo/best_model --out pred_results.json
 python tools/submit.py -c ... -o weights=... --tta --out pred_results.json    (interrupted? the same command goes on)
 python tools/submit.py -c ... -o weights=... --nprocs 2                      (2 CPU processes, the same bytes)
+python tools/submit.py -c my.yml -o weights=...      (other data: the images of eval.datasets in the challenge's format)
 python tools/submit.py check pred_results.json [--gt demo_data | -c configs/allinone_demo.yml] [--show N]
 """
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,7 +18,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from ppmtl import cli
 
 if TYPE_CHECKING:
-    from ppmtl.build import Run
+    from ppmtl.build import Run, Tasks
 
 
 def main(argv: Sequence[str]) -> int:
@@ -48,7 +49,8 @@ def main(argv: Sequence[str]) -> int:
 def predict(run: "Run", arguments: argparse.Namespace) -> None:
     """Predicts in this process; the only one, or one of several that the launcher or --nprocs started."""
     from ppmtl import build
-    from ppmtl.challenge.predict import write_submission
+    from ppmtl.challenge.expected import TEST_FOLDER
+    from ppmtl.challenge.predict import evaluation_images, write_submission
     from ppmtl.train import distributed
     from ppmtl.train.checkpoint import read_state
 
@@ -56,14 +58,30 @@ def predict(run: "Run", arguments: argparse.Namespace) -> None:
     tasks, backend = build.open_trained(settings, cli.tta_overrides(arguments))
     digests = read_state(build.require_weights(settings)).get("digests", settings.weights)
     processes = distributed.processes()
+    images = None
+    if not (test := Path(settings.data_root) / TEST_FOLDER).is_dir():
+        build.require_data(settings, training=False, evaluation=True)
+        images = evaluation_images(tasks, build.build_eval_sets(settings, tasks))
+    if processes.rank == 0:
+        _say(test, tasks, images)
     counts = write_submission(
-        arguments.out, Path(settings.data_root), tasks, backend, weights=digests, augment=arguments.tta, form=arguments.form,
-        max_boxes=arguments.max_boxes, resume=not arguments.restart, processes=processes,
+        arguments.out, Path(settings.data_root), tasks, backend, weights=digests, images=images, augment=arguments.tta,
+        form=arguments.form, max_boxes=arguments.max_boxes, resume=not arguments.restart, processes=processes,
     )  # fmt: skip
     if processes.rank == 0:
         print(f"wrote {arguments.out} ({arguments.out.stat().st_size / 2**20:.1f} MiB); predicted now: {counts}")
         truth = f"-c {arguments.config}" if arguments.config.endswith(".yml") else f"--gt {settings.data_root}"
         print(f"check it: python tools/submit.py check {arguments.out} {truth}")
+
+
+def _say(test: Path, tasks: "Tasks", images: Mapping[str, Collection[object]] | None) -> None:
+    """Which images the file is about where they are not the challenge's, and which tasks are not in it."""
+    if images is not None:
+        counts = ", ".join(f"{name} {len(of_task)}" for name, of_task in images.items())
+        print(f"{test} is not there: the submission is about the images of eval.datasets ({counts})")
+    for name, task in tasks.items():
+        if task.section is None:
+            print(f"{name}: left out, the challenge does not ask for {task.task_type}")
 
 
 if __name__ == "__main__":

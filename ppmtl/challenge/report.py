@@ -35,7 +35,8 @@ def check_command(argv: Sequence[str]) -> int:
     root, counts = arguments.gt, {}
     if arguments.config:
         settings = check_config(Settings, load_config(arguments.config, arguments.overrides))
-        root, counts = root or Path(settings.data_root), _class_counts(settings)
+        counts, data = _class_counts(settings), Path(settings.data_root)
+        root = root or (data if (data / TEST_FOLDER).is_dir() else None)
     if not arguments.file.is_file():
         raise ConfigError([f"{arguments.file}: no such file"])
     if root and not (root / TEST_FOLDER).is_dir():

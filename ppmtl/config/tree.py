@@ -25,11 +25,6 @@ from ppmtl.config.errors import ConfigError, join, nearest, show
 from ppmtl.config.yaml_file import parse, to_text
 
 BASE = "_base_"
-_BASE_HINT = (
-    f"; {BASE} starts from the folder of the file that names it: write the way from there to the parent "
-    "(../configs/allinone_traffic.yml) or copy the parent too. To get one file without parents: "
-    "python tools/config.py show -c ORIGINAL > COPY"
-)
 
 
 @dataclass(frozen=True)
@@ -162,7 +157,7 @@ def _read_text(path: Path, here: str, problems: list[str]) -> str | None:
         return path.read_text(encoding="utf-8-sig")  # editors on Windows write a byte order mark
     except FileNotFoundError:
         guess = nearest(path.name, (p.name for p in path.parent.glob("*.y*ml")))
-        hint = f"; did you mean '{path.with_name(guess)}'?" if guess else _BASE_HINT if here else ""
+        hint = f"; did you mean '{path.with_name(guess)}'?" if guess else _base_hint(path) if here else ""
         if not hint and (guess := nearest(path.name, (p.name for p in packaged_configs().glob("*.yml")))):
             hint = f"; did you mean '{guess}', which ppmtl brings?"
         problems.append(f"{here}{path} does not exist{hint}")
@@ -171,6 +166,18 @@ def _read_text(path: Path, here: str, problems: list[str]) -> str | None:
     except OSError as error:
         problems.append(f"{here}{path} cannot be read: {error.strerror}")
     return None
+
+
+def _base_hint(path: Path) -> str:
+    """How a config that was copied without its parent ``path`` gets it back."""
+    shipped = packaged_configs() / path.name
+    way = f"write the way from there to the parent (those that come with ppmtl are in {shipped.parent})"
+    if shipped.is_file():
+        way = f"write {BASE}: {shipped}, which is the one that comes with ppmtl"
+    return (
+        f"; {BASE} starts from the folder of the file that names it: {way}, or copy the parent too. To get one file without "
+        "parents: python tools/config.py show -c ORIGINAL > COPY"
+    )
 
 
 def _merge(parent: Any, child: Any) -> Any:

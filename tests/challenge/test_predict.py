@@ -1,6 +1,7 @@
 """Writing a submission, interrupted, by one process and by several."""
 
 import contextlib
+import json
 import threading
 import time
 
@@ -9,11 +10,18 @@ import numpy as np
 import pytest
 from together import together
 
-from ppmtl.challenge.predict import write_submission
+from ppmtl.challenge.checking import check
+from ppmtl.challenge.expected import Expected
+from ppmtl.challenge.predict import evaluation_images, write_submission
+from ppmtl.data.reader import Reader
+from ppmtl.predict.evaluate import EvalSet
 from ppmtl.predict.processes import Processes
 from ppmtl.structures import ClassList
 from ppmtl.tasks.base import Task
+from ppmtl.tasks.captions import Captions
 from ppmtl.tasks.classification import Classification
+from ppmtl.tasks.detection import Detection
+from ppmtl.tasks.segmentation import Segmentation
 
 CLASSES = ClassList(("a", "b"))
 
@@ -95,6 +103,73 @@ def test_a_run_with_other_settings_is_refused_until_it_restarts(root, other, nam
     with pytest.raises(ValueError, match=rf"left by another run, with different {named};"):
         predict(root, **other)
     assert predict(root, **other, resume=False) == [sorted([0, 1, 2, 3, 4] * (1 + ("augment" in other)))]
+
+
+class Pictures(Reader):
+    """The images under some paths, without labels."""
+
+    required_paths = labels = describe = None
+
+    def __init__(self, paths):
+        super().__init__(".", {})
+        self.paths = paths
+
+    def __len__(self):
+        return len(self.paths)
+
+    def path(self, index):
+        return str(self.paths[index])
+
+    def image_id(self, index, task):  # noqa: ARG002
+        return 40 + index
+
+
+def test_other_data_are_submitted_by_the_images_of_their_evaluation_sets(root):
+    tasks = {
+        "kind": Classification("kind", CLASSES),
+        "scene": Segmentation("scene", CLASSES),
+        "signs": Detection("signs", CLASSES),
+        "text": Captions("text", ClassList(("[PAD]", "[UNK]", "[BOS]", "[EOS]"))),
+    }
+    paths = sorted((root / "track1_test_data" / "cls" / "test").iterdir())[:2]
+    sets = {"all": EvalSet(Pictures(paths), tuple(tasks))}
+    images = evaluation_images(tasks, sets)
+    assert images == {"kind": {"0.png": paths[0], "1.png": paths[1]}, "scene": {"0.png": paths[0], "1.png": paths[1]},
+                      "signs": {40: paths[0], 41: paths[1]}}  # fmt: skip
+
+    def backend(_, names):
+        if names == ("signs",):
+            return {
+                "signs": {"boxes": np.array([[[1, 2, 5, 6]]], np.float32), "scores": np.array([[[0, 0.5]]], np.float32)}
+            }
+        shape = (1, 2, 8, 8) if names == ("scene",) else (1, 2)
+        return {names[0]: {"probs": np.full(shape, 0.5, np.float32)}}
+
+    write_submission(root / "pred.json", root, tasks, backend, weights="w", images=images)
+    content = json.loads((root / "pred.json").read_text())
+    assert content["cls"] == [{"0.png": 0}, {"1.png": 0}]
+    assert [list(entry) for entry in content["seg"]] == [["0.png"], ["1.png"]]
+    assert content["dec"][1] == {"image_id": 41, "category_id": 1, "bbox": [1.0, 2.0, 4.0, 4.0], "score": 0.5}
+    assert check(root / "pred.json", Expected(seg_classes=2, cls_classes=2)) == []
+
+
+def test_what_the_challenges_format_cannot_hold_is_refused_in_one_sentence(tmp_path):
+    kind, scene = {"kind": Classification("kind", CLASSES)}, {"scene": Segmentation("scene", CLASSES)}
+    text = {"text": Captions("text", ClassList(("[PAD]", "[UNK]", "[BOS]", "[EOS]")))}
+    two = EvalSet(Pictures([tmp_path / "a" / "1.png", tmp_path / "b" / "1.png"]), ("kind",))
+    for tasks, sets, message in (
+        (kind, {"x": two}, "calls images by their file names only"),
+        (
+            scene,
+            {"x": EvalSet(Pictures([tmp_path / "1.png", tmp_path / "1.jpg"]), ("scene",))},
+            "by their file names only",
+        ),
+        (kind, {}, "no set for task 'kind'"),
+        (text, {}, "text is none of these. tools/infer.py"),
+        ({**kind, "more": Classification("more", CLASSES)}, {}, "kind, more all answer cls: choose one with --tasks"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            evaluation_images(tasks, sets)
 
 
 def test_two_tasks_for_one_section_and_a_task_without_one(root):

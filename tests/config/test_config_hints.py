@@ -82,4 +82,11 @@ def test_a_copied_config_that_does_not_find_its_parent_says_how(tmp_path: Path) 
         load_config(copy)
     (only,) = caught.value.problems
     assert f"{tmp_path / 'allinone_traffic.yml'} does not exist; _base_ starts from the folder of the file" in only
+    shipped = Path(DEMO).resolve().with_name("allinone_traffic.yml")
+    assert f"write _base_: {shipped}, which is the one that comes with ppmtl" in only
     assert "python tools/config.py show -c ORIGINAL > COPY" in only
+    copy.write_text(f"_base_: {shipped}\n")
+    assert load_config(copy).data
+    copy.write_text("_base_: my_parent.yml\n")
+    with pytest.raises(ConfigError, match=r"those that come with ppmtl are in .*configs"):
+        load_config(copy)
