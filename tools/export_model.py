@@ -2,6 +2,8 @@
 
     python tools/export_model.py -c configs/allinone_demo.yml -o weights=output/allinone_demo/best_model
     python tools/export_model.py -c ... -o weights=... --format onnx --tasks seg,det --input_shape 448 448
+    python tools/export_model.py -c ... -o weights=... --format onnx --single_file final       (one graph, final boxes)
+    python tools/export_model.py -c ... -o weights=... --format onnx --int8                    (8 bit for CPUs)
 
 The bundle is written to <output_dir>/<config name>/ and needs nothing else of the project's data or checkpoints. It is
 compared with the training graph on images of the validation sets (random ones where those are missing): raw
@@ -21,6 +23,14 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from ppmtl import cli
 
 
+def fraction(text: str) -> float:
+    """A number from 0 to 1."""
+    value = float(text)
+    if not 0 <= value <= 1:
+        raise argparse.ArgumentTypeError(f"expected a number from 0 to 1, got {text!r}")
+    return value
+
+
 def build_parser() -> argparse.ArgumentParser:
     """The command's parser."""
     parser = cli.parser(__doc__ or "", weights=True)
@@ -38,6 +48,18 @@ def build_parser() -> argparse.ArgumentParser:
     cli.add_switch(
         parser, "--check_bf16", "also measure the bundle in bfloat16 on this CPU; judged by each task's metric"
     )
+    parser.add_argument("--single_file", choices=["raw", "final"],
+                        help="with --format onnx: also write model.onnx, backbone and heads in one graph. raw: the heads' "
+                             "arrays; final: boxes come suppressed and sorted, one image per run")  # fmt: skip
+    cli.add_switch(
+        parser, "--int8", "with --format onnx: compute in 8 bit, calibrated on and judged by the validation data"
+    )
+    parser.add_argument("--calibration_images", type=cli.positive, metavar="N",
+                        help="with --int8: images of each validation set that it is calibrated on (default: 32)")  # fmt: skip
+    parser.add_argument("--guard_images", type=cli.positive, metavar="N",
+                        help="with --int8: judge it by the first N images of each validation set (default: all)")  # fmt: skip
+    parser.add_argument("--max_drop", type=fraction, metavar="X",
+                        help="with --int8: refuse it if a task's main metric drops by more (default: 0.01)")  # fmt: skip
     parser.add_argument("--tolerance", nargs="+", default=[], metavar="NAME=VALUE",
                         help="largest difference that passes: of a task's raw array, e.g. probs, scores (1e-4), boxes "
                              "(0.05 px), of its metric (0.002) or bf16_metric (0.005)")  # fmt: skip

@@ -4,6 +4,7 @@
     python deploy/python/benchmark.py --model_dir fp32/NAME --bf16_dir conv/NAME --onnx_dir onnx/NAME --size 448 448 \\
         -c configs/NAME.yml -o weights=output/NAME/best_model --rounds 20 --json benchmark.json
     python deploy/python/benchmark.py --model_dir any_size/NAME --engines paddle-fp32 paddle-fp32=fixed_size/NAME
+    python deploy/python/benchmark.py --model_dir onnx/NAME --engines onnxruntime onnxruntime=int8/NAME
 
 Every engine is a process; they take turns, one run each, so that whatever else the machine does hits all of them. First all
 answer the same image and are compared: the exit code is 1 if one that computes in float32 gives other numbers. An engine that
@@ -77,7 +78,7 @@ def compare(processes: Sequence[EngineProcess]) -> dict[str, dict[str, Any]]:
             outputs = process.ask(None)
             found = {name: _difference(outputs[name], values) for name, values in first.items()}
             first = first or outputs
-            wrong = not process.spec.bf16 and max(found.values(), default=0.0) > _SAME
+            wrong = process.spec.exact and max(found.values(), default=0.0) > _SAME
             problem = "WRONG RESULT" if wrong else ""
         except EngineError as error:
             problem = str(error)
@@ -163,7 +164,7 @@ def read_specs(arguments: argparse.Namespace) -> list[EngineSpec]:
     Raises:
         ConfigError: for an engine that does not exist or is named twice, a folder that is no bundle, or no size.
     """
-    from ppmtl.bundle.reading import read_bundle
+    from ppmtl.bundle.reading import read_bundle, read_settings
 
     bundle = read_bundle(arguments.model_dir, arguments.tasks)
     size = arguments.size or bundle.shared_size
@@ -180,7 +181,8 @@ def read_specs(arguments: argparse.Namespace) -> list[EngineSpec]:
             raise ConfigError([f"--engines: '{label}' is named twice; name each once"])
         engine, bf16, flag = ENGINES[name]
         folder = own or getattr(arguments, flag) or ("" if flag == "config" else arguments.model_dir)
-        specs.append(EngineSpec(label, engine, bf16, folder, *common))
+        exact = not bf16 and (engine == "eager" or read_settings(Path(folder)).precision == "float32")
+        specs.append(EngineSpec(label, engine, bf16, folder, *common, exact))
     return specs
 
 

@@ -35,7 +35,10 @@ class Case:
 
 @dataclass(frozen=True)
 class EngineSpec:
-    """What a process loads: a bundle in an engine, or the training graph ("eager") of a config with overrides."""
+    """What a process loads: a bundle in an engine, or the training graph ("eager") of a config with overrides.
+
+    ``exact``: it computes in float32, so its numbers must be those of the others.
+    """
 
     label: str
     engine: str
@@ -45,6 +48,7 @@ class EngineSpec:
     tasks: tuple[str, ...]
     shape: tuple[int, int, int]
     threads: int
+    exact: bool = True
 
 
 class EngineError(Exception):

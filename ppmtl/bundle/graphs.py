@@ -159,6 +159,16 @@ class _HeadLayer(nn.Layer):
         return [raw[name] for name in self.graph.outputs]
 
 
+class _WholeLayer(nn.Layer):
+    def __init__(self, model: MultiTaskModel, plan: Plan) -> None:
+        super().__init__()
+        self.model, self.plan = model, plan
+
+    def forward(self, images: paddle.Tensor) -> list[paddle.Tensor]:
+        raw = self.model(images, tasks=list(self.plan.heads))
+        return [raw[task][name] for task, head in self.plan.heads.items() for name in head.outputs]
+
+
 class _BeginLayer(nn.Layer):
     def __init__(self, head: StepwiseHead, graph: HeadGraph) -> None:
         super().__init__()
@@ -214,6 +224,15 @@ def save_graphs(model: MultiTaskModel, plan: Plan, folder: Path, *, old_format: 
             _save(_StepLayer(head), _step_specs(head, given), folder / graph.steps.file, old_format)
         else:
             _save(_HeadLayer(head, graph, plan.size), [given], folder / graph.file, old_format)
+
+
+def save_whole(model: MultiTaskModel, plan: Plan, path: Path) -> None:
+    """Writes backbone and planned heads of an :func:`inference_copy` as one graph in Paddle's new format, ``path``.json.
+
+    Its outputs are those of the first head, of the second, ...; no head may answer in steps.
+    """
+    images = InputSpec([plan.batch, *(plan.size or (None, None)), 3], "uint8", IMAGES)
+    _save(_WholeLayer(model, plan), [images], path, False)
 
 
 def _save(graph: nn.Layer, specs: list[Any], path: Path, old_format: bool) -> None:

@@ -5,6 +5,7 @@
     <bundle>/head_<task>_step.*  the second graph of a head that answers word by word, see StepGraph
     <bundle>/infer_cfg.yml    this schema
     <bundle>/export_report.*  what the export measured
+    <bundle>/model.onnx       where asked for: all of it in one graph, for other programs; nothing here reads it
 
 One graph per head: any subset of heads can be run, the backbone runs once, and parameters are stored once. In format 1, which
 bundles in the field have, the backbone is called "trunk".
@@ -20,9 +21,11 @@ from typing import Annotated, Any, Literal
 from ppmtl.config import ConfigTree, check
 from ppmtl.config.parts import Part
 from ppmtl.config.settings import InferSettings, Positive
+from ppmtl.files import sha256
 from ppmtl.structures import ClassList
 
 SETTINGS_FILE = "infer_cfg.yml"
+SINGLE_FILE = "model.onnx"
 TRUNK = "trunk"  # the backbone's files, without suffix
 IMAGES = "images"  # the backbone's input
 IMAGE_SIZE = "image_size"  # a head's input that is no feature: int32 (2,) [H, W] of the network input
@@ -30,6 +33,7 @@ IMAGE_SIZE = "image_size"  # a head's input that is no feature: int32 (2,) [H, W
 TaskPart = Annotated[Callable[..., Any], Part("ppmtl.tasks")]
 GraphFormat = Literal["paddle", "paddle-json", "onnx"]
 Pointwise = Literal["linear", "conv"]
+Precision = Literal["float32", "int8"]
 ImageType = Literal["uint8", "float32"]
 SUFFIXES: dict[str, tuple[str, ...]] = {  # of the files that make one graph; the first is the graph itself
     "paddle": (".pdmodel", ".pdiparams"),
@@ -140,6 +144,7 @@ class BundleSettings:
             on CPU is fast with; else "linear".
         tasks: as in the training config, with post-processing and test-time augmentation, without classes.
         infer: the (height, width) shown to all heads at once, and the drawing threshold.
+        precision: "int8" where convolutions and linears compute in 8 bit.
     """
 
     format: Literal[1]
@@ -155,6 +160,7 @@ class BundleSettings:
     pointwise: Pointwise = "linear"
     input: InputSettings = field(default_factory=InputSettings)
     infer: InferSettings = field(default_factory=InferSettings)
+    precision: Precision = "float32"
 
     def __post_init__(self) -> None:
         if not set(self.heads) == set(self.tasks) == set(self.classes):
@@ -179,6 +185,11 @@ class BundleSettings:
     def graph_files(self, stem: str) -> tuple[str, ...]:
         """The names of the files that make the graph called ``stem``; the first is the graph itself."""
         return tuple(stem + suffix for suffix in SUFFIXES[self.graph_format])
+
+
+def file_records(files: Iterable[Path]) -> list[dict[str, Any]]:
+    """The entries of ``files`` in infer_cfg.yml."""
+    return [{"name": file.name, "sha256": sha256(file), "bytes": file.stat().st_size} for file in files]
 
 
 def write_settings(folder: Path, document: Mapping[str, Any]) -> BundleSettings:

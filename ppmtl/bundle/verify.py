@@ -1,15 +1,14 @@
 """Compares an exported bundle with the training graph: raw arrays number for number, and each task's metric.
 
 Training graph and bundle (in float32, in bfloat16) run side by side through the one pipeline of evaluation, which takes them
-for several tasks that want to see the same view: every image is read once and shown once to each network. What was found is
-written as JSON for machines and Markdown for people.
+for several tasks that want to see the same view: every image is read once and shown once to each network.
 """
 
 from __future__ import annotations
 
-import json
 import math
-from collections.abc import Mapping
+import time
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,25 +17,28 @@ import cv2
 import numpy as np
 import paddle
 
-from ppmtl import tables
 from ppmtl.bundle.engines.backend import open_backend
-from ppmtl.bundle.reading import read_bundle
-from ppmtl.bundle.settings import BundleSettings
+from ppmtl.bundle.reading import Bundle, read_bundle
+from ppmtl.bundle.settings import SINGLE_FILE
 from ppmtl.data.reader import Reader
 from ppmtl.models.backend import PaddleBackend
 from ppmtl.models.multitask import MultiTaskModel
 from ppmtl.predict.evaluate import EvalSet, evaluate
-from ppmtl.predict.pipeline import Backend, Pipeline
-from ppmtl.predict.report import without_nan
+from ppmtl.predict.pipeline import Backend, Pipeline, make_view
 from ppmtl.structures import Size
 from ppmtl.tasks.base import Metrics, Task
+from ppmtl.tasks.detection import Detection
 
 # How far a task's primary metric may move: a near tie may fall the other way on few images; in bfloat16 numbers differ by
 # some 7e-3 and only the metric can judge. How far raw arrays may differ is said by the task (``Task.tolerances``). Measured on
 # the demo model: 2e-6 for probabilities, 7e-7 for scores, 3e-4 px for boxes of up to 700 px, no change of any metric; the
 # networks of the paper are ten times deeper.
 METRIC_TOLERANCES = {"metric": 0.002, "bf16_metric": 0.005}
-REFERENCE, FLOAT32, BFLOAT16 = "training graph", "float32", "bfloat16"
+REFERENCE, FLOAT32, BFLOAT16, INT8 = "training graph", "float32", "bfloat16", "8 bit"
+SINGLE, INT8_SINGLE, FINAL = "single file", "8 bit, single file", "single file, final boxes"
+_JUDGED_BY_METRIC = {BFLOAT16: "bf16_metric", INT8: "int8_drop", INT8_SINGLE: "int8_drop"}
+# Where the same numbers lead to other boxes: an IoU or a score that lies on a threshold up to rounding. A share of the boxes.
+_BOXES_ON_THE_LINE = 0.001
 _NOISE_SIZE: Size = (360, 640)
 Check = dict[str, Any]  # one task in one number format, as export_report.json shows it
 Runs = dict[str, list[Check]]  # {"float32" or "bfloat16": one check per task}
@@ -75,10 +77,69 @@ def check_bundle(
     backends: dict[str, Backend] = {REFERENCE: PaddleBackend(model), FLOAT32: open_backend(bundle, device=device)}
     if bf16:
         backends[BFLOAT16] = open_backend(bundle, device=device, bf16=True)
-    found = [
-        check_task(task, images[name], backends, batch=batch, tolerances=tolerances)
-        for name, task in bundle.tasks.items()
-    ]
+    if (folder / SINGLE_FILE).is_file():
+        backends[SINGLE] = _single_file(bundle)
+    return _check_tasks(bundle, images, backends, batch=batch, tolerances=tolerances)
+
+
+def check_eight_bits(before: Path, after: Path, images: Mapping[str, Images], *, batch: int, max_drop: float) -> Runs:
+    """What a bundle in 8 bit does otherwise than the one in float32 that it was made of; only a worse metric is a problem.
+
+    Args:
+        before, after: the bundles.
+        images: {task: what it is measured on}, labelled.
+        batch: inputs that run together.
+        max_drop: of each task's primary metric.
+    """
+    floats, bundle = read_bundle(before), read_bundle(after)
+    backends: dict[str, Backend] = {REFERENCE: open_backend(floats), INT8: open_backend(bundle)}
+    if (after / SINGLE_FILE).is_file():
+        backends[INT8_SINGLE] = _single_file(bundle)
+    return _check_tasks(bundle, images, backends, batch=batch, tolerances={"int8_drop": max_drop})
+
+
+def finish_boxes(folder: Path, images: Mapping[str, Images]) -> Runs:
+    """Gives a bundle's model.onnx final boxes, and says how many are not those that the pipeline makes of its raw arrays."""
+    from ppmtl.bundle.final_boxes import add_final_boxes  # needs onnx
+    from ppmtl.bundle.single_file import FinalBoxes
+
+    bundle, checks = read_bundle(folder), []
+    raw = _single_file(bundle)  # read before the file is written anew
+    add_final_boxes(folder / SINGLE_FILE, bundle.tasks)
+    for name, task in bundle.tasks.items():
+        if not isinstance(task, Detection):
+            continue
+        counted = FinalBoxes(folder / SINGLE_FILE, raw, task)
+        _show({name: task}, images[name], counted, batch=1)
+        share = counted.different / max(counted.boxes, 1)
+        found = {"largest_difference": share, "relative_to_largest_value": share, "allowed": _BOXES_ON_THE_LINE}
+        too_many = (
+            [f"{name}: {counted.different} of {counted.boxes} boxes differ"] if share > _BOXES_ON_THE_LINE else []
+        )
+        about = {"pictures": images[name].count, "from": images[name].origin, "task": name, "primary": None}
+        checks.append(about | {"outputs": {"share of other boxes": found}, "metrics": {}, "problems": too_many})
+    return {FINAL: checks}
+
+
+def calibration_views(bundle: Bundle, images: Mapping[str, Images], count: int) -> Iterator[tuple[np.ndarray, str]]:
+    """(network input (1, H, W, 3) uint8, task) of ``count`` images of every task's set, spread over all of it."""
+    for name, task in bundle.tasks.items():
+        reader = images[name].reader
+        assert reader is not None
+        for index in np.linspace(0, len(reader) - 1, min(count, len(reader))).round().astype(int).tolist():
+            image = reader[index].image
+            for view in task.views((image.shape[0], image.shape[1]), augment=False):
+                yield make_view(image, view)[None], name
+
+
+def _single_file(bundle: Bundle) -> Backend:
+    from ppmtl.bundle import single_file  # needs onnx
+
+    return single_file.backend(bundle.folder / SINGLE_FILE, bundle.settings.heads)
+
+
+def _check_tasks(bundle: Bundle, images: Mapping[str, Images], backends: Mapping[str, Backend], **options: Any) -> Runs:
+    found = [check_task(task, images[name], backends, **options) for name, task in bundle.tasks.items()]
     return {how: [checks[how] for checks in found] for how in found[0]}
 
 
@@ -90,17 +151,21 @@ def check_task(
     "problems" of a check is what is beyond tolerance, in words; its "primary" is None without labels.
     """
     both = _SideBySide(task.name, backends)
-    same = dict.fromkeys(backends, task)
-    metrics: dict[str, Metrics] = {}
-    if images.reader is None:
-        shown = [_noise(index) for index in range(images.count)]
-        Pipeline(same, both, batch_size=batch).predict(shown, [f"random image {i}" for i in range(images.count)])
-    else:
-        sets = {task.name: EvalSet(images.reader, tuple(same))}
-        metrics = evaluate(same, sets, both, batch_size=batch, limit=images.count).metrics
+    metrics = _show(dict.fromkeys(backends, task), images, both, batch)
     limits = {**METRIC_TOLERANCES, **task.tolerances, **tolerances}
     about = {"pictures": images.count, "from": images.origin, "task": task.name}
     return {how: about | _judge(task.name, how, both, metrics, limits) for how in both.largest}
+
+
+def _show(tasks: Mapping[str, Task[Any]], images: Images, backend: Backend, batch: int) -> dict[str, Metrics]:
+    """Shows the images to the backend; {key of ``tasks``: metrics} where they are labelled. All are the same task."""
+    if images.reader is None:
+        shown = [_noise(index) for index in range(images.count)]
+        Pipeline(tasks, backend, batch_size=batch).predict(shown, [f"random image {i}" for i in range(images.count)])
+        return {}
+    (name,) = {task.name for task in tasks.values()}
+    sets = {name: EvalSet(images.reader, tuple(tasks))}
+    return evaluate(tasks, sets, backend, batch_size=batch, limit=images.count).metrics
 
 
 class _SideBySide:
@@ -110,9 +175,14 @@ class _SideBySide:
         self._task, self._backends = task, backends
         self.largest: dict[str, dict[str, float]] = {how: {} for how in backends if how != REFERENCE}
         self.scale: dict[str, float] = {}
+        self.seconds: dict[str, list[float]] = {how: [] for how in backends}  # per input, of every run
 
     def __call__(self, images: np.ndarray, ways: tuple[str, ...]) -> Mapping[str, Mapping[str, np.ndarray]]:
-        raw = {how: self._backends[how](images, (self._task,))[self._task] for how in ways}
+        raw = {}
+        for how in ways:
+            started = time.perf_counter()
+            raw[how] = self._backends[how](images, (self._task,))[self._task]
+            self.seconds[how].append((time.perf_counter() - started) / len(images))
         for name, wanted in raw[REFERENCE].items():
             self.scale[name] = max(self.scale.get(name, 0.0), float(np.abs(wanted).max(initial=0.0)))
             for how, largest in self.largest.items():
@@ -134,7 +204,7 @@ def _largest_difference(where: str, wanted: np.ndarray, got: np.ndarray) -> floa
 def _judge(
     task: str, how: str, found: _SideBySide, metrics: Mapping[str, Metrics], limits: Mapping[str, float]
 ) -> Check:
-    low = how == BFLOAT16  # 8 bits of mantissa: only the metric can judge
+    low = how in _JUDGED_BY_METRIC  # 8 bits of mantissa or in all: only the metric can judge
     outputs, changes, beyond = {}, {}, []
     for name, largest in found.largest[how].items():
         outputs[name] = {
@@ -144,17 +214,20 @@ def _judge(
         }
         if not low and not largest <= limits[name]:
             beyond.append(f"{task}.{name} differs by {largest:.2g}, allowed {limits[name]:.2g}")
-    primary, limit = None, limits["bf16_metric" if low else "metric"]
+    primary, limit = None, limits[_JUDGED_BY_METRIC.get(how, "metric")]
     if metrics:
         primary, before, after = metrics[how].primary, metrics[REFERENCE].values, metrics[how].values
         for name, value in before.items():
             changes[name] = {"training_graph": value, "bundle": after[name], "change": after[name] - value}
         # A metric that is undefined in both (no such class in the images) did not move
         undefined, change = math.isnan(before[primary]) and math.isnan(after[primary]), abs(changes[primary]["change"])
+        if how in (INT8, INT8_SINGLE):  # asked for knowing that numbers change: better is welcome
+            change = -changes[primary]["change"]
         if not undefined and not change <= limit:
-            beyond.append(f"{task}.{primary} changes by {change:.4f}, allowed {limit:.4f}")
+            beyond.append(f"{task}.{primary} changes by {changes[primary]['change']:.4f}, allowed {limit:.4f}")
+    before_ms, after_ms = (1e3 * float(np.median(found.seconds[which])) for which in (REFERENCE, how))
     judged = {"outputs": outputs, "primary": primary, "primary_may_change_by": limit, "metrics": changes}
-    return judged | {"problems": beyond}
+    return judged | {"ms_per_input": {"training_graph": before_ms, "bundle": after_ms}, "problems": beyond}
 
 
 def _noise(index: int) -> np.ndarray:
@@ -166,42 +239,3 @@ def _noise(index: int) -> np.ndarray:
 def problems(runs: Runs) -> list[str]:
     """Everything that is beyond tolerance."""
     return [f"{how}: {problem}" for how, checks in runs.items() for check in checks for problem in check["problems"]]
-
-
-def write_report(folder: Path, settings: BundleSettings, runs: Runs, extra: Mapping[str, Any]) -> str:
-    """Writes export_report.json (with ``extra``) and export_report.md into the bundle; returns the latter's text."""
-    found, size, source = problems(runs), settings.input.size, settings.source
-    about = {key: getattr(settings, key) for key in ("name", "graph_format", "pointwise")}
-    document = without_nan({"passed": not found, **about, "runs": runs, **extra})
-    written = json.dumps(document, indent=1, ensure_ascii=False)
-    (folder / "export_report.json").write_text(written + "\n", encoding="utf-8")
-    shown = "any size" if size is None else f"{size[0]} x {size[1]} (H x W)"
-    parts = [
-        f"# {settings.name}: exported as {settings.graph_format}, {shown}",
-        f"Weights: {source.weights}, step {source.step}, sha256 {source.weights_sha256[:16]}...",
-        "Largest difference of each output, and each task's metric, training graph against bundle.",
-    ]
-    for how, checks in runs.items():
-        heads = ["task", "what", "training graph", "bundle", "difference", "allowed"]
-        origins = [f"- {check['task']}: first {check['pictures']} images of: {check['from']}" for check in checks]
-        parts += [
-            f"## {how}",
-            tables.markdown(heads, [row for check in checks for row in _rows(check)]),
-            "\n".join(origins),
-        ]
-    parts.append("**Failed:** " + "; ".join(found) if found else "**Passed.**")
-    parts.append(tables.markdown(["file", "MB"], [(f.name, f"{f.bytes / 1e6:.2f}") for f in settings.files]))
-    text = "\n\n".join(parts) + "\n"
-    (folder / "export_report.md").write_text(text, encoding="utf-8")
-    return text
-
-
-def _rows(check: Check) -> list[list[str]]:
-    rows = []
-    for name, output in check["outputs"].items():
-        allowed = "-" if output["allowed"] is None else f"{output['allowed']:.1e}"
-        rows.append([check["task"], name, "", "", f"{output['largest_difference']:.1e}", allowed])
-    if check["primary"] is not None:
-        numbers = ["n/a" if math.isnan(v) else f"{v:.4f}" for v in check["metrics"][check["primary"]].values()]
-        rows.append([check["task"], check["primary"], *numbers, f"{check['primary_may_change_by']:g}"])
-    return rows

@@ -9,17 +9,27 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import paddle
 
 import ppmtl
 from ppmtl.bundle import graphs, onnx_graphs
-from ppmtl.bundle.settings import SUFFIXES, TRUNK, BundleSettings, GraphFormat, Pointwise, SourceRecord, write_settings
+from ppmtl.bundle.settings import (
+    SUFFIXES,
+    TRUNK,
+    BundleSettings,
+    GraphFormat,
+    Pointwise,
+    SourceRecord,
+    file_records,
+    write_settings,
+)
 from ppmtl.config.settings import InferSettings
-from ppmtl.files import sha256
 from ppmtl.models.multitask import MultiTaskModel
 from ppmtl.structures import ClassList, Size
+
+SingleFile = Literal["raw", "final"]
 
 
 @dataclass(frozen=True)
@@ -46,6 +56,7 @@ def write_bundle(
     size: Size | None = None,
     batch: int | None = None,
     pointwise: Pointwise = "linear",
+    single_file: SingleFile | None = None,
 ) -> BundleSettings:
     """Writes a bundle into ``folder``, which is emptied first, and returns its settings; the model stays as it is.
 
@@ -54,6 +65,7 @@ def write_bundle(
         size: fixed (height, width) of the input; every task's views are then of that size. None = any.
         batch: fixed number of images per run; None = any.
         pointwise: see :func:`graphs.inference_copy`.
+        single_file: write model.onnx too, with raw arrays; "final" = of one image per run, see ``bundle/single_file.py``.
     """
     versions = {"ppmtl": ppmtl.__version__, "paddlepaddle": paddle.__version__, "python": sys.version.split()[0]}
     versions["git"] = content.git
@@ -70,6 +82,10 @@ def write_bundle(
         graphs.save_graphs(copied, plan, between, old_format=False)
         onnx_graphs.convert(stems, between, folder)
         shutil.rmtree(between)
+        if single_file is not None:
+            from ppmtl.bundle.single_file import write_single_file  # needs onnx
+
+            write_single_file(folder, copied, plan, content.tasks, content.classes, one_image=single_file == "final")
     else:
         graphs.save_graphs(copied, plan, folder, old_format=graph_format == "paddle")
     files = [folder / f"{stem}{suffix}" for stem in stems for suffix in SUFFIXES[graph_format]]
@@ -92,7 +108,7 @@ def write_bundle(
         "infer": asdict(content.infer if size is None else replace(content.infer, size=size)),
         "versions": versions,
         "source": asdict(content.source),
-        "files": [{"name": p.name, "sha256": sha256(p), "bytes": p.stat().st_size} for p in files],
+        "files": file_records(files),
     }
     return write_settings(folder, json.loads(json.dumps(document)))  # tuples become lists
 

@@ -63,3 +63,19 @@ def _inside_any(boxes: np.ndarray, regions: np.ndarray, share: float) -> np.ndar
         common = np.concatenate([np.maximum(boxes[:, :2], region[:2]), np.minimum(boxes[:, 2:], region[2:])], axis=1)
         inside |= box_areas(common) >= share * np.maximum(box_areas(boxes), np.finfo(np.float32).tiny)
     return inside
+
+
+def unmatched(first: Detections, second: Detections, *, score: float, pixels: float) -> tuple[np.ndarray, np.ndarray]:
+    """Which boxes of each set the other one does not have, whatever their order: (N,) and (M,) bool.
+
+    Two boxes are the same if they are of one class, their scores differ by ``score`` at most and every coordinate by
+    ``pixels``. Each is matched once.
+    """
+    missing, extra = np.ones(len(first), bool), np.ones(len(second), bool)
+    for row, (box, confidence, label) in enumerate(zip(first.boxes, first.scores, first.labels, strict=True)):
+        near = extra & (second.labels == label) & (np.abs(second.scores - confidence) <= score)
+        rows = np.flatnonzero(near)
+        distances = np.abs(second.boxes[rows] - box).max(axis=1)
+        if rows.size and distances.min() <= pixels:
+            missing[row] = extra[rows[np.argmin(distances)]] = False
+    return missing, extra

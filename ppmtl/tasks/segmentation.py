@@ -95,14 +95,14 @@ class Segmentation(Task[SegMap]):
 
     def views(self, original: Size, *, augment: bool) -> list[View]:
         """See :class:`Task`; those of every tile, where the image is larger than one."""
-        if self.tile is None:
+        tile, side = self.tile or Slicing(original), self.long_side or 0
+        size = tile.size or self.input_size or (side, side)
+        windows = tile_windows(original, size, tile.overlap)
+        if not windows:
             return super().views(original, augment=augment)
-        side = self.long_side or 0  # not used with an input size
-        size = self.tile.size or self.input_size or (side, side)
-        windows = tile_windows(original, size, self.tile.overlap)
         part = (min(size[0], original[0]), min(size[1], original[1]))
-        shown = super().views(part if windows else original, augment=augment)
-        return [replace(view, window=window) for view in shown for window in windows or [None]]
+        shown = super().views(part, augment=augment)
+        return [replace(view, window=window) for view in shown for window in windows]
 
     def collate(self, samples: Sequence[Sample]) -> dict[str, np.ndarray]:
         """{"label_map": (B, H, W) int64}, 255 = not labelled; all of it for an image without a label map."""

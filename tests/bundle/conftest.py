@@ -65,3 +65,13 @@ def paddle_bundle(model, content, tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("bundles") / "small"
     write_bundle(folder, model, content)
     return folder
+
+
+@pytest.fixture(scope="session")
+def onnx_bundle(model, content, tmp_path_factory) -> Path:
+    """ONNX, any size, with a model.onnx of raw arrays; read-only for tests."""
+    pytest.importorskip("paddle2onnx", reason="requirements-deploy.txt is not installed")
+    pytest.importorskip("onnxruntime", reason="requirements-deploy.txt is not installed")
+    folder = tmp_path_factory.mktemp("bundles") / "onnx"
+    write_bundle(folder, model, content, graph_format="onnx", single_file="raw")
+    return folder

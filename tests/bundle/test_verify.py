@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 
-from ppmtl.bundle.verify import BFLOAT16, FLOAT32, REFERENCE, Images, check_task
+from ppmtl.bundle.verify import BFLOAT16, FLOAT32, INT8, REFERENCE, Images, check_task
 from ppmtl.data.labels import ClassIndex
 from ppmtl.structures import ClassList, Sample
 from ppmtl.tasks.classification import Classification
@@ -52,10 +52,19 @@ def test_equal_backends_pass_and_each_sees_each_image_once():
         ((0.7, 0.3), {"how": BFLOAT16}, []),  # judged by the metric alone
         ((0.25, 0.75), {"how": BFLOAT16}, ["cls.top1 changes by 1.0000, allowed 0.0050"]),
         ((0.25, 0.75), {"how": BFLOAT16, "bf16_metric": 1.0}, []),
+        ((0.6, 0.4), {"how": INT8, "int8_drop": 0.01}, []),
+        ((0.25, 0.75), {"how": INT8, "int8_drop": 0.01}, ["cls.top1 changes by -1.0000, allowed 0.0100"]),
+        ((0.25, 0.75), {"how": INT8, "int8_drop": 1.0}, []),
     ],
 )
 def test_what_is_beyond_the_tolerances_of_task_and_command_is_a_problem(after, options, problems):
     assert check(Fixed(0.75, 0.25), Fixed(*after), **options)["problems"] == problems
+
+
+def test_in_8_bit_a_better_metric_is_no_problem():
+    found = check(Fixed(0.25, 0.75), Fixed(0.75, 0.25), how=INT8, int8_drop=0.0)
+    assert (found["metrics"]["top1"]["change"], found["problems"]) == (1.0, [])
+    assert found["ms_per_input"].keys() == {"training_graph", "bundle"}
 
 
 def test_the_largest_difference_is_reported_also_relative_to_the_largest_value():

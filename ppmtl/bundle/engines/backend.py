@@ -123,12 +123,16 @@ class BundleBackend:
         ``task`` is one whose images may be normalised in its own way; None = as the backbone's graph does it.
         """
         trunk, sizes = self._bundle.settings.trunk, {IMAGE_SIZE: np.asarray(images.shape[1:3], np.int32)}
+        outputs = self._graph(trunk.file)(self.images(images, task))
+        return dict(zip(trunk.outputs, outputs, strict=True)) | sizes
+
+    def images(self, images: np.ndarray, task: str | None = None) -> dict[str, np.ndarray]:
+        """The input of the backbone's graph for images that :meth:`features` takes."""
         pixels = None if task is None else self._bundle.settings.heads[task].pixels
-        images = images.astype(trunk.images, copy=False)
+        images = images.astype(self._bundle.settings.trunk.images, copy=False)
         if pixels is not None:
             images = images * np.asarray(pixels.factor, np.float32) + np.asarray(pixels.shift, np.float32)
-        outputs = self._graph(trunk.file)({IMAGES: np.ascontiguousarray(images)})
-        return dict(zip(trunk.outputs, outputs, strict=True)) | sizes
+        return {IMAGES: np.ascontiguousarray(images)}
 
     def head(self, name: str, features: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         """One task's raw arrays for what :meth:`features` returned."""
