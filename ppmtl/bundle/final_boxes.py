@@ -86,7 +86,8 @@ def _append(model: onnx.ModelProto, name: str, task: Detection) -> None:
         "zero": ("float32", 0), "threshold": ("float32", [task.score_threshold]), "iou": ("float32", [task.nms_iou or 0]),
         "most": ("int64", [task.max_detections]),
     }  # fmt: skip
-    for key, (kind, value) in constants.items():
+    read = {key for node in parsed.node for key in node.input}
+    for key, (kind, value) in ((key, constants[key]) for key in constants if key in read):
         own[key] = f"{name}_final_{key}"
         model.graph.initializer.append(numpy_helper.from_array(np.asarray(value, kind), own[key]))
     raw_outputs = set(own.values())

@@ -78,7 +78,7 @@ def test_boxes_that_are_not_those_of_the_pipeline_are_counted(tmp_path):
     add_final_boxes(tmp_path / "m.onnx", {"det": task})
     for second, different in ((0.8, 0), (0.8001, 2), (0.4, 1)):
         other = {"boxes": boxes, "scores": np.float32([[[0.9], [second], [0.7]]])}
-        counted = FinalBoxes(tmp_path / "m.onnx", lambda images, names, other=other: {"det": other}, task)
+        counted = FinalBoxes(tmp_path / "m.onnx", lambda *_, other=other: {"det": other}, task)
         counted(np.zeros((1, 64, 64, 3), np.uint8), ("det",))
         assert counted.different == different
 
@@ -86,7 +86,7 @@ def test_boxes_that_are_not_those_of_the_pipeline_are_counted(tmp_path):
 def test_a_head_that_answers_word_by_word_is_refused(tmp_path):
     steps = StepGraph("head_captions_step", Search(3, 3, 0, 11))
     plan = Plan(None, None, {"captions": HeadGraph("head_captions", ("c5",), ("tokens",), steps=steps)}, {})
-    with pytest.raises(ValueError, match="captions answers word by word, .* leave it out with --tasks"):
+    with pytest.raises(ValueError, match=r"captions answers word by word, .* leave it out with --tasks"):
         write_single_file(tmp_path, None, plan, {}, {}, one_image=False)
 
 
