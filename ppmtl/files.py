@@ -43,9 +43,10 @@ def flush(path: Path) -> None:
     Raises:
         OSError: if the disk could not take it.
     """
-    if path.is_dir() and os.name == "nt":
+    is_folder = path.is_dir()
+    if is_folder and os.name == "nt":
         return  # Windows cannot open folders
-    handle = os.open(path, os.O_RDONLY)
+    handle = os.open(path, os.O_RDONLY if is_folder else os.O_RDWR)  # Windows flushes only what may be written
     try:
         os.fsync(handle)
     except OSError as error:

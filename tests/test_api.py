@@ -128,6 +128,8 @@ def test_the_threshold_applies_to_every_form_of_a_result(model, image):
     assert [len(some["det"][key]) for key in ("boxes", "scores", "labels", "names")] == [count] * 4
     assert len(some.to_json()["det"]["boxes"]) == len(some.to_coco()["det"]) == count
     assert (some.to_pandas()["task"] == "det").sum() == count
+    nothing = model.predict(image, tasks=["det"], score_threshold=1).to_pandas()
+    assert (list(nothing), len(nothing)) == (["image", "task"], 0)
     assert not np.array_equal(some.plot(), everything.plot())
     with pytest.raises(ValueError, match="score_threshold: expected a number from 0 to 1, got 50"):
         model.predict(image, score_threshold=50)

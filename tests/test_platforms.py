@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 from ppmtl import system
+from ppmtl.files import atomic_write
 
 ROOT = Path(__file__).resolve().parents[1]
 # What Windows' Python does not have, of what ppmtl uses or could use by mistake
@@ -42,6 +43,7 @@ print("imported", count)
 PREDICT = """
 from pathlib import Path
 from ppmtl import system
+from ppmtl.files import atomic_write
 from ppmtl.train.log import peak_memory_mib
 
 for folder in ("random", "bundle"):
@@ -74,3 +76,16 @@ def test_everything_imports_and_predicts_without_what_windows_lacks(exported, tm
 
 def test_peak_memory_is_that_of_the_process():
     assert 10 < system.peak_memory_mib() < 1 << 20
+
+
+def test_a_file_is_flushed_through_a_handle_that_may_write_as_windows_asks(tmp_path, monkeypatch):
+    opened, real = {}, os.open
+
+    def record(path, flags):
+        opened[Path(path).name] = flags
+        return real(path, flags)
+
+    monkeypatch.setattr(os, "open", record)
+    with atomic_write(tmp_path / "file") as temporary:
+        temporary.write_text("x")
+    assert opened == {".file.new": os.O_RDWR, tmp_path.name: os.O_RDONLY}

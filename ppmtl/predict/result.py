@@ -88,9 +88,8 @@ class Result:
         except ImportError as error:
             raise ValueError("to_pandas() needs the pandas package: pip install pandas") from error
         answers = self.to_json()
-        return pandas.DataFrame(
-            [{"image": self.path, "task": name, **row} for name in self for row in _rows(answers[name])]
-        )
+        rows = [{"image": self.path, "task": name, **row} for name in self for row in _rows(answers[name])]
+        return pandas.DataFrame(rows) if rows else pandas.DataFrame(columns=["image", "task"])
 
     def save(self, folder: str | Path, name: str | None = None) -> Path:
         """Writes <name>.jpg (drawn), <name>.json and <name>_<task>.png per label map, as ``tools/infer.py`` does.
