@@ -156,7 +156,8 @@ def _read_text(path: Path, here: str, problems: list[str]) -> str | None:
     try:
         return path.read_text(encoding="utf-8-sig")  # editors on Windows write a byte order mark
     except FileNotFoundError:
-        guess = nearest(path.name, (p.name for p in path.parent.glob("*.y*ml")))
+        others = (p.name for p in path.parent.glob("*.y*ml") if not here.startswith(f"{p}:"))  # not the one that asks
+        guess = nearest(path.name, others)
         hint = f"; did you mean '{path.with_name(guess)}'?" if guess else _base_hint(path) if here else ""
         if not hint and (guess := nearest(path.name, (p.name for p in packaged_configs().glob("*.yml")))):
             hint = f"; did you mean '{guess}', which ppmtl brings?"

@@ -106,7 +106,7 @@ def legend_panel(legend: dict[str, tuple[int, int, int]], image: np.ndarray) -> 
 
 
 def _usual_scale(canvas: np.ndarray) -> float:
-    return max(0.35, max(canvas.shape) / 1600)
+    return max(0.35, float(max(canvas.shape)) / 1600)
 
 
 def _width(text: str, scale: float) -> int:
