@@ -64,14 +64,18 @@ def main(argv: Sequence[str]) -> int:
 
 
 def _check_stored(arguments: argparse.Namespace) -> None:
-    """Refuses flags that say how to predict; takes the tasks from the files where none are chosen."""
+    """Refuses flags that say how to predict; takes tasks and --limit from the files where none are given."""
     from ppmtl.predict.stored import stored_tasks
 
     flags = ("bundle", "tta", "slice_infer", "save_predictions")
     if given := [f"--{flag}" for flag in flags if getattr(arguments, flag)]:
         raise ConfigError([f"--predictions are measured as they are: leave {', '.join(given)} out"])
+    tasks, limit = stored_tasks(Path(arguments.predictions))
     if arguments.tasks is None:
-        arguments.tasks = stored_tasks(Path(arguments.predictions))
+        arguments.tasks = tasks
+    if arguments.limit is None and limit is not None:
+        print(f"{arguments.predictions} was made with --limit {limit}: these images are measured")
+        arguments.limit = limit
 
 
 def measure(run: "Run", arguments: argparse.Namespace) -> None:

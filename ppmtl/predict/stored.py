@@ -17,12 +17,15 @@ from ppmtl.predict.result_files import INFO, ImageNames
 from ppmtl.tasks.base import Task
 
 
-def stored_tasks(place: Path) -> list[str] | None:
-    """The tasks of what :class:`ResultFiles` wrote, or the one that a file is named after; None = nothing says it."""
-    if place.is_file():
-        return [place.stem]
-    info = _json(place / INFO) if (place / INFO).is_file() else None
-    return list(info["images"]) if isinstance(info, dict) and isinstance(info.get("images"), dict) else None
+def stored_tasks(place: Path) -> tuple[list[str] | None, int | None]:
+    """The tasks of what :class:`ResultFiles` wrote, or the one that a file is named after, and the ``limit`` it was made with.
+
+    None = nothing says it.
+    """
+    folder = place.parent if place.is_file() else place
+    info = _json(folder / INFO) if (folder / INFO).is_file() else {}
+    tasks = [place.stem] if place.is_file() else list(info["images"]) if "images" in info else None
+    return tasks, info.get("limit")
 
 
 class StoredPredictions:

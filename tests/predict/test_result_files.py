@@ -145,7 +145,7 @@ def _network(monkeypatch):
 def measured(folder, saved, processes=Processes(), threshold=0.5):  # noqa: B008
     results = ResultFiles(saved, TASKS, threshold=threshold, processes=processes)
     found = evaluate(TASKS, {"made": EvalSet(Images(folder), tuple(TASKS))}, None, results=results, processes=processes)
-    results.write({"weights": "w"})
+    results.write({"weights": "w", "limit": 30})
     return found
 
 
@@ -168,14 +168,14 @@ def test_stored_predictions_measure_what_the_evaluation_that_wrote_them_measured
     assert {key: after[key] for key in after if key[:3] in ("seg", "cls", "cap")} == {
         key: before[key] for key in before if key[:3] in ("seg", "cls", "cap")
     }
-    assert stored_tasks(tmp_path / "saved") == list(TASKS)
+    assert stored_tasks(tmp_path / "saved") == (list(TASKS), 30)
 
 
 def test_one_file_measures_one_task(tmp_path):
     before = values(measured(tmp_path, tmp_path / "saved"))
     for name in ("det", "ins", "cap"):
         file = tmp_path / "saved" / f"{name}.json"
-        assert stored_tasks(file) == [name]
+        assert stored_tasks(file) == ([name], 30)
         after = values(again(tmp_path, file, [name]))
         assert after == pytest.approx({key: before[key] for key in after}, abs=1e-6, nan_ok=True)
     with pytest.raises(ValueError, match="one file holds one task; say which: --tasks det"):
@@ -348,6 +348,7 @@ def test_a_label_map_of_another_size_or_with_other_classes_is_refused(tmp_path):
 
 def test_a_task_without_a_file_is_said_with_what_is_there(tmp_path):
     store(tmp_path / "saved", "det.json", [])
+    assert stored_tasks(tmp_path / "saved") == (None, None)
     with pytest.raises(ValueError, match=r"ins\.json not found .* has det\.json.; --tasks leaves tasks out"):
         StoredPredictions(tmp_path / "saved", {name: TASKS[name] for name in ("det", "ins")})
     with pytest.raises(ValueError, match="no such file or folder"):

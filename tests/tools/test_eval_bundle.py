@@ -1,4 +1,4 @@
-"""tools/eval.py --bundle measures an exported bundle as it measures weights.
+"""tools/eval.py --bundle measures an exported bundle as it measures weights, --predictions what it stored itself.
 
 The weights are random, so the labels are made from what they answer: they score near 1, and whatever the bundle or its
 post-processing does otherwise costs points.
@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 
 from demo_data import DemoRequest, make_dataset
+from ppmtl.config import ConfigError
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -68,6 +69,7 @@ def evaluate(exported, tmp_path_factory):
         assert script.main([*common, "--output_eval", str(out), *flags]) == 0
         return json.loads((out / "metrics.json").read_text())
 
+    run.out = out
     return run
 
 
@@ -94,3 +96,24 @@ def test_tasks_that_were_not_exported_are_not_evaluated(exported, evaluate, tmp_
             shutil.copy(file, tmp_path)
     assert set(evaluate("--bundle", str(tmp_path), "--tasks", "cls")["tasks"]) == {"cls"}
     assert np.isfinite(evaluate("--bundle", str(exported / "bundle"), "--limit", "2")["score"])
+
+
+def test_stored_predictions_measure_what_the_weights_measured_without_a_network(exported, evaluate, monkeypatch):
+    from ppmtl import build
+
+    weights = evaluate("-o", f"weights={exported / 'random'}", "--save_predictions", "--limit", "3")
+    folder = Path(evaluate.out) / "predictions"
+    assert {path.name for path in folder.iterdir()} >= {"seg", "cls.csv", "det.json", "det_coco.json", "info.json"}
+    monkeypatch.setattr(build, "build_model", None)
+    stored = evaluate("--predictions", str(folder))  # of the first three images, without being told
+    assert (stored["predictions"], stored["limit"]) == (str(folder), 3)
+    assert metrics(stored) == pytest.approx(metrics(weights), abs=1e-6)
+    only = evaluate("--predictions", str(folder / "det.json"))
+    assert set(only["tasks"]) == {"det"}
+    assert only["tasks"]["det"]["ap50"] == pytest.approx(weights["tasks"]["det"]["ap50"], abs=1e-6)
+
+
+@pytest.mark.parametrize("flag", ["--tta", "--slice_infer", "--save_predictions"])
+def test_flags_that_say_how_to_predict_are_refused_with_stored_predictions(evaluate, flag):
+    with pytest.raises(ConfigError, match=f"measured as they are: leave {flag} out"):
+        evaluate("--predictions", "somewhere", flag)
