@@ -20,6 +20,7 @@ import paddle
 from paddle import nn
 
 from ppmtl.config.settings import Settings, named_views
+from ppmtl.models.base import StepwiseHead
 from ppmtl.structures import Size
 from ppmtl.tasks.base import Task
 
@@ -160,7 +161,8 @@ def uncounted_parameters(model: nn.Layer) -> tuple[str, ...]:
 def count_macs(model: nn.Layer, size: Size, tasks: Mapping[str, Task[Any]], *, training: bool) -> dict[str, int]:
     """{layer: multiply-adds} of one image's forward pass at ``size``, with the heads of ``tasks``.
 
-    ``training`` counts what only training runs too, such as auxiliary heads.
+    ``training`` counts what only training runs too, such as auxiliary heads. The evaluation of a head that answers in steps
+    is that of its longest answer, with all sequences followed to the end; most images take less.
     """
     macs: dict[str, int] = defaultdict(int)
 
@@ -170,16 +172,43 @@ def count_macs(model: nn.Layer, size: Size, tasks: Mapping[str, Task[Any]], *, t
 
     layers = [(name, layer) for name, layer in model.named_sublayers() if isinstance(layer, _COUNTED)]
     hooks = [layer.register_forward_post_hook(partial(count, name)) for name, layer in layers]
+    stepwise = {} if training else {f"heads.{model.head_of[task]}.": model.head(task) for task in tasks}
+    stepwise = {prefix: head for prefix, head in stepwise.items() if isinstance(head, StepwiseHead)}
+    given: dict[str, Any] = {}  # the features that each of them saw
+    for prefix, head in stepwise.items():
+        hooks.append(head.register_forward_pre_hook(partial(_keep, given, prefix)))
+
+    def forward(batch: int) -> None:
+        _forward(model, batch, size, tasks, training=training)
+        for prefix, head in stepwise.items():
+            _count_steps(macs, prefix, head, given[prefix])
+
     model.eval()  # an empty batch must not change batch norm's statistics
     try:
-        _forward(model, 0, size, tasks, training=training)
+        forward(0)
     except (ValueError, RuntimeError, OSError, ZeroDivisionError):  # OSError: Paddle's name for errors of CUDA
         macs.clear()  # a head of one's own may not take an empty batch; one image is slow, and always right
-        _forward(model, 1, size, tasks, training=training)
+        forward(1)
     finally:
         for hook in hooks:
             hook.remove()
     return dict(macs)
+
+
+def _keep(given: dict[str, Any], key: str, _: nn.Layer, inputs: tuple[Any, ...]) -> None:
+    given[key] = inputs[0]
+
+
+def _count_steps(macs: dict[str, int], prefix: str, head: StepwiseHead, features: Mapping[str, paddle.Tensor]) -> None:
+    """Replaces what the search computed by its longest way: once for the image, then a step per token and sequence."""
+    for name in [name for name in macs if name.startswith(prefix)]:
+        del macs[name]
+    log_probs, state, memory = head.begin(features)
+    first = dict(macs)
+    tokens = paddle.zeros([len(log_probs)], "int64")
+    head.step(tokens, tokens, state, memory)
+    steps = (head.search["length"] - 1) * head.search["beam_size"]
+    macs.update({name: first.get(name, 0) + steps * (macs[name] - first.get(name, 0)) for name in macs})
 
 
 def measure_activations(model: nn.Layer, size: Size, tasks: Mapping[str, Task[Any]]) -> int:

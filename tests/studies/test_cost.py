@@ -12,6 +12,7 @@ from paddle import nn
 
 from ppmtl.config.settings import SourceSettings
 from ppmtl.models.backbones.convnext import ConvNeXt
+from ppmtl.models.heads.captions import Captions
 from ppmtl.models.heads.cbam_fc import CBAMFC
 from ppmtl.models.heads.upernet import UPerNet
 from ppmtl.models.heads.yolov5 import YOLOv5
@@ -30,6 +31,7 @@ from ppmtl.studies.cost import (
     uncounted_parameters,
 )
 from ppmtl.studies.model_info import DEVICES, Device, as_json, choose_devices, markdown
+from ppmtl.tasks.captions import Captions as CaptionsTask
 from ppmtl.tasks.classification import Classification
 from ppmtl.tasks.detection import Detection
 from ppmtl.tasks.segmentation import Segmentation
@@ -282,3 +284,26 @@ def test_a_step_is_measured_view_by_view_and_scaled_by_its_multiply_adds(monkeyp
 def test_markdown_names_what_was_not_counted():
     counted = Cost({"backbone": {"stem": 10}}, 10, [], [], 16, 160, 0, 0, 100, ("heads.odd.queries",))
     assert "heads.odd.queries (no convolution" in markdown(counted, [])
+
+
+def test_a_sentence_costs_its_decoder_once_per_word_and_beam():
+    backbone = ConvNeXt(depths=(1, 1, 2, 1), dims=(8, 16, 24, 32))
+    head = Captions(
+        backbone.out_specs, 20, width=16, heads=2, layers=2, feed_forward=32, hidden=24, max_length=6, beam_size=3
+    )
+    model = MultiTaskModel(backbone, {"text": head})
+    task = CaptionsTask("text", ClassList(("[PAD]", "[UNK]", "[BOS]", "[EOS]", *map(str, range(16)))))
+    macs = count_macs(model, (64, 96), {"text": task}, training=False)
+    own = {name: count for name, count in macs.items() if name.startswith("heads.text.")}
+    cells = 8 * 12
+    image = (
+        2 * 2 * cells * 16 * 16
+    )  # two layers' keys and values of every cell; the width fits, so nothing is projected
+    per_word = 2 * (4 * 16 * 16 + 2 * 16 * 16 + 2 * 16 * 32) + 16 * 24 + 24 * 24 + 24 * 20
+    words = 1 + 3 * (6 - 1 - 1)  # the first for the image alone, then three sequences of at most five
+    assert sum(own.values()) == image + words * per_word
+    assert sum(macs.values()) - sum(own.values()) == sum(
+        count_macs(small_model(), (64, 96), {"cls": TASKS["cls"]}, training=False)[name]
+        for name in macs
+        if name.startswith("backbone.")
+    )
