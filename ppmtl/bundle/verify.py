@@ -23,11 +23,13 @@ from ppmtl.bundle.settings import SINGLE_FILE
 from ppmtl.data.reader import Reader
 from ppmtl.models.backend import PaddleBackend
 from ppmtl.models.multitask import MultiTaskModel
+from ppmtl.ops.box_matching import unmatched
 from ppmtl.predict.evaluate import EvalSet, evaluate
 from ppmtl.predict.pipeline import Backend, Pipeline, make_view
 from ppmtl.structures import Size
-from ppmtl.tasks.base import Metrics, Task
+from ppmtl.tasks.base import Metrics, Raw, Task
 from ppmtl.tasks.detection import Detection
+from ppmtl.tasks.views import View
 
 # How far a task's primary metric may move: a near tie may fall the other way on few images; in bfloat16 numbers differ by
 # some 7e-3 and only the metric can judge. How far raw arrays may differ is said by the task (``Task.tolerances``). Measured on
@@ -39,7 +41,13 @@ SINGLE, INT8_SINGLE, FINAL = "single file", "8 bit, single file", "single file, 
 _JUDGED_BY_METRIC = {BFLOAT16: "bf16_metric", INT8: "int8_drop", INT8_SINGLE: "int8_drop"}
 # Where the same numbers lead to other boxes: an IoU or a score that lies on a threshold up to rounding. A share of the boxes.
 _BOXES_ON_THE_LINE = 0.001
+# Of boxes that are not suppressed (DINO), rows have no order to rely on: where two proposals have the same score up to
+# rounding they change places, two queries then start from the other's box, and the others, which look at them, move a little.
+# So boxes are compared as sets: one of the same class whose score and sides (as a share of the longer) are within these is
+# the same, and so many may have none; whether that matters is for the metric to say.
+_SAME_SCORE, _SAME_SIDE, _BOXES_WITHOUT_MATCH = 0.01, 0.05, 0.01
 _NOISE_SIZE: Size = (360, 640)
+_BY_ROW = ("boxes", "scores", "coefficients")  # raw arrays with a row per box
 Check = dict[str, Any]  # one task in one number format, as export_report.json shows it
 Runs = dict[str, list[Check]]  # {"float32" or "bfloat16": one check per task}
 
@@ -150,7 +158,7 @@ def check_task(
 
     "problems" of a check is what is beyond tolerance, in words; its "primary" is None without labels.
     """
-    both = _SideBySide(task.name, backends)
+    both = _SideBySide(task, backends)
     metrics = _show(dict.fromkeys(backends, task), images, both, batch)
     limits = {**METRIC_TOLERANCES, **task.tolerances, **tolerances}
     about = {"pictures": images.count, "from": images.origin, "task": task.name}
@@ -171,8 +179,11 @@ def _show(tasks: Mapping[str, Task[Any]], images: Images, backend: Backend, batc
 class _SideBySide:
     """A backend that asks every network for the same task and notes how far each is from the reference."""
 
-    def __init__(self, task: str, backends: Mapping[str, Backend]) -> None:
-        self._task, self._backends = task, backends
+    def __init__(self, task: Task[Any], backends: Mapping[str, Backend]) -> None:
+        self._task, self._backends = task.name, backends
+        self.sets: dict[str, _Sets] = {}
+        if isinstance(task, Detection) and task.nms_iou is None:
+            self.sets = {how: _Sets(task) for how in backends if how != REFERENCE}
         self.largest: dict[str, dict[str, float]] = {how: {} for how in backends if how != REFERENCE}
         self.scale: dict[str, float] = {}
         self.seconds: dict[str, list[float]] = {how: [] for how in backends}  # per input, of every run
@@ -183,12 +194,45 @@ class _SideBySide:
             started = time.perf_counter()
             raw[how] = self._backends[how](images, (self._task,))[self._task]
             self.seconds[how].append((time.perf_counter() - started) / len(images))
+        for how, of_boxes in self.sets.items():
+            of_boxes.add(raw[REFERENCE], raw[how], (images.shape[1], images.shape[2]))
         for name, wanted in raw[REFERENCE].items():
             self.scale[name] = max(self.scale.get(name, 0.0), float(np.abs(wanted).max(initial=0.0)))
             for how, largest in self.largest.items():
                 difference = _largest_difference(f"{self._task}.{name}", wanted, raw[how][name])
                 largest[name] = max(largest.get(name, 0.0), difference)
         return raw
+
+
+class _Sets:
+    """How many boxes of two networks have no match in the other's, those of all images together."""
+
+    def __init__(self, task: Detection) -> None:
+        self._task = task
+        self.boxes = self.lost = self.at_the_cut = 0
+
+    def add(self, wanted: Raw, got: Raw, size: Size) -> None:
+        """Takes the raw arrays of a batch; what lies at the cut up to rounding may be in one of them only."""
+        meta, tolerances = View(size).meta(size, ""), self._task.tolerances
+        for row in range(len(wanted["boxes"])):
+            sets = [self._task.decode(raw, row, meta, single=True) for raw in (wanted, got)]
+            full = max(map(len, sets)) == self._task.max_detections
+            cut = (
+                min(found.scores[-1] for found in sets) if full and all(map(len, sets)) else self._task.score_threshold
+            )
+            pairs = unmatched(*sets, score=_SAME_SCORE, pixels=tolerances["boxes"], share=_SAME_SIDE)
+            alone = np.concatenate([found.scores[rows] for found, rows in zip(sets, pairs, strict=True)])
+            excused = int((alone <= cut + tolerances["scores"]).sum())
+            self.boxes += sum(map(len, sets))
+            self.lost += len(alone) - excused
+            self.at_the_cut += excused
+
+    def as_output(self) -> dict[str, Any]:
+        """The entry of a check's "outputs"."""
+        share = self.lost / max(self.boxes, 1)
+        counted = {"boxes": self.boxes, "without_match": self.lost, "without_match_at_the_cut": self.at_the_cut}
+        about = {"largest_difference": share, "relative_to_largest_value": share, "allowed": _BOXES_WITHOUT_MATCH}
+        return about | counted
 
 
 def _largest_difference(where: str, wanted: np.ndarray, got: np.ndarray) -> float:
@@ -205,15 +249,21 @@ def _judge(
     task: str, how: str, found: _SideBySide, metrics: Mapping[str, Metrics], limits: Mapping[str, float]
 ) -> Check:
     low = how in _JUDGED_BY_METRIC  # 8 bits of mantissa or in all: only the metric can judge
-    outputs, changes, beyond = {}, {}, []
+    outputs: dict[str, dict[str, Any]] = {}
+    changes, beyond = {}, []
     for name, largest in found.largest[how].items():
         outputs[name] = {
             "largest_difference": largest,
             "relative_to_largest_value": largest / max(found.scale[name], 1e-30),
-            "allowed": None if low else limits[name],
+            "allowed": None if low or (how in found.sets and name in _BY_ROW) else limits[name],
         }
-        if not low and not largest <= limits[name]:
-            beyond.append(f"{task}.{name} differs by {largest:.2g}, allowed {limits[name]:.2g}")
+    if how in found.sets:
+        outputs["boxes without a match"] = found.sets[how].as_output() | ({"allowed": None} if low else {})
+    for name, output in outputs.items():
+        if output["allowed"] is not None and not output["largest_difference"] <= output["allowed"]:
+            beyond.append(
+                f"{task}.{name} differs by {output['largest_difference']:.2g}, allowed {output['allowed']:.2g}"
+            )
     primary, limit = None, limits[_JUDGED_BY_METRIC.get(how, "metric")]
     if metrics:
         primary, before, after = metrics[how].primary, metrics[REFERENCE].values, metrics[how].values
@@ -221,10 +271,11 @@ def _judge(
             changes[name] = {"training_graph": value, "bundle": after[name], "change": after[name] - value}
         # A metric that is undefined in both (no such class in the images) did not move
         undefined, change = math.isnan(before[primary]) and math.isnan(after[primary]), abs(changes[primary]["change"])
+        verb = "changes"
         if how in (INT8, INT8_SINGLE):  # asked for knowing that numbers change: better is welcome
-            change = -changes[primary]["change"]
+            verb, change = "drops", -changes[primary]["change"]
         if not undefined and not change <= limit:
-            beyond.append(f"{task}.{primary} changes by {changes[primary]['change']:.4f}, allowed {limit:.4f}")
+            beyond.append(f"{task}.{primary} {verb} by {change:.4f}, allowed {limit:.4f}")
     before_ms, after_ms = (1e3 * float(np.median(found.seconds[which])) for which in (REFERENCE, how))
     judged = {"outputs": outputs, "primary": primary, "primary_may_change_by": limit, "metrics": changes}
     return judged | {"ms_per_input": {"training_graph": before_ms, "bundle": after_ms}, "problems": beyond}

@@ -65,17 +65,19 @@ def _inside_any(boxes: np.ndarray, regions: np.ndarray, share: float) -> np.ndar
     return inside
 
 
-def unmatched(first: Detections, second: Detections, *, score: float, pixels: float) -> tuple[np.ndarray, np.ndarray]:
+def unmatched(
+    first: Detections, second: Detections, *, score: float, pixels: float, share: float = 0.0
+) -> tuple[np.ndarray, np.ndarray]:
     """Which boxes of each set the other one does not have, whatever their order: (N,) and (M,) bool.
 
     Two boxes are the same if they are of one class, their scores differ by ``score`` at most and every coordinate by
-    ``pixels``. Each is matched once.
+    ``pixels`` and ``share`` of the longer side at most. Each is matched once, the best first and with the closest.
     """
     missing, extra = np.ones(len(first), bool), np.ones(len(second), bool)
     for row, (box, confidence, label) in enumerate(zip(first.boxes, first.scores, first.labels, strict=True)):
         near = extra & (second.labels == label) & (np.abs(second.scores - confidence) <= score)
         rows = np.flatnonzero(near)
         distances = np.abs(second.boxes[rows] - box).max(axis=1)
-        if rows.size and distances.min() <= pixels:
+        if rows.size and distances.min() <= pixels + share * (box[2:] - box[:2]).max():
             missing[row] = extra[rows[np.argmin(distances)]] = False
     return missing, extra

@@ -24,16 +24,16 @@ def test_the_last_layers_are_those_whose_output_reaches_no_other():
     graph = parser.parse_graph("""
         g (float[1,4] x) => (float[1,4] y, float[1,4] z)
         <float[4,4] w = {1,0,0,0,0,1,0,0,0,0,1,0,0,0,0,1}> {
-            [first] a = MatMul (x, w)
+            a = MatMul (x, w)
             b = Relu (a)
-            [second] c = MatMul (b, w)
-            [dynamic] d = MatMul (c, x)
+            c = MatMul (b, w)
+            d = MatMul (c, x)
             y = Relu (d)
-            [third] e = MatMul (b, w)
+            e = MatMul (b, w)
             z = Relu (e)
         }""")
     for index, name in ((0, "first"), (2, "second"), (3, "dynamic"), (5, "third")):
-        graph.node[index].name = name  # older parsers leave names out
+        graph.node[index].name = name
     assert layers_of(graph) == ["first", "second", "third"]
     assert last_layers(graph) == {"second", "third"}
 

@@ -11,6 +11,7 @@ from ppmtl.bundle.verify import BFLOAT16, FLOAT32, INT8, REFERENCE, Images, chec
 from ppmtl.data.labels import ClassIndex
 from ppmtl.structures import ClassList, Sample
 from ppmtl.tasks.classification import Classification
+from ppmtl.tasks.detection import Detection
 
 TASK = Classification("cls", ClassList(("a", "b")), input_size=(4, 4))
 READER = [Sample(f"{i}.jpg", np.zeros((4, 4, 3), np.uint8), {"cls": ClassIndex(0)}) for i in range(3)]
@@ -53,7 +54,7 @@ def test_equal_backends_pass_and_each_sees_each_image_once():
         ((0.25, 0.75), {"how": BFLOAT16}, ["cls.top1 changes by 1.0000, allowed 0.0050"]),
         ((0.25, 0.75), {"how": BFLOAT16, "bf16_metric": 1.0}, []),
         ((0.6, 0.4), {"how": INT8, "int8_drop": 0.01}, []),
-        ((0.25, 0.75), {"how": INT8, "int8_drop": 0.01}, ["cls.top1 changes by -1.0000, allowed 0.0100"]),
+        ((0.25, 0.75), {"how": INT8, "int8_drop": 0.01}, ["cls.top1 drops by 1.0000, allowed 0.0100"]),
         ((0.25, 0.75), {"how": INT8, "int8_drop": 1.0}, []),
     ],
 )
@@ -88,3 +89,44 @@ def test_another_shape_is_refused():
 def test_without_labels_no_metric_is_claimed():
     found = check(Fixed(0.75, 0.25), Fixed(0.75, 0.25), labelled=False)
     assert (found["primary"], found["metrics"], found["problems"]) == (None, {}, [])
+
+
+def boxes_backend(boxes, scores):
+    raw = {"boxes": np.float32([boxes]), "scores": np.float32([scores])}
+    return lambda images, names: {
+        name: {k: np.repeat(v, len(images), axis=0) for k, v in raw.items()} for name in names
+    }
+
+
+BOXES, SCORES = [[0, 0, 20, 20], [30, 0, 60, 30], [0, 40, 50, 60]], [[0.9, 0.3], [0.3, 0.7], [0.6, 0.1]]
+ORDERS = {  # boxes and scores that another engine gives; what is said about them without suppression
+    "the same": (BOXES, SCORES, []),
+    "rows that changed places": (BOXES[::-1], SCORES[::-1], []),
+    "a box that moved a little with the places": ([[0, 0, 20.5, 20], *BOXES[1:]], SCORES, []),
+    "a box that moved": (
+        [[0, 0, 23, 20], *BOXES[1:]],
+        SCORES,
+        ["det.boxes without a match differs by 0.33, allowed 0.01"],
+    ),
+    "another class": (BOXES, [[0.3, 0.9], *SCORES[1:]], ["det.boxes without a match differs by 0.33, allowed 0.01"]),
+    "a score at the threshold": (BOXES, [[0.9, 0.3], [0.3, 0.7], [0.6, 0.05]], []),
+}
+
+
+@pytest.mark.parametrize("other", ORDERS)
+def test_boxes_that_are_not_suppressed_are_compared_as_sets(other):
+    boxes, scores, problems = ORDERS[other]
+    task = Detection("det", ClassList(("a", "b")), nms_iou=None, score_threshold=0.0999999, input_size=(64, 64))
+    backends = {REFERENCE: boxes_backend(BOXES, SCORES), FLOAT32: boxes_backend(boxes, scores)}
+    found = check_task(task, Images("random", 1), backends, batch=1, tolerances={})[FLOAT32]
+    assert found["problems"] == problems
+    without = found["outputs"]["boxes without a match"]
+    assert without["without_match_at_the_cut"] == int(other == "a score at the threshold")
+    assert found["outputs"]["boxes"]["allowed"] is None
+
+
+def test_boxes_that_are_suppressed_are_compared_row_by_row():
+    task = Detection("det", ClassList(("a", "b")), input_size=(64, 64))
+    backends = {REFERENCE: boxes_backend(BOXES, SCORES), FLOAT32: boxes_backend(BOXES[::-1], SCORES[::-1])}
+    found = check_task(task, Images("random", 1), backends, batch=1, tolerances={})[FLOAT32]
+    assert len(found["problems"]) == 2

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 from demo_data import DemoRequest, make_dataset
+from ppmtl.bundle import verify
 from ppmtl.bundle.engines.backend import has_bf16
 from ppmtl.bundle.export import read_input_shape
 from ppmtl.bundle.reading import read_bundle
@@ -93,6 +94,37 @@ def test_bfloat16_is_not_passed_without_labels_to_judge_it_by():
         export_model.main([*COMMON, "-o", "data_root=nowhere", "--tasks", "cls", "--check_bf16"])
 
 
+def test_8_bit_is_not_passed_without_labels_to_judge_it_by():
+    command = ["-o", "data_root=nowhere", "--tasks", "cls", "--format", "onnx", "--int8"]
+    with pytest.raises(
+        ConfigError, match="--int8: 8 bit is judged by metrics, and the validation data of cls are not under"
+    ):
+        export_model.main([*COMMON, *command])
+
+
+def test_a_metric_that_8_bit_lowers_too_far_refuses_the_export(work, capsys, monkeypatch):
+    pytest.importorskip("paddle2onnx", reason="requirements-deploy.txt is not installed")
+    pytest.importorskip("ml_dtypes", reason="requirements-deploy.txt is not installed")
+    judged, real = [], verify.check_eight_bits
+
+    def check(before, after, images, **options):
+        judged.append((images["cls"].count, options["max_drop"]))
+        (found,) = real(before, after, images, **options)[verify.INT8]
+        assert list(found["metrics"]["top1"]) == ["training_graph", "bundle", "change"]
+        return {verify.INT8: [found | {"problems": ["cls.top1 drops by 0.0300, allowed 0.0200"]}]}
+
+    monkeypatch.setattr(verify, "check_eight_bits", check)
+    command = ["--tasks", "cls", "--format", "onnx", "--int8", "--calibration_images", "2", "--max_drop", "0.02"]
+    assert export_model.main([*COMMON, *command, "--output_dir", "eight"]) == 1
+    assert judged == [(2, 0.02)]  # all there are
+    output = capsys.readouterr()
+    assert "8 bit: cls.top1 drops by 0.0300, allowed 0.0200" in output.err
+    assert "or allow more with --max_drop" in output.err
+    assert "| task alone | float32, ms per input | 8 bit, ms per input | ratio |" in output.out
+    assert [path.name for path in (work / "eight").iterdir()] == ["tiny.failed"]
+    assert read_bundle(work / "eight" / "tiny.failed").settings.precision == "int8"
+
+
 def test_beyond_tolerance_the_command_fails_and_the_old_bundle_stays(work, capsys):
     command = [*COMMON, "--tasks", "cls", "--output_dir", "strict"]
     assert export_model.main(command) == 0
@@ -128,6 +160,9 @@ def test_an_export_that_breaks_off_leaves_nothing_behind(work):
         ),
         (["--tolerance", "boxes=much"], "--tolerance: got 'boxes=much'; write boxes=NUMBER, from 0 up"),
         (["--check_bf16", "--format", "onnx"], "--check_bf16: ONNX Runtime computes in float32"),
+        (["--int8"], "--int8: is made of ONNX graphs; add --format onnx"),
+        (["--single_file", "final", "--format", "paddle"], "--single_file: is made of ONNX graphs; add --format onnx"),
+        (["--format", "onnx", "--max_drop", "0.1"], "--max_drop: changes the export in 8 bit; add --int8"),
     ],
 )
 def test_mistakes_in_the_command_are_named(arguments, message):
