@@ -78,7 +78,7 @@ def compare(processes: Sequence[EngineProcess]) -> dict[str, dict[str, Any]]:
             outputs = process.ask(None)
             found = {name: _difference(outputs[name], values) for name, values in first.items()}
             first = first or outputs
-            wrong = process.spec.exact and max(found.values(), default=0.0) > _SAME
+            wrong = not (process.spec.bf16 or process.spec.int8) and max(found.values(), default=0.0) > _SAME
             problem = "WRONG RESULT" if wrong else ""
         except EngineError as error:
             problem = str(error)
@@ -164,7 +164,7 @@ def read_specs(arguments: argparse.Namespace) -> list[EngineSpec]:
     Raises:
         ConfigError: for an engine that does not exist or is named twice, a folder that is no bundle, or no size.
     """
-    from ppmtl.bundle.reading import read_bundle, read_settings
+    from ppmtl.bundle.reading import read_bundle
 
     bundle = read_bundle(arguments.model_dir, arguments.tasks)
     size = arguments.size or bundle.shared_size
@@ -181,9 +181,18 @@ def read_specs(arguments: argparse.Namespace) -> list[EngineSpec]:
             raise ConfigError([f"--engines: '{label}' is named twice; name each once"])
         engine, bf16, flag = ENGINES[name]
         folder = own or getattr(arguments, flag) or ("" if flag == "config" else arguments.model_dir)
-        exact = not bf16 and (engine == "eager" or read_settings(Path(folder)).precision == "float32")
-        specs.append(EngineSpec(label, engine, bf16, folder, *common, exact))
+        specs.append(EngineSpec(label, engine, bf16, folder, *common, int8=_in_8_bit(Path(folder))))
     return specs
+
+
+def _in_8_bit(folder: Path) -> bool:
+    """Whether the bundle says so; what is none, its engine will refuse."""
+    from ppmtl.bundle.reading import read_settings
+
+    try:
+        return read_settings(folder).precision == "int8"
+    except ConfigError:
+        return False
 
 
 def main(argv: Sequence[str]) -> int:

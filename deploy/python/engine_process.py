@@ -37,7 +37,7 @@ class Case:
 class EngineSpec:
     """What a process loads: a bundle in an engine, or the training graph ("eager") of a config with overrides.
 
-    ``exact``: it computes in float32, so its numbers must be those of the others.
+    With ``bf16`` or ``int8`` its numbers need not be those of the others.
     """
 
     label: str
@@ -48,7 +48,7 @@ class EngineSpec:
     tasks: tuple[str, ...]
     shape: tuple[int, int, int]
     threads: int
-    exact: bool = True
+    int8: bool = False
 
 
 class EngineError(Exception):

@@ -28,8 +28,8 @@ BACKBONE, EVERY = Case("backbone"), Case("pass", ("seg", "det"))
 class FakeProcess:
     """An engine without a process. It answers ``value``, or dies in the case that ``dies_in`` names."""
 
-    def __init__(self, label: str, log: list, value: float = 1.0, *, bf16: bool = False, dies_in: str = "") -> None:
-        self.spec = replace(SPEC, label=label, bf16=bf16)
+    def __init__(self, label: str, log: list, value: float = 1.0, *, dies_in: str = "", **low: bool) -> None:
+        self.spec = replace(SPEC, label=label, **low)
         self.log, self.value, self.dies_in = log, value, dies_in
 
     def ask(self, case):
@@ -60,8 +60,13 @@ def test_an_engine_that_fails_in_one_case_is_not_asked_it_again_and_the_others_g
 
 
 @pytest.mark.parametrize("value", [1.01, np.nan])
-def test_float32_that_gives_other_numbers_is_wrong_and_bfloat16_is_only_reported(value):
-    processes = [FakeProcess("first", []), FakeProcess("other", [], value), FakeProcess("low", [], value, bf16=True)]
+@pytest.mark.parametrize("low", ["bf16", "int8"])
+def test_float32_that_gives_other_numbers_is_wrong_and_fewer_bits_are_only_reported(value, low):
+    processes = [
+        FakeProcess("first", []),
+        FakeProcess("other", [], value),
+        FakeProcess("low", [], value, **{low: True}),
+    ]
     notes = benchmark.compare(processes)
     assert [note["wrong"] for note in notes.values()] == [False, True, False]
     assert notes["low"]["differences"]["seg.probs"] > 0.009
