@@ -33,7 +33,7 @@ SCRIPT = re.compile(r"(tools|deploy)/[\w/]+\.py")
 OTHERS = {"curl", "docker", "printf", "cd", "visualdl"}  # programs that are not ours
 LAUNCHERS = {"paddle.distributed.launch", "pytest"}
 # Flags of Paddle's launcher, docker, pip and VisualDL, which the text names beside ours
-FOREIGN_FLAGS = {"--backend", "--init", "--tmpfs", "--user", "--shm-size", "--no-deps", "--logdir"}
+FOREIGN_FLAGS = {"--backend", "--init", "--tmpfs", "--user", "--shm-size", "--no-deps", "--logdir", "--language"}
 TRANSLATIONS = {"README_cn.md": "README.md"} | {
     f"docs/zh/{name}.md": f"docs/{name}.md" for name in ("data", "deployment")
 }
