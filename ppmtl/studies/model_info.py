@@ -108,8 +108,8 @@ def markdown(cost: Cost, devices: Sequence[Device]) -> str:
             ["kept for the backward pass (largest source; they run one after the other)", _gib(cost.activation_bytes)],
             ["together, without the kernels' work space", _gib(cost.state_bytes + cost.activation_bytes)],
         ]),
-        f"### Time: {cost.step_flop / 1e12:.3g} TFLOP per step and process, {cost.total_steps:,} steps (estimate; without "
-        "waiting for data, communication and evaluation)",
+        f"### Time: {cost.step_flop / 1e12:.3g} TFLOP per step and process, {cost.total_steps:,} steps (forward and "
+        "backward passes; without data, optimizer, communication and evaluation)",
         tables.markdown(["device", "sustained TFLOP/s", "one step", "whole schedule", "throughput is"], [
             [d.name, f"{d.tflops:.3g}", *map(_duration, _times(cost, d).values()), d.origin] for d in devices
         ]),
