@@ -126,11 +126,13 @@ class Sample:
         image: (H, W, 3) uint8 RGB, or float32 on the same 0..255 scale when a transform leaves that range on purpose
             (random erasing paints noise that is standard normal after normalisation).
         labels: {task: label}; a task without a label for this image is absent.
+        valid: (height, width) of the real image at the top left, where a batch of several sizes padded it; None = all of it.
     """
 
     path: str
     image: np.ndarray
     labels: Mapping[str, Label] = field(default_factory=dict)
+    valid: Size | None = None
 
     @property
     def size(self) -> Size:

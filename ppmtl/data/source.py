@@ -12,7 +12,7 @@ import logging
 import shutil
 import zlib
 from collections.abc import Generator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import cv2
@@ -73,7 +73,7 @@ class Source:
             "class_balanced" = a class evenly, then one of its samples evenly, with replacement;
             "sequential" = file order.
         pad: pad the images of a batch at right and bottom to the largest height and width among them; else they must be
-            of one size.
+            of one size. ``Sample.valid`` says then how large an image was.
         rank: this process.
         world_size: number of processes.
         every: the loop takes a batch in every so many optimizer steps only, from the first one on.
@@ -256,9 +256,11 @@ class Source:
 
 
 def _padded(sample: Sample, size: Size) -> Sample:
+    if sample.size == size:
+        return sample
     canvas = Canvas(sample)
     canvas.crop((0, 0), size)
-    return canvas.sample
+    return replace(canvas.sample, valid=sample.size)
 
 
 @dataclass(frozen=True)

@@ -73,7 +73,8 @@ class Detection(Task[Detections]):
 
     def collate(self, samples: Sequence[Sample]) -> dict[str, np.ndarray]:
         """{"boxes": (M, 6) float32}, rows [image, class, cx, cy, w, h] normalised to the input size, and {"supervised":
-        (B,) float32}: 1 for an image with a label, which may hold no box, 0 for one of which nothing is known.
+        (B,) float32}: 1 for an image with a label, which may hold no box, 0 for one of which nothing is known. Where images
+        were padded to one size, also "valid" (B, 2) int64, the (height, width) of each without its padding.
 
         A batch without any box carries one row with image -1: Paddle's DataLoader cannot move zero-size arrays
         (reference/paddle.md, trap T3).
@@ -92,7 +93,10 @@ class Detection(Task[Detections]):
             row[:, 2:4], row[:, 4:6] = (boxes[:, :2] + boxes[:, 2:]) / 2, boxes[:, 2:] - boxes[:, :2]
             rows.append(row)
         boxes = np.concatenate(rows[1:] if any(map(len, rows[1:])) else rows[:1])
-        return {"boxes": boxes, "supervised": supervised}
+        targets = {"boxes": boxes, "supervised": supervised}
+        if any(sample.valid for sample in samples):
+            targets["valid"] = np.array([sample.valid or sample.size for sample in samples], np.int64)
+        return targets
 
     def example(self, size: Size) -> Boxes:
         """Two boxes that do not touch, of the first and the last class."""

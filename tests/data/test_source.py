@@ -24,6 +24,7 @@ from ppmtl.data.reader import Reader
 from ppmtl.data.source import Source, SourceView
 from ppmtl.structures import ClassList, Label, Sample
 from ppmtl.tasks.classification import Classification
+from ppmtl.tasks.detection import Detection
 
 
 class Numbers(Reader):
@@ -207,6 +208,17 @@ def test_a_padded_batch_is_as_large_as_its_largest_image_and_shows_the_others_to
     for image, index in zip(images, indices, strict=True):
         assert (image[:, : 9 + index] == index).all()
         assert (image[:, 9 + index :] == 127).all()
+
+
+def test_detection_is_told_how_much_of_a_padded_image_is_real() -> None:
+    task = Detection("det", ClassList(("a",)))
+    view = {"": SourceView((), {"det": task})}
+    for batch_size, sizes in ((3, True), (1, False)):
+        source = Source("det", Numbers(5, side=9), view, batch_size=batch_size, seed=1, pad=True)
+        targets = source.batches(0)[""].targets["det"]
+        assert ("valid" in targets) is sizes
+        if sizes:
+            assert targets["valid"].tolist() == [[9, 9 + index] for index in source.indices(0)]
 
 
 # ---- several views --------------------------------------------------------------------------------------------------

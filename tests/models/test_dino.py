@@ -13,6 +13,7 @@ from golden_weights import assert_equals_summary, parameter_count, seeded
 
 from ppmtl.models.heads._deformable_attention import DeformableAttention, Grid
 from ppmtl.models.heads._dino_denoising import denoising_queries
+from ppmtl.models.heads._dino_padding import of_unpadded
 from ppmtl.models.heads._dino_truth import MatchingCosts, Truth, match
 from ppmtl.models.heads.dino import DINO
 from ppmtl.structures import FeatureSpec
@@ -339,3 +340,53 @@ def test_levels_whose_anchors_do_not_fit_into_the_image_propose_nothing_and_brea
     assert all(np.isfinite(float(term)) for term in head(features(), SIZE, targets).values())
     head.eval()
     assert np.isfinite(head(features(), SIZE)["boxes"].numpy()).all()
+
+
+def padded(maps: dict[str, paddle.Tensor], garbage: float) -> dict[str, paddle.Tensor]:
+    """Features of (136, 200) px as those of (192, 256) px with ``garbage`` at right and bottom."""
+    found = {}
+    for index, (name, value) in enumerate(maps.items()):
+        height, width = 192 // (8 * 2**index), 256 // (8 * 2**index)
+        rest = [0, width - value.shape[3], 0, height - value.shape[2]]
+        found[name] = paddle.nn.functional.pad(value, rest, value=garbage)
+    return found
+
+
+PART = np.array([[136 / 192, 200 / 256]] * 3)
+
+
+def test_padding_is_neither_proposed_nor_looked_at():
+    head = golden_head()
+    head.eval()
+    head.queries = 40
+    # The norm of the input projections sees the padding, in PaddleDetection too
+    for layer in head.input_proj:
+        layer.norm = paddle.nn.Identity()
+    plain = head._say(list(features().values()))
+    said = [head._say(list(padded(features(), g).values()), part=PART) for g in (0.0, 3.0)]
+    np.testing.assert_allclose(said[0].boxes[0].numpy(), plain.boxes[0].numpy(), rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(said[0].classes[0].numpy(), plain.classes[0].numpy(), rtol=1e-4, atol=1e-4)
+    for first, second in zip(said[0].boxes, said[1].boxes, strict=True):
+        np.testing.assert_allclose(first.numpy(), second.numpy(), rtol=1e-4, atol=1e-4)
+
+
+def test_boxes_of_padded_images_are_learnt_as_shares_of_what_is_real():
+    rows = np.array([[1, 3, 0.25, 0.5, 0.1, 0.2], [-1] * 6], np.float32)
+    found = of_unpadded(rows, np.array([[1.0, 1.0], [0.5, 0.25]])).numpy()
+    np.testing.assert_allclose(found[0], [1, 3, 1.0, 1.0, 0.4, 0.4])
+    assert found[1, 0] == -1
+
+
+def test_a_batch_of_padded_images_trains_and_without_padding_nothing_changes():
+    head = small_head(denoising=0)
+    plain = head(features(), SIZE, TARGETS)
+    full = head(features(), SIZE, TARGETS | {"valid": paddle.to_tensor([SIZE] * 3)})
+    for name, value in plain.items():
+        np.testing.assert_allclose(float(full[name]), float(value), rtol=1e-4)
+    sizes = paddle.to_tensor([[136, 200], [100, 200], [136, 90]])
+    for supervised in ([1.0, 1.0, 1.0], [1.0, 0.0, 1.0]):
+        targets = TARGETS | {"valid": sizes, "supervised": paddle.to_tensor(supervised)}
+        terms = head(features(), SIZE, targets)
+        paddle.add_n(list(terms.values())).backward()
+        assert all(np.isfinite(float(value)) for value in terms.values())
+    assert all(np.isfinite(p.grad.numpy()).all() for p in head.parameters() if p.grad is not None)

@@ -135,6 +135,27 @@ def test_what_every_layer_says_equals_paddledetection(compare):
     )
 
 
+@parity("DINO", "paddledet")
+def test_what_every_layer_says_of_padded_images_equals_paddledetection(compare):
+    ours, theirs = build()
+    ours.eval()
+    theirs.eval()
+    sizes = [SIZE, (90, 200), (136, 77)]
+    mask = np.zeros((3, *SIZE), np.float32)
+    for image, (height, width) in enumerate(sizes):
+        mask[image, :height, :width] = 1
+    mine = ours._say(list(features().values()), part=np.array(sizes) / np.array(SIZE))
+    boxes, logits, first_boxes, first_logits, _ = theirs(list(features().values()), paddle.to_tensor(mask))
+    said = [paddle.nn.functional.sigmoid(x).numpy() for x in mine.boxes], [x.numpy() for x in mine.classes]
+    wanted = [first_boxes.numpy(), *boxes.numpy()], [first_logits.numpy(), *logits.numpy()]
+    compare(
+        *(
+            row(f"{name} of padded images, relative", relative(*both), 1e-5, SINGLE)
+            for name, *both in zip(("boxes", "class logits"), said, wanted, strict=True)
+        )
+    )
+
+
 def row(quantity, difference, tolerance, reason):
     return Row("DINO", quantity, f"{release('paddledet')}{PATCHED}", float(difference), tolerance, reason)
 

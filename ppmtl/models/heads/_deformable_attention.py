@@ -22,35 +22,45 @@ from paddle.distributed.fleet.utils import recompute
 class Grid:
     """The cells of several feature maps in one row, finest map first. Tensors, so that a graph serves every size.
 
-    float32 whatever the maps are: half a cell of 2048 px has no place in float16.
+    float32 whatever the maps are: half a cell of 2048 px has no place in float16. Where images were padded, shares are
+    those of the image without its padding.
 
     Attributes:
-        centres: (N, 2) float32 x and y of the cells as shares of the image.
+        centres: (N, 2) float32 x and y of the cells as shares of the image; (B, N, 2) where images were padded.
         sides: (L, 2) float32 columns and rows of each map.
         starts: (L,) int64 where each map begins.
         level: (N,) int64 the map of each cell.
+        extents: (B, L, 2) float32 columns and rows of each map that are not padding; None = nothing was padded.
+        inside: (B, N, 1) float32, 0 for the cells of padding; None likewise.
     """
 
     centres: paddle.Tensor
     sides: paddle.Tensor
     starts: paddle.Tensor
     level: paddle.Tensor
+    extents: paddle.Tensor | None = None
+    inside: paddle.Tensor | None = None
 
     @classmethod
-    def of(cls, maps: Sequence[paddle.Tensor]) -> Grid:
-        """The grid of maps (B, C, h, w)."""
-        centres, sides, levels, counts = [], [], [], [paddle.zeros([1], "int64")]
+    def of(cls, maps: Sequence[paddle.Tensor], extents: paddle.Tensor | None = None) -> Grid:
+        """The grid of maps (B, C, h, w); ``extents`` (B, L, 2) float32, see there."""
+        centres, sides, levels, counts, inside = [], [], [], [paddle.zeros([1], "int64")], []
         for index, one in enumerate(maps):
             size = paddle.cast(paddle.shape(one)[2:], "int64")
             cell = paddle.arange(size[0] * size[1], dtype="int64")
             column_row = paddle.stack([cell % size[1], cell // size[1]], axis=1)
             side = paddle.cast(paddle.stack([size[1], size[0]]), "float32")
-            centres.append((paddle.cast(column_row, "float32") + 0.5) / side)
+            extent = side if extents is None else extents[:, index : index + 1]
+            centres.append((paddle.cast(column_row, "float32") + 0.5) / extent)
+            inside.append(centres[-1] < 1)
             sides.append(side)
             levels.append(cell * 0 + index)
             counts.append((size[0] * size[1]).reshape([1]))
         starts = paddle.cumsum(paddle.concat(counts[:-1]))
-        return cls(paddle.concat(centres), paddle.stack(sides), starts, paddle.concat(levels))
+        if extents is None:
+            return cls(paddle.concat(centres), paddle.stack(sides), starts, paddle.concat(levels))
+        real = paddle.concat(inside, axis=1).all(axis=2, keepdim=True).astype("float32")
+        return cls(paddle.concat(centres, axis=1), paddle.stack(sides), starts, paddle.concat(levels), extents, real)
 
 
 class DeformableAttention(nn.Layer):
@@ -96,10 +106,11 @@ class DeformableAttention(nn.Layer):
         offsets = self.sampling_offsets(query).reshape([*places, 2])
         weights = F.softmax(self.attention_weights(query).reshape([*places[:3], self.levels * self.points]))
         # In cells, the first centre at 0. No reciprocal of the sides, see _elementwise.py
-        scale = grid.sides.unsqueeze(1)  # (L, 1, 2)
+        scale = grid.sides.unsqueeze(1) if grid.extents is None else grid.extents.unsqueeze([1, 2, 4])  # (..., L, 1, 2)
         at = centre.unsqueeze([2, 3, 4]) * scale - 0.5
         at = at + (offsets if reach is None else offsets * (reach.unsqueeze([2, 3, 4]) * scale))
-        value = self.value_proj(value).reshape([batch, -1, self.num_heads, value.shape[2] // self.num_heads])
+        value = self.value_proj(value) if grid.inside is None else self.value_proj(value) * grid.inside
+        value = value.reshape([batch, -1, self.num_heads, value.shape[2] // self.num_heads])
         given = (value, at[..., 0], at[..., 1], weights.reshape(places), grid.sides, grid.starts)
         mixed = recompute(_mix, *given) if self.recompute and self.training else _mix(*given)
         return self.output_proj(mixed.reshape([batch, -1, query.shape[2]]))

@@ -69,10 +69,14 @@ def sine_embedding(x: paddle.Tensor, width: int) -> paddle.Tensor:
 
 
 def cell_embedding(grid: Grid, dim: int) -> paddle.Tensor:
-    """(N, dim): where each cell of ``grid`` lies, y first."""
-    side = paddle.gather(grid.sides, grid.level)
+    """(N, dim), or (B, N, dim) where images were padded: where each cell of ``grid`` lies, y first."""
+    side = (
+        paddle.gather(grid.sides, grid.level)
+        if grid.extents is None
+        else paddle.gather(grid.extents, grid.level, axis=1)
+    )
     angle = 2 * math.pi * grid.centres * side / (side + 1e-6)  # PaddleDetection's epsilon
-    return paddle.concat([sine_embedding(angle[:, i], dim // 2) for i in (1, 0)], axis=-1)
+    return paddle.concat([sine_embedding(angle[..., i], dim // 2) for i in (1, 0)], axis=-1)
 
 
 class EncoderLayer(nn.Layer):
@@ -85,8 +89,9 @@ class EncoderLayer(nn.Layer):
         self.linear1, self.linear2 = linear(dim, feedforward, xavier=True), linear(feedforward, dim, xavier=True)
 
     def forward(self, x: paddle.Tensor, where: paddle.Tensor, grid: Grid) -> paddle.Tensor:
-        """(B, N, C) of the same; ``where`` (N, C) is the cells' embedding."""
-        x = self.norm1(x + self.self_attn(x + where, x, grid, grid.centres.unsqueeze(0)))
+        """(B, N, C) of the same; ``where`` (N, C) or (B, N, C) is the cells' embedding."""
+        centres = grid.centres.unsqueeze(0) if grid.extents is None else grid.centres
+        x = self.norm1(x + self.self_attn(x + where, x, grid, centres))
         return self.norm2(x + self.linear2(F.relu(self.linear1(x))))
 
 
@@ -188,6 +193,8 @@ class Decoder(nn.Layer):
         for index in range(len(self.layers)):
             box = sigmoid(look)
             angles = box * (2 * math.pi)
+            if grid.extents is not None:  # of the padded image, as in PaddleDetection and DINO's authors' code
+                angles = angles * (grid.extents[:, :1] / grid.sides[0]).tile([1, 1, 2])
             embedded = [sine_embedding(angles[:, :, i], queries.shape[2] // 2) for i in (1, 0, 2, 3)]
             where = query_pos_head(paddle.concat(embedded, axis=-1))
             queries = self.layers[index](queries, where, box, memory, grid, hidden)

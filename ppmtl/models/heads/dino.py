@@ -21,6 +21,7 @@ from ppmtl.models.base import Head, Side
 from ppmtl.models.heads._deformable_attention import DeformableAttention, Grid
 from ppmtl.models.heads._dino_denoising import Denoising, denoising_queries
 from ppmtl.models.heads._dino_loss import DINOLossSettings, denoising_loss, matching_loss, term_names
+from ppmtl.models.heads._dino_padding import extents, of_unpadded
 from ppmtl.models.heads._dino_transformer import (
     GROUPS,
     MLP,
@@ -62,7 +63,8 @@ class _Said(NamedTuple):
 class DINO(Head):
     """Deformable encoder over all cells; its best cells propose boxes, which the decoder's queries refine. Any input size.
 
-    All images of a batch have one size here, so there are no padding masks. Evaluate with ``nms_iou: null``.
+    Where images were padded to one size, padding is neither looked at nor proposed, and boxes are shares of the image without
+    it. Evaluation pads nothing: images of one size run together. Evaluate with ``nms_iou: null``.
 
     Args:
         reads: features from fine to coarse, each of twice the stride of the one before; None = the backbone's only ones of
@@ -153,7 +155,8 @@ class DINO(Head):
         """The loss terms when there are targets, else what every query says.
 
         Targets are "boxes" (M, 6), rows [image, class, cx, cy, w, h] normalised to the input, and "supervised" (B,): the loss
-        is that of the batch of images with 1. Noised queries take part in training mode only.
+        is that of the batch of images with 1. Where images were padded at right and bottom, also "valid" (B, 2) int64, their
+        (height, width) before. Noised queries take part in training mode only.
 
         Returns:
             "boxes" (B, Q, 4) float32 xyxy in input pixels, not clipped, and "scores" (B, Q, C) float32; or the terms that
@@ -161,7 +164,7 @@ class DINO(Head):
         """
         levels = [features[name] for name in self.reads]
         if targets is not None:
-            return self._loss(levels, targets)
+            return self._loss(levels, image_size, targets)
         said = self._say(levels)
         boxes = sigmoid(said.boxes[-1].astype("float32"))
         sides = [paddle.full([1], s, "float32") if isinstance(s, int) else s.astype("float32") for s in image_size]
@@ -170,7 +173,9 @@ class DINO(Head):
         scores = sigmoid(said.classes[-1].astype("float32"))
         return {"boxes": paddle.concat([(centre - half) * size, (centre + half) * size], axis=-1), "scores": scores}
 
-    def _loss(self, levels: list[paddle.Tensor], targets: Mapping[str, paddle.Tensor]) -> dict[str, paddle.Tensor]:
+    def _loss(
+        self, levels: list[paddle.Tensor], image_size: tuple[Side, Side], targets: Mapping[str, paddle.Tensor]
+    ) -> dict[str, paddle.Tensor]:
         # A method of its own: Paddle's exporter would rewrite its conditions, though an exported graph has no targets
         labelled = targets["supervised"].numpy() > 0
         if not labelled.any():
@@ -178,8 +183,12 @@ class DINO(Head):
             names = [*term_names(), *(term_names("_dn") if self.denoising else [])]
             return dict.fromkeys(names, zero_loss([*levels, *parameters]))
         levels, rows = labelled_part(levels, targets["boxes"], labelled)
+        part = None
+        if "valid" in targets:  # (b, 2) share of the height and of the width that is no padding
+            part = targets["valid"].numpy()[labelled] / np.array(image_size, np.float64)
+            rows = of_unpadded(rows.numpy(), part)
         truth = Truth.of(rows, levels[0].shape[0], self.num_classes)
-        boxes, classes, noised = self._say(levels, truth)
+        boxes, classes, noised = self._say(levels, truth, part)
         extra = 0 if noised is None else noised.labels.shape[1]
         with paddle.amp.auto_cast(enable=False):  # sums over queries and small boxes need float32
             boxes = [sigmoid(layer.astype("float32")) for layer in boxes]
@@ -193,12 +202,12 @@ class DINO(Head):
                 terms |= dict.fromkeys(term_names("_dn"), zero_loss([self.denoising_class_embed.weight]))
         return terms
 
-    def _say(self, features: list[paddle.Tensor], truth: Truth | None = None) -> _Said:
+    def _say(self, features: list[paddle.Tensor], truth: Truth | None = None, part: np.ndarray | None = None) -> _Said:
         maps: list[paddle.Tensor] = []
         for index in range(len(self.input_proj)):
             given = features[min(index, len(features) - 1)] if index <= len(features) else maps[-1]
             maps.append(self.input_proj[index](given))
-        grid = Grid.of(maps)
+        grid = Grid.of(maps, None if part is None else extents(maps, part))
         where = cell_embedding(grid, maps[0].shape[1]) + self.level_embed(grid.level)
         memory = self.encoder(paddle.concat([one.flatten(2).transpose([0, 2, 1]) for one in maps], axis=1), where, grid)
         start, first_classes = self._proposals(memory, grid)
@@ -218,8 +227,12 @@ class DINO(Head):
         """Boxes (B, Q, 4) and classes (B, Q, C), as logits, of the cells with the highest score of any class."""
         # Not 2 ** level, which paddle2onnx does not know
         side = ANCHOR_SIDE * paddle.exp(grid.level.astype(grid.centres.dtype).unsqueeze(1) * math.log(2))
-        anchors = paddle.concat([grid.centres, side, side], axis=1)
-        inside = ((anchors > BORDER) & (anchors < 1 - BORDER)).astype(anchors.dtype).min(axis=1, keepdim=True)
+        if grid.inside is not None:
+            side = side + paddle.zeros_like(grid.inside)
+        anchors = paddle.concat([grid.centres, side, side], axis=-1)
+        inside = ((anchors > BORDER) & (anchors < 1 - BORDER)).astype(anchors.dtype).min(axis=-1, keepdim=True)
+        if grid.inside is not None:
+            inside = inside * grid.inside
         anchors = paddle.clip(anchors, BORDER, 1 - BORDER)
         logits = elementwise("log", anchors / (1 - anchors))
         logits = paddle.where(inside > 0, logits, logits * 0 + NOTHING)
@@ -232,7 +245,8 @@ class DINO(Head):
         chosen, chosen_classes = (
             paddle.gather(x.flatten(0, 1), flat).reshape([batch, -1, x.shape[2]]) for x in (cells, classes)
         )
-        anchor = paddle.gather(logits, best.flatten()).reshape([batch, -1, 4])
+        of_all = logits if grid.inside is None else logits.flatten(0, 1)
+        anchor = paddle.gather(of_all, best.flatten() if grid.inside is None else flat).reshape([batch, -1, 4])
         return self.enc_bbox_head(chosen) + anchor, chosen_classes
 
     def _noised(self, truth: Truth, count: int) -> Denoising:
