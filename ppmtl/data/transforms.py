@@ -18,7 +18,7 @@ import numpy as np
 from annotated_types import Ge, Gt, Interval
 
 from ppmtl.config.parts import Part
-from ppmtl.data import _colour
+from ppmtl.data import _autoaugment, _colour
 from ppmtl.data._mixing import blend, cover, mosaic, paste
 from ppmtl.data._windows import corner_around, draw_corner, draw_ratio, require_order, whole_pixels
 from ppmtl.data.canvas import Canvas
@@ -524,6 +524,29 @@ class SaturationJitter:
     def __call__(self, canvas: Canvas, rng: np.random.Generator) -> None:
         if rng.random() < self.p:
             canvas.image = _colour.apply(_colour.saturation(float(rng.uniform(self.min, self.max))), canvas.image)
+
+
+@dataclass(kw_only=True)
+class AutoAugment:
+    """Runs one of the 25 pairs of operations that AutoAugment found for ImageNet, with probability ``p``.
+
+    Turns by up to 30 degrees, shears, posterises, solarises, equalises, inverts, changes colour, contrast and sharpness.
+
+    Attributes:
+        p: [probability] of the change.
+
+    Source: Cubuk et al., CVPR 2019, table 9; colour operations are Pillow's.
+    """
+
+    p: Probability = 0.5
+
+    def __call__(self, canvas: Canvas, rng: np.random.Generator) -> None:
+        if rng.random() >= self.p:
+            return
+        for step in _autoaugment.IMAGENET[int(rng.integers(len(_autoaugment.IMAGENET)))]:
+            chosen, sign = rng.random() < step.probability, 1 if rng.random() < 0.5 else -1
+            if chosen:
+                _autoaugment.apply(step, canvas, sign)
 
 
 @dataclass(kw_only=True)

@@ -9,10 +9,12 @@ from functools import partial
 import cv2
 import numpy as np
 import pytest
-from PIL import Image, ImageEnhance
+from PIL import Image, ImageEnhance, ImageOps
 from samples import boxes_of, make_sample, map_of
 
 from ppmtl.data import transforms as T
+from ppmtl.data._autoaugment import IMAGENET, Step
+from ppmtl.data._autoaugment import apply as apply_step
 from ppmtl.data.canvas import Canvas, Transform, augment
 from ppmtl.data.labels import ClassIndex
 from ppmtl.ops import affine
@@ -421,3 +423,52 @@ def test_one_of_runs_one_list_of_transforms_each_as_often():
     assert 70 < sizes.count((5, 5)) < 130
     with pytest.raises(ValueError, match="options is empty"):
         T.OneOf(options=())
+
+
+# ---- AutoAugment ----------------------------------------------------------------------------------------------------
+
+
+def test_the_policy_is_the_published_one_in_number_and_levels() -> None:
+    assert len(IMAGENET) == 25
+    assert len(set(IMAGENET)) == 20
+    steps = [step for pair in IMAGENET for step in pair]
+    assert {step.operation for step in steps} == {
+        "posterize", "rotate", "solarize", "autocontrast", "equalize", "invert", "color", "contrast", "sharpness", "shear_x"
+    }  # fmt: skip
+    assert all(0 <= step.level <= 9 and 0 <= step.probability <= 1 for step in steps)
+
+
+@pytest.mark.parametrize(
+    "operation, level, sign, expected",
+    [
+        ("posterize", 9, 1, lambda image: ImageOps.posterize(image, 4)),
+        ("solarize", 0, 1, lambda image: image),
+        ("solarize", 9, 1, ImageOps.invert),
+        ("equalize", 3, -1, ImageOps.equalize),
+        ("color", 9, -1, lambda image: ImageEnhance.Color(image).enhance(0.1)),
+        ("contrast", 5, 1, lambda image: ImageEnhance.Contrast(image).enhance(1.5)),
+        ("sharpness", 9, 1, lambda image: ImageEnhance.Sharpness(image).enhance(1.9)),
+    ],
+)
+def test_a_colour_operation_is_pillows_at_its_level(operation, level, sign, expected) -> None:  # type: ignore[no-untyped-def]
+    canvas = Canvas(make_sample(smooth()))
+    apply_step(Step(operation, 1.0, level), canvas, sign)
+    np.testing.assert_array_equal(canvas.image, np.asarray(expected(Image.fromarray(smooth()))))
+
+
+def test_boxes_turn_and_shear_with_the_image() -> None:
+    for step in (Step("rotate", 1.0, 9), Step("shear_x", 1.0, 9)):
+        canvas = Canvas(boxed(64, 64, [[20, 20, 44, 44]]))
+        apply_step(step, canvas, 1)
+        rows, columns = np.nonzero(canvas.image[:, :, 0] > 200)
+        x1, y1, x2, y2 = boxes_of(canvas.sample).boxes[0]
+        np.testing.assert_allclose([x1, y1, x2, y2], [columns.min(), rows.min(), columns.max(), rows.max()], atol=2)
+
+
+def test_auto_augment_leaves_half_of_the_images_alone_and_changes_the_others() -> None:
+    sample = make_sample(smooth())
+    changed = [
+        not np.array_equal(run(sample, T.AutoAugment(p=0.5), seed=seed).image, sample.image) for seed in range(60)
+    ]
+    assert 10 < sum(changed) < 35
+    assert run(sample, T.AutoAugment(p=0.0)) is sample
