@@ -81,7 +81,7 @@ class DINO(Head):
         box_noise: [factor]; 1 moves the corners of boxes to be repaired by up to half a side.
         class_weight, box_weight, giou_weight: [factor] of the loss terms, each a sum over queries divided by the batch's boxes.
         class_cost, box_cost, giou_cost: [factor] in the matching of queries and boxes.
-        recompute: gather the encoder's places again in backward instead of keeping them (docs/benchmarks.md).
+        recompute: gather the encoder's places again in backward instead of keeping them (docs/baseline.md).
 
     Raises:
         ValueError: if the features or the widths do not fit together.
