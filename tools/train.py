@@ -64,7 +64,8 @@ def train(run: "Run", options: "TrainOptions") -> None:
 
     stopped = start_training(run, options)
     if stopped in signal.Signals.__members__:
-        LOGGER.info("continue with: %s -r auto", cli.command_line())
+        again = cli.command_line().replace(" --overwrite", "")
+        LOGGER.info("continue with: %s -r auto", again)
         sys.exit(128 + signal.Signals[stopped])
 
 
