@@ -19,7 +19,8 @@ from ppmtl.weights.location import find_weights
 MOST_BYTES = 6_000_000  # of the folder: every clone of the project carries it
 MOST_DROP = 0.005  # of a task's primary metric by the rounding; measured on the demo: below 0.001
 # Which rendered images come along, below data_root: of the test split, which no training and no evaluation saw
-IMAGES = {"street": "track1_test_data/seg/images/test", "signs": "track1_test_data/dec/test"}
+IMAGES = {"street": "track1_test_data/seg/images/test", "signs": "track1_test_data/dec/test",
+          "vehicle": "track1_test_data/cls/test"}  # fmt: skip
 IMAGES_OF_EACH = 2
 
 
