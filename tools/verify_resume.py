@@ -83,8 +83,9 @@ def start(arguments: argparse.Namespace, folder: Path) -> subprocess.Popen[bytes
     command += [f"--{name}={value}" for name, value in given.items() if value is not None]
     command += ["--tasks", ",".join(arguments.tasks)] if arguments.tasks else []
     command += ["--eval"] if arguments.eval else []
-    command += ["-r", "auto"] if any(folder.glob("step_*")) else []
     folder.mkdir(parents=True, exist_ok=True)
+    checkpoint.recover(folder)  # the first checkpoint may be complete and still hidden
+    command += ["-r", "auto"] if any(folder.glob("step_*")) else []
     with (folder / "console.log").open("ab") as log:
         return subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, start_new_session=True)
 

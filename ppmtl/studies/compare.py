@@ -16,6 +16,7 @@ from typing import Any
 
 from ppmtl import build, cli, tables
 from ppmtl.studies.cost import count_macs, count_parameters
+from ppmtl.train.checkpoint import recover
 
 
 @dataclass(frozen=True)
@@ -102,6 +103,7 @@ def train_run(
     if not (folder / f"step_{steps:07d}").exists():
         own = ["train.epochs=1", f"train.steps_per_epoch={steps}", "train.eval_every=null",
                f"train.save_every={max(1, steps // 4)}", "train.early_stop=null", f"seed={seed}", *pace]  # fmt: skip
+        recover(folder)  # the first checkpoint of an interrupted run may be complete and still hidden
         resume = ["-r", "auto"] if any(folder.glob("step_*")) else []
         _run("train", given, folder, tasks, [*own, "--nprocs", str(given.nprocs), *resume])
     return steps * mean(step_seconds(folder))

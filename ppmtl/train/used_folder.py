@@ -7,6 +7,7 @@ from pathlib import Path
 from ppmtl.config import ConfigError
 from ppmtl.files import remove_folder
 from ppmtl.train.checkpoint import HIDDEN
+from ppmtl.weights.location import STATE
 
 # What tools/train.py, tools/eval.py and tools/report.py write into a save_dir beside checkpoints, by pattern
 _OF_A_RUN = ("train.log", "log.jsonl", "config.yml", "environment.json", "diagnosis.*", "eval", "eval_*", "report.html")
@@ -20,7 +21,9 @@ def require_unused(save_dir: Path, resume: str | None = None) -> None:
         resume: what it continues from; a run may go on in its own folder. None = it is a new one.
     """
     goes_on = resume == "auto" or (resume is not None and Path(resume).resolve().parent == save_dir.resolve())
-    if goes_on or not (held := [path.name.strip(".") for path in _checkpoints(save_dir)]):
+    # A hidden one without its manifest is what a kill left of a save: nothing is lost with it
+    held = [path.name for path in _checkpoints(save_dir) if path.name[0] != "." or (path / STATE).is_file()]
+    if goes_on or not held:
         return
     more = f" and {len(held) - 3} more" if len(held) > 3 else ""
     number = next(n for n in range(2, len(held) + 1000) if not save_dir.with_name(f"{save_dir.name}_{n}").exists())

@@ -22,7 +22,7 @@ def test_a_new_run_in_a_used_folder_is_refused_with_every_remedy(used):
     with pytest.raises(ConfigError) as caught:
         require_unused(used)
     text = str(caught.value)
-    assert "run holds a run already (step_0000004.new, best_model, step_0000002)" in text
+    assert "run holds a run already (best_model, step_0000002), which" in text
     for remedy in ("-r.", f"-o save_dir={used}_3.", "--overwrite"):
         assert remedy in text
 
@@ -37,7 +37,11 @@ def test_a_run_goes_on_in_its_own_folder_and_no_other(used):
 def test_a_folder_without_checkpoints_is_free(tmp_path):
     require_unused(tmp_path / "none")
     (tmp_path / "train.log").write_text("a run that was stopped before its first checkpoint")
+    (tmp_path / ".step_0000002.new").mkdir()
     require_unused(tmp_path)
+    (tmp_path / ".step_0000002.new" / "state.json").write_text("complete, and only its name is missing")
+    with pytest.raises(ConfigError, match="holds a run already"):
+        require_unused(tmp_path)
 
 
 def test_overwriting_removes_the_run_and_nothing_else(used):
