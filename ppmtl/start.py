@@ -227,6 +227,7 @@ def start_training(run: build.Run, options: TrainOptions) -> str:
     run = run.changed(scaled_learning_rate(run.settings.optimizer, world_size), "optimizer.scale_lr")
     settings = run.settings
     resume = checkpoint.find_resume(save_dir, options.resume) if options.resume else None
+    weights = find_weights(settings.weights) if settings.weights and not resume else None
     tasks = build.build_tasks(settings)
     sources = build.build_sources(settings, tasks, rank=rank, world_size=world_size, repeat=options.overfit)
     eval_sets = {}
@@ -239,8 +240,8 @@ def start_training(run: build.Run, options: TrainOptions) -> str:
         _check_data(settings, tasks, sources, {} if options.overfit else eval_sets)
     paddle.seed(settings.seed)
     model = build.build_model(settings, tasks)
-    if settings.weights and not resume:
-        start_from(model, find_weights(settings.weights), tasks)
+    if weights is not None:
+        start_from(model, weights, tasks)
     elif model.backbone.pretrained and not resume:
         LOGGER.info("pretrained backbone: %s", load_pretrained(model.backbone, model.backbone.pretrained).text())
 

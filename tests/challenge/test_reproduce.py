@@ -61,7 +61,10 @@ def test_tables_are_written_as_text_and_numbers(tmp_path):
     rows = [reproduce.run_row(row, {}, {}, backend) for row in reproduce.TABLES["2"]]
     rows[1] = dataclasses.replace(rows[1], ours=0.75, seconds=0.5, reason="")
     reproduce.write({"2": rows}, "weights w", tmp_path)
-    assert "| classification, Top-1 | 0.9578 | 0.7500 | -0.2078 |  | 1 | 0.500 |" in (tmp_path / "reproduce.md").read_text()
+    assert (
+        "| classification, Top-1 | 0.9578 | 0.7500 | -0.2078 |  | 1 | 0.500 |"
+        in (tmp_path / "reproduce.md").read_text()
+    )
     written = json.loads((tmp_path / "reproduce.json").read_text())
     assert written["tables"][0]["rows"][1] == {
         "label": "classification, Top-1", "task": "classification", "paper": 0.95784, "ours": 0.75,
