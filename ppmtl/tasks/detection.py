@@ -93,7 +93,7 @@ class Detection(Task[Detections]):
             row[:, 2:4], row[:, 4:6] = (boxes[:, :2] + boxes[:, 2:]) / 2, boxes[:, 2:] - boxes[:, :2]
             rows.append(row)
         boxes = np.concatenate(rows[1:] if any(map(len, rows[1:])) else rows[:1])
-        targets = {"boxes": boxes, "supervised": supervised}
+        targets: dict[str, np.ndarray] = {"boxes": boxes, "supervised": supervised}
         if any(sample.valid for sample in samples):
             targets["valid"] = np.array([sample.valid or sample.size for sample in samples], np.int64)
         return targets
