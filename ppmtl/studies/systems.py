@@ -183,7 +183,7 @@ def _table(equal: str, pair: Sequence[System], seeds: Sequence[int], cells: Cell
     rows = []
     for system in pair:
         done = [cells[system.name, seed] for seed in seeds if (system.name, seed) in cells]
-        row = [system.name, f"{system.parameters / 1e6:.2f} M", f"{len(done)} of {len(seeds)}"]
+        row: list[object] = [system.name, f"{system.parameters / 1e6:.2f} M", f"{len(done)} of {len(seeds)}"]
         if not done:
             rows.append([*row, *["not run"] * (len(names) + 3)])
             continue
