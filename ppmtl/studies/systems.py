@@ -67,9 +67,11 @@ def compare_systems(arguments: argparse.Namespace, out: Path) -> str:
     tools/reproduce.py.
 
     Raises:
-        ValueError: if the systems answer different tasks, cannot be made of equal size, ``out`` holds runs of other settings,
-            or a run fails.
+        ValueError: if --tasks or --seed is given, the systems answer different tasks or cannot be made of equal size, ``out``
+            holds runs of other settings, or a run fails.
     """
+    if arguments.tasks or arguments.seed is not None:
+        raise ValueError("--against compares complete systems: give --seeds instead of --seed, and no --tasks")
     seeds = arguments.seeds or [build.load(arguments.config, _shared(arguments)).settings.seed]
     text = ""
     chosen = {equal: _systems(arguments, equal) for equal in arguments.equal}

@@ -17,7 +17,7 @@ def arguments(**changed):
     given = {"config": str(CONFIGS / "allinone_demo.yml"), "against": str(CONFIGS / "baseline_demo.yml"), "nprocs": 1,
              "overrides": [ANY_DATA], "device": None, "minutes": 2.0, "seeds": [1, 2], "equal": ["minutes"], "limit": None,
              "print": False}  # fmt: skip
-    return argparse.Namespace(**(given | changed))
+    return argparse.Namespace(**({"tasks": None, "seed": None} | given | changed))
 
 
 @pytest.fixture
@@ -96,6 +96,12 @@ def test_runs_of_other_settings_are_not_mixed_in(tmp_path):
 def test_a_system_is_not_compared_with_itself(tmp_path):
     with pytest.raises(ValueError, match="two files of different names with the same tasks"):
         compare_systems(arguments(against=str(CONFIGS / "allinone_demo.yml")), tmp_path)
+
+
+@pytest.mark.parametrize("flag", [{"tasks": ["seg"]}, {"seed": 0}], ids=str)
+def test_flags_that_would_be_ignored_are_refused(tmp_path, flag):
+    with pytest.raises(ValueError, match="--seeds instead of --seed, and no --tasks"):
+        compare_systems(arguments(**flag), tmp_path)
 
 
 def test_the_backbones_width_makes_the_parameters_equal_within_a_twentieth():
