@@ -116,7 +116,7 @@ def run(of_run: build.Run, arguments: argparse.Namespace, out: Path) -> str:
     for number, (folder, cell) in enumerate(wanted.items(), 1):
         print(f"[{number}/{len(wanted)}] {cell.label} -> {out / folder}", flush=True)
         _measure(of_run, arguments, out / folder, [names[kind] for kind in cell.kinds], steps, changes[folder])
-    found = {cell.folder: _read(out / cell.folder, names) for cells in TABLES.values() for cell in cells}
+    found = {cell.folder: _read(out / cell.folder, names, steps) for cells in TABLES.values() for cell in cells}
     source = f"{steps} steps, seed {of_run.settings.seed}, {arguments.config}"
     return "\n\n".join([*(_table(name, found, source) for name in TABLES), answers(found)])
 
@@ -132,7 +132,7 @@ def answers(found: Mapping[str, Measured | None]) -> str:
             continue
         for metric, name in (("bleu4", "BLEU-4"), ("cider_d", "CIDEr-D")):
             a, b = one.metrics[metric], other.metrics[metric]
-            verdict = "yes" if a > b else "no" if a < b else "neither"
+            verdict = "yes" if a > b else "no" if a < b else "no difference"
             lines.append(
                 f"* {question} {name}: {verdict}, {a:.4f} ({cells[0].label}) against {b:.4f} ({cells[1].label})."
             )
@@ -196,11 +196,13 @@ def _measure(
     )
 
 
-def _read(folder: Path, names: Mapping[str, str]) -> Measured | None:
-    """What cell.json says, or None where a cell was not run."""
+def _read(folder: Path, names: Mapping[str, str], steps: int) -> Measured | None:
+    """What cell.json says, or None where a cell was not run for so many steps."""
     if not (folder / "cell.json").is_file():
         return None
     stored = json.loads((folder / "cell.json").read_text(encoding="utf-8"))
+    if stored["steps"] != steps:
+        return None
     tasks = stored["tasks"]
     values = {key: tasks[names[kind]][key] for kind, key, _ in METRICS if names[kind] in tasks}
     return Measured({key: value for key, value in values.items() if value is not None}, stored["seconds"])
