@@ -102,7 +102,8 @@ def test_the_settings_say_how_the_words_are_searched_and_the_step_is_a_file_of_t
     assert head.outputs == ("log_probs", "tokens")
     assert head.files == ("head_captions", "head_captions_step")
     written = yaml.safe_load((scenes / "bundle" / "infer_cfg.yml").read_text())
-    assert written["heads"]["captions"]["steps"]["search"] == {"beam_size": 3, "end": 3, "pad": 0, "length": 11}
+    search = {"beam_size": 3, "end": 3, "pad": 0, "length": 11, "unknown": 1}
+    assert written["heads"]["captions"]["steps"]["search"] == search
     assert "steps" not in written["heads"]["semantic"]  # versions that do not know the key read such bundles
     assert "head_captions_step.pdmodel" in [record["name"] for record in written["files"]]
 
