@@ -33,6 +33,16 @@ from ppmtl.tasks.views import View
 _ROUNDING = 1e-5  # of scores, and of coordinates as a share of the input's longer side
 
 
+def require_one_graph(plan: graphs.Plan) -> None:
+    """Raises ValueError if a head answers in steps, which is no one graph."""
+    steps = [name for name, head in plan.heads.items() if head.steps is not None]
+    if steps:
+        raise ValueError(
+            f"--single_file: {', '.join(steps)} answers word by word, in a loop that no single graph holds; leave it out "
+            "with --tasks, or export without --single_file"
+        )
+
+
 def write_single_file(
     folder: Path,
     model: MultiTaskModel,
@@ -50,14 +60,8 @@ def write_single_file(
         one_image: fix the batch to 1, which ``bundle/final_boxes.py`` needs.
 
     Raises:
-        ValueError: if a head answers in steps, which is no one graph, or the converter fails.
+        ValueError: if the converter fails.
     """
-    steps = [name for name, head in plan.heads.items() if head.steps is not None]
-    if steps:
-        raise ValueError(
-            f"--single_file: {', '.join(steps)} answers word by word, in a loop that no single graph holds; leave it out "
-            "with --tasks, or export without --single_file"
-        )
     between = folder / "single"
     graphs.save_whole(model, replace(plan, batch=1 if one_image else None), between / Path(SINGLE_FILE).stem)
     onnx_graphs.convert([Path(SINGLE_FILE).stem], between, folder)

@@ -75,6 +75,10 @@ def write_bundle(
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     plan = graphs.make_plan(model, list(content.tasks), size, batch)
+    if single_file is not None:
+        from ppmtl.bundle import single_file as of_single  # needs onnx
+
+        of_single.require_one_graph(plan)
     stems = [TRUNK, *(stem for head in plan.heads.values() for stem in head.files)]
     copied = graphs.inference_copy(model, pointwise)
     if graph_format == "onnx":
@@ -83,9 +87,8 @@ def write_bundle(
         onnx_graphs.convert(stems, between, folder)
         shutil.rmtree(between)
         if single_file is not None:
-            from ppmtl.bundle.single_file import write_single_file  # needs onnx
-
-            write_single_file(folder, copied, plan, content.tasks, content.classes, one_image=single_file == "final")
+            one_image = single_file == "final"
+            of_single.write_single_file(folder, copied, plan, content.tasks, content.classes, one_image=one_image)
     else:
         graphs.save_graphs(copied, plan, folder, old_format=graph_format == "paddle")
     files = [folder / f"{stem}{suffix}" for stem in stems for suffix in SUFFIXES[graph_format]]

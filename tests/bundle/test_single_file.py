@@ -24,7 +24,7 @@ pytest.importorskip("paddle2onnx", reason="requirements-deploy.txt is not instal
 ort = pytest.importorskip("onnxruntime", reason="requirements-deploy.txt is not installed")
 onnx = pytest.importorskip("onnx", reason="requirements-deploy.txt is not installed")
 from ppmtl.bundle.final_boxes import add_final_boxes  # noqa: E402
-from ppmtl.bundle.single_file import FinalBoxes, write_single_file  # noqa: E402
+from ppmtl.bundle.single_file import FinalBoxes, require_one_graph  # noqa: E402
 from ppmtl.bundle.single_file import backend as single_file  # noqa: E402
 
 GUIDE = Path(__file__).resolve().parents[2] / "docs" / "deployment.md"
@@ -83,11 +83,11 @@ def test_boxes_that_are_not_those_of_the_pipeline_are_counted(tmp_path):
         assert counted.different == different
 
 
-def test_a_head_that_answers_word_by_word_is_refused(tmp_path):
+def test_a_head_that_answers_word_by_word_is_refused():
     steps = StepGraph("head_captions_step", Search(3, 3, 0, 11))
     plan = Plan(None, None, {"captions": HeadGraph("head_captions", ("c5",), ("tokens",), steps=steps)}, {})
     with pytest.raises(ValueError, match=r"captions answers word by word, .* leave it out with --tasks"):
-        write_single_file(tmp_path, None, plan, {}, {}, one_image=False)
+        require_one_graph(plan)
 
 
 def test_the_example_of_the_guide_finds_the_boxes_in_an_image(onnx_bundle, tmp_path, monkeypatch, capsys):
