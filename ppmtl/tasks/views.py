@@ -82,10 +82,10 @@ class Slicing:
     """Show large images in overlapping tiles too, to the tasks that can put tiles together.
 
     Attributes:
-        size: (height, width) of a tile in pixels of the image; None = the task's own input size, so that a tile is
+        size: (height, width) [px] of a tile in the image; None = the task's own input size, so that a tile is
             shown pixel by pixel. Best is the size of the images that the model was trained on.
-        overlap: (vertical, horizontal) share of a tile that the next one shows again. An object that is not well
-            smaller than the overlap may be cut in every tile; it is left to the view of the full image.
+        overlap: (vertical, horizontal) [share] of a tile that the next one shows again. A box that is not well smaller
+            than the overlap may be cut in every tile; it is left to the view of the full image.
     """
 
     size: tuple[Pixels, Pixels] | None = None
