@@ -16,6 +16,7 @@ from ppmtl.config.meanings import section
 from ppmtl.config.parts import part_names
 from ppmtl.data.canvas import Canvas
 from ppmtl.predict.pipeline import Pipeline
+from ppmtl.predict.result_files import csv_rows
 from ppmtl.structures import ClassList, Sample, Size
 from ppmtl.tasks.base import Task
 from ppmtl.tasks.views import Slicing, View
@@ -197,6 +198,24 @@ def test_the_truth_is_a_prediction_that_measures_perfect_and_is_what_json_drawin
     assert (drawn != sample.image).any()
     mask = task.mask(truth)
     assert mask is None or (mask.shape, mask.dtype) == (SIZE, np.uint8)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_what_result_files_hold_is_measured_as_the_answer_or_refused(name: str) -> None:
+    task, sample = make(name), sample_for(make(name))
+    truth = task.truth(sample.labels["asked"])
+    stored: Any = task.coco_results(truth)
+    stored = task.mask(truth) if stored is None else json.loads(json.dumps(stored))
+    if stored is None:
+        stored = [{key: str(value) for key, value in row.items()} for row in csv_rows(task.to_json(truth))]
+    if type(task).from_results is Task.from_results:
+        with pytest.raises(ValueError, match="does not read its results back"):
+            task.from_results(stored, SIZE)
+        return
+    meter = task.new_meter()
+    meter.add(sample, task.from_results(stored, SIZE))
+    metrics = meter.result()
+    assert metrics.values[PERFECT.get(name, metrics.primary)] == pytest.approx(1.0)
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -27,7 +27,7 @@ from ppmtl.ops.masks import Rle
 from ppmtl.predict.evaluate import EvalSet, EvaluationError, evaluate
 from ppmtl.predict.files import predict_files
 from ppmtl.predict.processes import Processes
-from ppmtl.predict.result_files import ImageNames, ResultFiles, image_ids
+from ppmtl.predict.result_files import ImageNames, ResultFiles, csv_rows, image_ids
 from ppmtl.predict.stored import StoredPredictions, stored_tasks
 from ppmtl.structures import ClassList, Sample
 from ppmtl.tasks.captions import Caption, Captions
@@ -278,6 +278,14 @@ def test_csv_has_a_row_per_class_box_or_sentence(tmp_path):
     assert {"x1", "y1", "x2", "y2", "category_id", "score"} < rows[0].keys()
     assert min(float(row["score"]) for row in rows) >= 0.5
     assert table(tmp_path / "saved" / "cap.csv")[3]["caption"] == Network(TASKS).answer("cap", 3).text
+
+
+def test_the_order_of_classes_survives_the_rounding_of_their_scores():
+    probs = np.array([0, 1e-7, 2e-7, 3e-7, 0.4, 0.6], np.float32)
+    rows = list(csv_rows(TASKS["cls"].to_json(ClassProbs(probs))))
+    assert [row["score"] for row in rows] == [0.6, 0.4, 0, 0, 0]
+    found = TASKS["cls"].from_results(rows, SIZE).probs
+    assert np.argsort(-found, kind="stable").tolist()[:5] == [5, 4, 3, 2, 1]
 
 
 def test_images_of_a_tree_keep_their_folders_and_equal_names_stay_apart():
