@@ -125,7 +125,7 @@ def test_evaluation_prints_the_score_last_and_writes_files(work, trained):
 
 def test_inference_draws_and_writes_json_with_one_backbone_run(work, trained):  # noqa: ARG001
     images = work / "data" / "track1_test_data" / "seg" / "images" / "test"
-    command = ("infer", *COMMON, *WEIGHTS, "--infer_dir", str(images), "--output_dir")
+    command = ("infer", *COMMON, *WEIGHTS, "--per_task_size", "False", "--infer_dir", str(images), "--output_dir")
     ok(tool(*command, "out", cwd=work))
     written = sorted((work / "out").glob("*.json"))
     assert len(written) == 2

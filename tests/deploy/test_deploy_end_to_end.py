@@ -22,13 +22,15 @@ import pytest
 from same_answers import assert_same, assert_same_map
 from serving_process import serving
 
+from ppmtl.data.label_maps import read_label_map
+
 
 @pytest.fixture(scope="module")
 def work(exported, tmp_path_factory) -> Path:
     """A folder with what tools/infer.py says ("expected"), the container's files ("app") and "hidden"."""
     folder = tmp_path_factory.mktemp("end_to_end")
     weights = ["-c", exported / "tiny.yml", "-o", f"weights={exported / 'random'}", "data_root=none"]
-    flags = [*weights, "--infer_dir", exported / "pictures", "--output_dir", folder / "expected"]
+    flags = [*weights, "--infer_dir", exported / "pictures", "--output_dir", folder / "expected", "--threshold", "0"]
     assert image.script("tools/infer.py").main(list(map(str, flags))) == 0
     image.lay_out(folder / "app")
     image.hide_other_packages(folder / "hidden")
@@ -58,7 +60,7 @@ def assert_serves(exported: Path, work: Path, python: Path | str, **variables: s
     for path, result in zip(images, results, strict=True):
         assert_same(result, json.loads((work / "expected" / f"{path.stem}.json").read_text()))
         png = np.frombuffer(base64.b64decode(result["seg"]["mask"]["data"]), np.uint8)
-        expected = cv2.imread(str(work / "expected" / f"{path.stem}_seg.png"), cv2.IMREAD_UNCHANGED)
+        expected = read_label_map(work / "expected" / f"{path.stem}_seg.png")
         assert_same_map(cv2.imdecode(png, cv2.IMREAD_UNCHANGED), expected)
 
 
