@@ -89,7 +89,7 @@ def test_errors_end_with_a_message_and_a_code_but_no_traceback(error, code, monk
     assert capsys.readouterr().err.startswith("train.py: ")
 
 
-LIMITED = {"eval": [], "infer": ["--infer_dir", "x"], "reproduce": [], "compare_tasks": []}
+LIMITED = {"eval": [], "infer": ["--infer_dir", "x"], "reproduce": [], "compare_tasks": [], "make_demo_weights": []}
 
 
 def refused(tool, *arguments):

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from ppmtl.data.headers import shown_size
 from ppmtl.data.images import read_image
 from ppmtl.data.label_maps import read_label_map
 
@@ -167,3 +168,10 @@ def test_no_cut_of_a_label_map_gets_through(tmp_path: Path, palette: bool) -> No
         (tmp_path / "p.png").write_bytes(data[:length])
         with pytest.raises(ValueError, match=r"p\.png"):
             read_label_map(tmp_path / "p.png")
+
+
+@pytest.mark.parametrize("turn", [1, 3, 6, 8])
+def test_a_tiff_is_read_turned_and_its_header_says_that_size(tmp_path: Path, turn: int) -> None:
+    path = saved(tmp_path / "a.tif", smooth(), tiffinfo={274: turn})
+    with Image.open(path) as image:
+        assert shown_size(image) == read_image(path).shape[:2] == ((80, 60) if turn > 4 else (60, 80))
