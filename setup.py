@@ -12,7 +12,8 @@ setup(
     packages=find_packages(include=["ppmtl", "ppmtl.*"])
     + [*FOLDERS, *(f"{n}.{p}" for n, f in FOLDERS.items() for p in find_namespace_packages(f, exclude=LEFT_OUT))],
     package_dir=FOLDERS,
-    package_data={"ppmtl": ["py.typed"], "ppmtl.configs": ["*.yml"], "ppmtl_deploy.serving.page": ["*"],
+    package_data={"ppmtl": ["py.typed", "demo/*", "demo/images/*"], "ppmtl.configs": ["*.yml"],
+                  "ppmtl_deploy.serving.page": ["*"],
                   "ppmtl_deploy.serving.page.examples": ["*.jpg"]},
     include_package_data=False,
 )  # fmt: skip

@@ -78,9 +78,9 @@ def evaluate_run(
     kind = ["eval", *(["bundle"] if bundle else ["predictions"] if predictions else [])]
     name = "_".join([*kind, *only, *([f"first{limit}"] if limit else [])])
     target, threshold = Path(folder or Path(settings.save_dir) / name), settings.infer.draw_threshold
-    what: dict[str, Any] = {"weights": settings.weights}
-    if bundle or predictions:
-        what = {"bundle": bundle} if bundle else {"predictions": predictions}
+    what: dict[str, Any] = {"bundle": bundle} if bundle else {"predictions": predictions}
+    if not (bundle or predictions):
+        what = {"weights": build.require_weights(settings)}
     if processes.rank == 0 and (target / "metrics.json").exists():
         print(f"{target} holds an earlier evaluation, which this one replaces")
     saved = target / "predictions"

@@ -146,7 +146,7 @@ def test_a_run_folder_alone_predicts_without_its_data(work, trained):
     ok(result)
     assert f"config: {trained / 'best_model' / 'state.json'} (-c takes another)" in result.stderr
     document = json.loads(next((far / "output" / "infer").glob("*.json")).read_text())
-    assert document["backbone_runs"] == 1
+    assert document["backbone_runs"] == 3  # the sizes that the tasks are evaluated at
 
 
 def test_a_partial_evaluation_leaves_the_full_one_alone(work, trained):

@@ -71,7 +71,12 @@ def test_everything_imports_and_predicts_without_what_windows_lacks(exported, tm
     imported = next(int(line.split()[1]) for line in lines if line.startswith("imported"))
     assert imported > 150
     assert {"random seg cls det d.jpg", "bundle seg cls det d.jpg", "infer 0", "memory nan nan"} <= set(lines)
-    assert sorted(path.name for path in (tmp_path / "tool").iterdir()) == ["a.jpg", "a.json", "a_seg.png"]
+    assert sorted(path.name for path in (tmp_path / "tool").iterdir()) == [
+        "a.jpg",
+        "a.json",
+        "a_seg.png",
+        "predictions",
+    ]
 
 
 def test_peak_memory_is_that_of_the_process():

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from types import SimpleNamespace
 
 import cv2
 import numpy as np
@@ -12,6 +11,8 @@ import pytest
 
 from ppmtl.predict.files import predict_files
 from ppmtl.predict.inputs import find_inputs, read_inputs, result_names
+from ppmtl.structures import ClassList
+from ppmtl.tasks.classification import Classification, ClassProbs
 
 
 @pytest.fixture
@@ -78,8 +79,7 @@ def test_no_two_images_write_the_same_results(tmp_path):
 class Picky:
     """A pipeline whose network takes images of 32 px and more."""
 
-    batch_size, tasks = 3, {"t": SimpleNamespace(to_json=lambda found: {"mean": found}, mask=lambda _: None,
-                                                 draw=lambda image, *_, **__: image)}  # fmt: skip
+    batch_size, tasks = 3, {"t": Classification("t", ClassList(("dark", "light"), (0, 1)))}
 
     def views(self, _):
         return {"view": ("t",)}
@@ -88,11 +88,11 @@ class Picky:
         for image in images:
             if min(image.shape[:2]) < 32:
                 raise ValueError("both sides must be at least 32 px")
-        return [{"t": float(image.mean())} for image in images]
+        light = [image.mean() / 255 for image in images]
+        return [{"t": ClassProbs(np.array([1 - share, share], np.float32))} for share in light]
 
 
-def test_an_impossible_image_is_named_and_the_others_go_on(images, tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr("ppmtl.predict.files.draw", lambda image, *_: image)
+def test_an_impossible_image_is_named_and_the_others_go_on(images, tmp_path, capsys):
     cv2.imwrite(str(images / "sub" / "tiny.png"), np.zeros((1, 1, 3), np.uint8))
     (images / "sub" / "torn.png").write_bytes(b"\x89PNG")
     paths = [*find_inputs(images, recursive=True), images / "gone.png"]
@@ -102,8 +102,8 @@ def test_an_impossible_image_is_named_and_the_others_go_on(images, tmp_path, cap
     for name, why in (("sub/tiny.png", "at least 32 px"), ("sub/torn.png", "damaged"), ("gone.png", "cannot be read")):
         assert [line for line in captured.err.splitlines() if f"skipped: {images / name}" in line and why in line], name
     written = sorted(path.relative_to(tmp_path / "out").as_posix() for path in (tmp_path / "out").rglob("*.json"))
-    assert written == ["a.json", "b.json", "sub/a.json", "sub/deep/a.json"]
-    assert json.loads((tmp_path / "out/sub/a.json").read_text())["t"] == {"mean": 99.0}
+    assert written == ["a.json", "b.json", "predictions/info.json", "sub/a.json", "sub/deep/a.json"]
+    assert json.loads((tmp_path / "out/sub/a.json").read_text())["t"]["top"][1]["score"] == round(99 / 255, 5)
     assert "4 of 7 images written" in captured.out
 
 

@@ -43,6 +43,9 @@ class Toy(nn.Layer):
         super().__init__()
         self.backbone = nn.Sequential(nn.Linear(4, 4), nn.Tanh(), nn.Linear(4, 4))
         self.heads = nn.LayerDict({task: nn.Linear(4, 1) for task in TASKS})
+        self.backbone.out_specs = {"x": None}
+        for head in self.heads.values():
+            head.reads = ("x",)
 
     def forward(self, images: paddle.Tensor, targets: Mapping[str, Any]) -> dict[str, dict[str, paddle.Tensor]]:
         features = self.backbone(images)
