@@ -16,15 +16,14 @@ import numpy as np
 
 from ppmtl import cli  # noqa: F401  (before Paddle: it sets what Paddle reads when it is imported, as for the tools)
 from ppmtl.bundle.settings import SETTINGS_FILE
-from ppmtl.config import check, nearest, suggestion
-from ppmtl.config.settings import Settings
-from ppmtl.config.tree import ConfigTree
+from ppmtl.config import nearest, suggestion
 from ppmtl.data.images import read_image
 from ppmtl.predict.pipeline import Backend, Pipeline, SharedSize
 from ppmtl.predict.result import Result
 from ppmtl.tasks.base import Task
 from ppmtl.train import checkpoint
 from ppmtl.train.checkpoint_folder import STATE
+from ppmtl.weights.location import DEMO, demo_checkpoint
 
 ImageLike = np.ndarray | str | os.PathLike[str]
 
@@ -144,13 +143,14 @@ def load(path: str | os.PathLike[str], *, device: str = "auto") -> Model:
 
     Args:
         path: of a run (its ``best_model`` is meant), of a checkpoint (``best_model``, ``step_0001000``), or of an exported
-            bundle.
+            bundle; "demo" = the weights that come with the project.
         device: "cpu", "gpu", "gpu:1"; "auto" = a GPU where Paddle has one (a bundle: the CPU).
 
     Raises:
-        ValueError: if the folder is none of these (what it holds instead is listed), or is damaged.
+        ValueError: if the folder is none of these (what it holds instead is listed), or is damaged; a checkpoint's config
+            that names code outside the project is refused.
     """
-    folder = _model_folder(Path(path).expanduser())
+    folder = demo_checkpoint() if os.fspath(path) == DEMO else _model_folder(Path(path).expanduser())
     return _from_bundle(folder, device) if (folder / SETTINGS_FILE).is_file() else _from_checkpoint(folder, device)
 
 
@@ -158,14 +158,9 @@ def _from_checkpoint(folder: Path, device: str) -> Model:
     """The model of a checkpoint, built from the config and the classes that it carries."""
     from ppmtl import build
 
-    file = folder / STATE
-    stored = checkpoint.read_state(folder).get("config")
-    if not isinstance(stored, dict):
-        raise ValueError(f"{file}: has no config, so it does not say which tasks and heads the weights are of")
-    tree = ConfigTree(stored, {}, str(file))
-    settings = check(Settings, tree.with_values({"weights": str(folder), "device": device}, "ppmtl.load"))
-    tasks, backend = build.open_trained(settings, {})
-    return Model(folder, tasks, backend, threshold=settings.infer.draw_threshold)
+    run = build.load_stored(str(folder), [f"weights={json.dumps(str(folder))}", f"device={device}"])
+    tasks, backend = build.open_trained(run.settings, {})
+    return Model(folder, tasks, backend, threshold=run.settings.infer.draw_threshold)
 
 
 def _from_bundle(folder: Path, device: str) -> Model:

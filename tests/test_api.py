@@ -15,6 +15,7 @@ from ppmtl import build
 from ppmtl.data.images import read_image
 from ppmtl.predict.files import predict_files
 from ppmtl.predict.pipeline import Pipeline
+from ppmtl.weights.location import demo_checkpoint
 
 
 @pytest.fixture(scope="module")
@@ -56,7 +57,7 @@ def test_a_run_a_checkpoint_its_files_and_a_bundle_are_loaded(exported, model, i
         ("runs", r"holds neither a checkpoint .* these lie inside it: first"),
         ("runs/first/log.jsonl", r"log.jsonl is a file; give the folder .* Weights alone do not say"),
         ("unmeasured", r"no best_model, since it was not evaluated; load a checkpoint: '.*step_0000020'"),
-        ("runs/first", r"state.json: has no config"),
+        ("runs/first", r"carries no config"),
     ],
 )
 def test_what_cannot_be_loaded_is_answered_with_what_is_there(path, message, tmp_path):
@@ -207,3 +208,11 @@ def test_a_training_gives_the_best_models_metrics_and_folder(tmp_path):
     assert tried.save_dir == tmp_path / "run" / "fast_dev_run"
     unmeasured = ppmtl.train(path, {"save_dir": tmp_path / "other"}, tasks=["cls"], evaluate=False)
     assert (unmeasured.best_model, unmeasured.step, unmeasured.metrics) == (None, None, {})
+
+
+def test_the_weights_that_come_with_the_project_answer_before_anything_is_trained():
+    model = ppmtl.load("demo", device="cpu")
+    result = model.predict(demo_checkpoint() / "images" / "street_1.jpg")
+    assert set(model.tasks) == {"seg", "cls", "det"}
+    assert result["cls"]["name"] in model.tasks["cls"].classes.names
+    assert len(np.unique(result["seg"]["label_map"])) > 1
