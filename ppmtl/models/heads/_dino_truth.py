@@ -8,6 +8,8 @@ import numpy as np
 import paddle
 from scipy.optimize import linear_sum_assignment
 
+from ppmtl.models.heads._target_rows import target_rows
+
 FOCAL_ALPHA = 0.25  # of the focal loss and of the matching's class cost; gamma is 2
 
 
@@ -33,15 +35,8 @@ class Truth:
         Raises:
             ValueError: if a row names an image outside the batch or a class the head does not have.
         """
-        values: np.ndarray = rows.numpy().astype(np.float32).reshape(-1, 6)
+        values = target_rows(rows, batch, num_classes, "DINO")
         values = values[values[:, 0] >= 0]
-        wrong = (values[:, 0] >= batch) | (values[:, 1] < 0) | (values[:, 1] >= num_classes)
-        if wrong.any():
-            raise ValueError(
-                f"DINO: target row {values[wrong][0].tolist()} names image {values[wrong][0, 0]:g}, class "
-                f"{values[wrong][0, 1]:g}; images are 0..{batch - 1} and classes 0..{num_classes - 1}: compare the "
-                "data set's classes with the head's num_classes"
-            )
         values = values[np.argsort(values[:, 0], kind="stable")]
         image, label = values[:, 0].astype(np.int64), values[:, 1].astype(np.int64)
         return cls(np.bincount(image, minlength=batch), image, label, values[:, 2:])

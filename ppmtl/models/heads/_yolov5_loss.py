@@ -15,6 +15,7 @@ import numpy as np
 import paddle
 import paddle.nn.functional as F
 
+from ppmtl.models.heads._target_rows import target_rows
 from ppmtl.structures import Size
 
 Anchors = tuple[tuple[tuple[float, float], ...], ...]
@@ -162,7 +163,8 @@ def yolov5_loss(
         ValueError: if a row names an image outside the batch or a class the head does not have.
     """
     batch = maps[0].shape[0]
-    rows = _real_rows(targets, batch, settings.num_classes)
+    rows = target_rows(targets, batch, settings.num_classes, "yolov5_loss")
+    rows = rows[rows[:, 0] >= 0]
     zero = paddle.zeros([], "float32")
     box, objectness, label = zero, zero, zero
     # Everything in float32 even under AMP: in float16 1 + 1e-7 == 1 (see CIOU_EPSILON), and means over 1e5 cells lose
@@ -230,19 +232,6 @@ def _last_of_each(keys: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """The distinct keys and where each occurs last; scatter promises no order for repeated indices on a GPU."""
     distinct, from_end = np.unique(keys[::-1], return_index=True)
     return distinct, len(keys) - 1 - from_end
-
-
-def _real_rows(targets: paddle.Tensor, batch: int, num_classes: int) -> np.ndarray:
-    rows: np.ndarray = targets.numpy().astype(np.float32).reshape(-1, 6)
-    rows = rows[rows[:, 0] >= 0]
-    wrong = (rows[:, 0] >= batch) | (rows[:, 1] < 0) | (rows[:, 1] >= num_classes)
-    if wrong.any():
-        raise ValueError(
-            f"yolov5_loss: target row {rows[wrong][0].tolist()} names image {rows[wrong][0, 0]:g}, class "
-            f"{rows[wrong][0, 1]:g}; images are 0..{batch - 1} and classes 0..{num_classes - 1}: compare the data "
-            "set's classes with the head's num_classes"
-        )
-    return rows
 
 
 def _area(size: paddle.Tensor) -> paddle.Tensor:

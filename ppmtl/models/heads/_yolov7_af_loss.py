@@ -14,6 +14,7 @@ import paddle
 import paddle.nn.functional as F
 
 from ppmtl.models.heads._tal import assign
+from ppmtl.models.heads._target_rows import target_rows
 from ppmtl.models.heads._yolov5_loss import complete_iou
 from ppmtl.models.heads._yolov7_af_parts import BINS, Cells
 from ppmtl.structures import Size
@@ -64,17 +65,10 @@ def read_objects(targets: Mapping[str, paddle.Tensor], batch: int, num_classes: 
     Raises:
         ValueError: if a row names an image outside the batch or a class that the head does not have.
     """
-    rows = targets["boxes"].numpy().astype(np.float32).reshape(-1, 6)
+    rows = target_rows(targets["boxes"], batch, num_classes, "yolov7_af")
     supervised = targets["supervised"].numpy() if "supervised" in targets else np.ones(batch, np.float32)
     real = np.flatnonzero(rows[:, 0] >= 0)
     chosen = rows[real]
-    wrong = (chosen[:, 0] >= batch) | (chosen[:, 1] < 0) | (chosen[:, 1] >= num_classes)
-    if wrong.any():
-        raise ValueError(
-            f"yolov7_af: target row {chosen[wrong][0].tolist()} names image {chosen[wrong][0, 0]:g}, class "
-            f"{chosen[wrong][0, 1]:g}; images are 0..{batch - 1} and classes 0..{num_classes - 1}: compare the data set's "
-            "classes with the head's num_classes"
-        )
     half = chosen[:, 4:6] / 2
     boxes = np.concatenate([chosen[:, 2:4] - half, chosen[:, 2:4] + half], axis=1)
     return Objects(chosen[:, 0].astype(np.int64), chosen[:, 1].astype(np.int64), boxes, supervised, real)
