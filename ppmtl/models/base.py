@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, TypeAlias
 
 import numpy as np
@@ -122,6 +122,11 @@ class Head(nn.Layer):
             if name not in in_specs:
                 raise ValueError(f"{me}: reads {name!r}, the backbone has no such feature{suggestion(name, in_specs)}")
         return default if reads is None else reads
+
+
+def of_strides(in_specs: Mapping[str, FeatureSpec], strides: Sequence[int]) -> tuple[str, ...]:
+    """The names of the features that have one of these strides [px]: what most heads read by default."""
+    return tuple(name for name, spec in in_specs.items() if spec.stride in strides)
 
 
 class StepwiseHead(Head):

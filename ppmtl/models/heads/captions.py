@@ -15,7 +15,7 @@ import paddle.nn.functional as F
 from annotated_types import Ge, Interval
 from paddle import nn
 
-from ppmtl.models.base import Side, StepwiseHead
+from ppmtl.models.base import Side, StepwiseHead, of_strides
 from ppmtl.models.heads._caption_decoder import Decoder, Encoder, SinePositions, WordEmbedding
 from ppmtl.ops.beam_search import best_sequences
 from ppmtl.structures import FeatureSpec
@@ -77,8 +77,7 @@ class Captions(StepwiseHead):
                 f"Captions: bos, eos, unknown and beam_size must fit the vocabulary of {num_classes} tokens, got {bos}, {eos}, "
                 f"{unknown} and {beam_size}"
             )
-        fitting = tuple(name for name, spec in in_specs.items() if spec.stride == 8)
-        self.reads = self.choose(in_specs, None if reads is None else (reads,), default=fitting)
+        self.reads = self.choose(in_specs, None if reads is None else (reads,), default=of_strides(in_specs, (8,)))
         if not self.reads:
             raise ValueError(f"Captions: the backbone has no feature of stride 8 ({', '.join(in_specs)}); set reads")
         channels = in_specs[self.reads[0]].channels

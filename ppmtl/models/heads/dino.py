@@ -17,7 +17,7 @@ import paddle
 from annotated_types import Ge, Interval
 from paddle import nn
 
-from ppmtl.models.base import Head, Side
+from ppmtl.models.base import Head, Side, of_strides
 from ppmtl.models.heads._deformable_attention import DeformableAttention, Grid
 from ppmtl.models.heads._dino_denoising import Denoising, denoising_queries
 from ppmtl.models.heads._dino_loss import DINOLossSettings, denoising_loss, matching_loss, term_names
@@ -115,8 +115,7 @@ class DINO(Head):
         recompute: bool = False,
     ) -> None:
         super().__init__()
-        fitting = tuple(name for name, spec in in_specs.items() if spec.stride in STRIDES)
-        self.reads = self.choose(in_specs, reads, default=fitting)
+        self.reads = self.choose(in_specs, reads, default=of_strides(in_specs, STRIDES))
         _check([in_specs[name].stride for name in self.reads], levels, dim, num_heads)
         self.num_classes, self.queries = num_classes, queries
         self.denoising, self.label_noise, self.box_noise = denoising, label_noise, box_noise

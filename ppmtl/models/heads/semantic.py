@@ -14,7 +14,7 @@ import paddle.nn.functional as F
 from annotated_types import Ge
 from paddle import nn
 
-from ppmtl.models.base import Head, Side
+from ppmtl.models.base import Head, Side, of_strides
 from ppmtl.models.layers import ConvBNSiLU, Implicit
 from ppmtl.structures import IGNORE_LABEL, FeatureSpec
 
@@ -57,8 +57,7 @@ class Semantic(Head):
     ) -> None:
         super().__init__()
         wanted = STRIDES[:1] if scale == "single" else STRIDES
-        fitting = tuple(name for name, spec in in_specs.items() if spec.stride in wanted)
-        self.reads = self.choose(in_specs, reads, default=fitting)
+        self.reads = self.choose(in_specs, reads, default=of_strides(in_specs, wanted))
         strides = [in_specs[name].stride for name in self.reads]
         if strides != sorted(set(strides)) or (len(strides) == 1) != (scale == "single") or not strides:
             raise ValueError(

@@ -17,7 +17,7 @@ from annotated_types import Ge, Gt, Interval
 from paddle import nn
 
 from ppmtl.config import Part
-from ppmtl.models.base import Head, Side
+from ppmtl.models.base import Head, Side, of_strides
 from ppmtl.models.heads._labelled import labelled_part, zero_loss
 from ppmtl.models.heads._yolov5_loss import Anchors, YOLOv5LossSettings, assign_targets, fits, yolov5_loss
 from ppmtl.models.layers import Conv2D, sigmoid
@@ -82,8 +82,7 @@ class YOLOv5(Head):
     ) -> None:
         super().__init__()
         _check_anchors(anchors, balance)
-        fitting = tuple(name for name, spec in in_specs.items() if spec.stride in STRIDES)
-        self.reads = self.choose(in_specs, reads, default=fitting)
+        self.reads = self.choose(in_specs, reads, default=of_strides(in_specs, STRIDES))
         strides = {name: in_specs[name].stride for name in self.reads}
         if tuple(strides.values()) != STRIDES:
             raise ValueError(

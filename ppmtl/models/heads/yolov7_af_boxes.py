@@ -13,7 +13,7 @@ import paddle
 from annotated_types import Ge
 from paddle import nn
 
-from ppmtl.models.base import Head, Side
+from ppmtl.models.base import Head, Side, of_strides
 from ppmtl.models.heads import _yolov7_af_loss as losses
 from ppmtl.models.heads._yolov7_af_parts import BINS, Branch, Cells, decode_boxes, joined
 from ppmtl.models.layers import Implicit, sigmoid
@@ -57,8 +57,7 @@ class YOLOv7AFBoxes(Head):
         top_k: Annotated[int, Ge(1)] = 10,
     ) -> None:
         super().__init__()
-        fitting = tuple(name for name, spec in in_specs.items() if spec.stride in STRIDES)
-        self.reads = self.choose(in_specs, reads, default=fitting)
+        self.reads = self.choose(in_specs, reads, default=of_strides(in_specs, STRIDES))
         specs = [in_specs[name] for name in self.reads]
         self.strides = [spec.stride for spec in specs]
         if self.strides != sorted(set(self.strides)) or (reads is None and tuple(self.strides) != STRIDES):
