@@ -276,6 +276,7 @@ def start_training(run: build.Run, options: TrainOptions) -> str:
 
     stopped = go(model, resume)
     if options.fast_dev_run:
+        distributed.agree(0)  # a barrier: rank 0 may still be writing what the others would take for left by a kill
         go(build.build_model(settings, tasks), checkpoint.find_resume(save_dir, "auto"))
         LOGGER.info("fast_dev_run: training, evaluation, saving and loading work; the folder may be deleted")
     return stopped

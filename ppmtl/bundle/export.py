@@ -15,7 +15,7 @@ from ppmtl.bundle import verify
 from ppmtl.bundle.engines.backend import EngineOptions
 from ppmtl.bundle.reading import read_bundle
 from ppmtl.bundle.report import write_report
-from ppmtl.bundle.settings import BundleSettings, SourceRecord
+from ppmtl.bundle.settings import SINGLE_FILE, BundleSettings, SourceRecord
 from ppmtl.bundle.writing import Content, write_bundle
 from ppmtl.config import ConfigError, suggestion, target_of
 from ppmtl.files import flush, remove_folder, replace_folder, sha256
@@ -71,7 +71,9 @@ def export(run: Run, options: Namespace) -> int:
     finally:
         remove_folder(staging)
     if not problems:
-        print(f"wrote {folder}: {len(written.files)} files, {sum(file.bytes for file in written.files) / 1e6:.1f} MB")
+        beside = f", and everything in {SINGLE_FILE}" if (folder / SINGLE_FILE).is_file() else ""
+        total = sum(file.bytes for file in written.files) / 1e6
+        print(f"wrote {folder}: {len(written.files)} files, {total:.1f} MB{beside}")
         return 0
     kept = f"; {folder} is as it was before" if folder.exists() else ""
     more = "--max_drop" if options.int8 else "--tolerance"

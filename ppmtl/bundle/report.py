@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ppmtl import tables
-from ppmtl.bundle.settings import BundleSettings
+from ppmtl.bundle.settings import SINGLE_FILE, BundleSettings
 from ppmtl.bundle.verify import INT8, INT8_SINGLE, REFERENCE, Check, Runs, problems
 from ppmtl.predict.report import without_nan
 
@@ -38,7 +38,10 @@ def write_report(folder: Path, settings: BundleSettings, runs: Runs, extra: Mapp
             "\n".join(origins),
         ]
     parts.append("**Failed:** " + "; ".join(found) if found else "**Passed.**")
-    parts.append(tables.markdown(["file", "MB"], [(f.name, f"{f.bytes / 1e6:.2f}") for f in settings.files]))
+    sizes = [(file.name, file.bytes) for file in settings.files]
+    if (folder / SINGLE_FILE).is_file():
+        sizes.append((SINGLE_FILE, (folder / SINGLE_FILE).stat().st_size))
+    parts.append(tables.markdown(["file", "MB"], [(name, f"{size / 1e6:.2f}") for name, size in sizes]))
     text = "\n\n".join(parts) + "\n"
     (folder / "export_report.md").write_text(text, encoding="utf-8")
     return text

@@ -65,6 +65,8 @@ def require_complete(data: bytes, path: str | Path) -> None:
 
 def read_bytes(path: str | Path) -> bytes:
     """The file's bytes; ValueError naming the path if it cannot be read or is empty."""
+    if Path(path).is_dir():
+        raise FileError(path, "is a folder, not a file; folders have a flag or key of their own", "unreadable_file")
     try:
         data = Path(path).read_bytes()
     except OSError as error:

@@ -12,6 +12,7 @@ STATE = "state.json"  # a checkpoint's manifest; a folder that has one is comple
 MODEL = "model.safetensors"
 BEST = "best_model"
 DEMO = "demo"
+_BUNDLE = "infer_cfg.yml"  # what every exported bundle holds
 
 
 def demo_checkpoint() -> Path:
@@ -49,11 +50,19 @@ def find_weights(given: str | Path, key: str = "weights") -> Path:
     if path.is_file() or (path / STATE).is_file() or (path / MODEL).is_file():
         return path
     if not path.is_dir():
-        raise ValueError(f"{key}: {given} does not exist{_suggestion(path)}")
+        demo = (
+            f"; did you mean {DEMO!r}, the weights that come with the project?" if nearest(str(given), [DEMO]) else ""
+        )
+        raise ValueError(f"{key}: {given} does not exist{demo or _suggestion(path)}")
     best = locate(path / BEST)
     if (best / MODEL).is_file():
         return best
     there = sorted(entry.name for entry in path.iterdir() if not entry.name.startswith("."))
+    if _BUNDLE in there:
+        raise ValueError(
+            f"{key}: {path} is an exported bundle, which is run without weights: python deploy/python/infer.py --model_dir "
+            f"{path}, python tools/eval.py --bundle {path}, or ppmtl.load"
+        )
     steps = [name for name in there if name.startswith("step_")]
     if steps:
         newest = path / ("latest" if "latest" in there else steps[-1])

@@ -62,3 +62,13 @@ def test_demo_means_the_weights_of_the_package_unless_there_is_such_a_folder(tmp
     assert find_weights("demo") == demo_checkpoint()
     checkpoint(tmp_path / "demo")
     assert find_weights("demo") == Path("demo")
+
+
+def test_demo_is_suggested_and_a_bundle_is_named_as_what_it_is(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ValueError, match="demmo does not exist; did you mean 'demo'"):
+        find_weights("demmo")
+    (tmp_path / "bundle").mkdir()
+    (tmp_path / "bundle" / "infer_cfg.yml").write_text("")
+    with pytest.raises(ValueError, match=r"is an exported bundle.* --model_dir bundle"):
+        find_weights("bundle")
