@@ -35,7 +35,7 @@ LAUNCHERS = {"paddle.distributed.launch", "pytest"}
 # Flags of Paddle's launcher, docker, pip and VisualDL, which the text names beside ours
 FOREIGN_FLAGS = {"--backend", "--init", "--tmpfs", "--user", "--shm-size", "--no-deps", "--logdir", "--language"}
 TRANSLATIONS = {"README_cn.md": "README.md"} | {
-    f"docs/zh/{name}.md": f"docs/{name}.md" for name in ("data", "deployment")
+    f"docs/zh/{name}.md": f"docs/{name}.md" for name in ("data", "deployment", "faq")
 }
 ELSEWHERE = {"docs/api.md"}  # its blocks need a model and follow each other: tests/test_docs_api.py runs them
 KEY = re.compile(r"(train|optimizer|tasks|sources|model|eval|infer)(\.[\w<>]+)+(?=$|:)")
