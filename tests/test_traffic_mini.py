@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from ppmtl import build
+from ppmtl.config import load_config
 
 ROOT = Path(__file__).resolve().parents[1]
 DATA = Path(os.environ.get("PPMTL_TRAFFIC_MINI", ROOT.parent / "shared" / "data" / "traffic_mini"))
@@ -30,9 +31,11 @@ def test_class_names_and_ids_come_from_the_files(parts):
 
 def test_every_source_yields_batches_of_the_configured_size(parts):
     _, sources, _ = parts
-    for name, size in (("seg", (176, 240)), ("cls", (96, 96)), ("det", (192, 192))):
+    config = load_config(ROOT / "configs" / "allinone_custom.yml").data
+    for name in ("seg", "cls", "det"):
         (batch,) = sources[name].batches(0).values()
-        assert tuple(batch.images.shape[1:3]) == size
+        sizes = [step["size"] for step in config["sources"][name]["transforms"] if "size" in step]
+        assert list(batch.images.shape[1:3]) == sizes[-1]
         assert set(batch.targets) == {name}
 
 
