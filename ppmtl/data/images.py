@@ -65,12 +65,12 @@ def require_complete(data: bytes, path: str | Path) -> None:
 
 def read_bytes(path: str | Path) -> bytes:
     """The file's bytes; ValueError naming the path if it cannot be read or is empty."""
-    if Path(path).is_dir():
-        raise FileError(path, "is a folder, not a file; folders have a flag or key of their own", "unreadable_file")
     try:
         data = Path(path).read_bytes()
     except OSError as error:
         problem = f"cannot be read ({error.strerror}); check the path and its permissions"
+        if Path(path).is_dir():
+            problem = "is a folder, not a file; folders have a flag or key of their own"
         raise FileError(path, problem, "unreadable_file") from error
     if not data:
         raise FileError(path, "the file is empty (0 bytes); copy or download it again", "empty_file")
