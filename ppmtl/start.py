@@ -206,18 +206,13 @@ def _check_data(
 
 
 def start_training(run: build.Run, options: TrainOptions) -> str:
-    """Builds everything and trains, in this process, the only one or one of several.
+    """Builds everything and trains, in this process, the only one or one of several; ``prepare_training`` made ``run``.
 
     Returns:
         Why the run ended before its schedule, e.g. "SIGTERM"; "" if it did not.
-
-    Raises:
-        ConfigError: if save_dir holds another run, and none of ``resume``, ``overwrite`` and ``fast_dev_run`` is given.
     """
     build.require_work(run.settings)
     save_dir = Path(run.settings.save_dir)
-    if not (options.fast_dev_run or options.overwrite):
-        require_unused(save_dir, options.resume)
     rank, world_size = distributed.start(run.settings.device)
     if options.fast_dev_run and rank == 0:
         shutil.rmtree(save_dir, ignore_errors=True)

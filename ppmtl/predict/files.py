@@ -16,7 +16,6 @@ from tqdm import tqdm
 from ppmtl.data.images import read_image
 from ppmtl.data.label_maps import write_label_map
 from ppmtl.predict.drawing import draw, with_legend
-from ppmtl.predict.inputs import result_names
 from ppmtl.predict.pipeline import Pipeline
 from ppmtl.predict.result_files import ImageNames, ResultFiles, image_ids
 from ppmtl.tasks.base import Task
@@ -37,17 +36,15 @@ def predict_files(paths: Sequence[Path], pipeline: Pipeline, folder: Path | None
     Raises:
         ValueError: if ``folder`` holds the images themselves, which would be overwritten.
     """
-    targets = result_names(paths)
-    if folder is not None:
-        if any(path.resolve().parent == (folder / name).parent.resolve() for path, name in targets.items()):
-            raise ValueError(
-                f"--output_dir {folder} holds the images themselves, which would be overwritten; choose another"
-            )
-        folder.mkdir(parents=True, exist_ok=True)
     names = ImageNames([str(path) for path in paths])
     numbers = dict(zip(paths, enumerate(image_ids(paths)), strict=True))
     results = None
     if folder is not None:
+        if any(Path(path).resolve().parent == (folder / stem).parent.resolve() for path, stem in names.stem.items()):
+            raise ValueError(
+                f"--output_dir {folder} holds the images themselves, which would be overwritten; choose another"
+            )
+        folder.mkdir(parents=True, exist_ok=True)
         results = ResultFiles(folder / "predictions", pipeline.tasks, threshold=threshold, least=threshold)
     done = 0
     with tqdm(total=len(paths), unit="img", disable=not sys.stderr.isatty()) as bar:
@@ -73,7 +70,7 @@ def predict_files(paths: Sequence[Path], pipeline: Pipeline, folder: Path | None
                 if folder is None or results is None:
                     tqdm.write(json.dumps(content, ensure_ascii=False))  # above the bar, not into it
                     continue
-                target = folder / targets[path]
+                target = folder / names.stem[str(path)]
                 target.parent.mkdir(parents=True, exist_ok=True)
                 write_result(target, image, predictions, content, pipeline.tasks, threshold)
                 results.add(*numbers[path], str(path), size, predictions, names)

@@ -33,12 +33,19 @@ class _Entry(NamedTuple):
 
 
 class ImageNames:
-    """What images are called in result files: {path: name} from the folder that they share, and {path: name} as PNG."""
+    """What images are called in result files, from the folder that they share.
+
+    Attributes:
+        stem: {path: name without suffix, of what is written about the image}; no two are alike.
+        file: {path: name of the image}.
+        png: {path: name of its label map}.
+    """
 
     def __init__(self, paths: Sequence[str]) -> None:
         names = result_names([Path(path) for path in paths])
-        self.file = {path: (names[Path(path)].parent / Path(path).name).as_posix() for path in paths}
-        self.png = {path: f"{names[Path(path)].as_posix()}.png" for path in paths}
+        self.stem = {path: names[Path(path)] for path in paths}
+        self.file = {path: (stem.parent / Path(path).name).as_posix() for path, stem in self.stem.items()}
+        self.png = {path: f"{stem.as_posix()}.png" for path, stem in self.stem.items()}
 
 
 class ResultFiles:
@@ -92,7 +99,9 @@ class ResultFiles:
     ) -> None:
         """Takes what was found in one image; ``position`` is its place in the files."""
         rows = coco_results(predictions, self._tasks, image_id, threshold=self._least)
-        shown = coco_results(predictions, self._tasks, image_id, threshold=self._threshold)
+        shown = rows
+        if self._threshold != self._least:
+            shown = coco_results(predictions, self._tasks, image_id, threshold=self._threshold)
         for name, found in predictions.items():
             task, mask = self._tasks[name], self._tasks[name].mask(found)
             if mask is not None:
