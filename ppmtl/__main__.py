@@ -32,7 +32,7 @@ def main() -> None:
         sys.argv = [f"ppmtl {name}", *arguments]
         cli.run(tool.main)
     else:
-        sys.exit(f"ppmtl: {name!r} is no command{suggestion(name, sorted(called))}")
+        sys.exit(f"ppmtl: {name!r} is no command{suggestion(name, sorted(called))}; --help and --version are there too")
 
 
 if __name__ == "__main__":

@@ -149,7 +149,9 @@ def load(arguments: argparse.Namespace, *first: str) -> Run:
         return build.load(arguments.config, overrides, arguments.tasks)
     weights = [text.partition("=")[2] for text in overrides if text.startswith("weights=")]
     if not weights:
-        raise ConfigError(["give a config (-c YML), or -o weights=CHECKPOINT, whose own config is then used"])
+        like = [key for key in (text.partition("=")[0] for text in overrides) if nearest(key, ["weights"])]
+        typed = f"; '{like[0]}' is no key, did you mean 'weights'?" if like else ""
+        raise ConfigError([f"give a config (-c YML), or -o weights=CHECKPOINT, whose own config is then used{typed}"])
     run = build.load_stored(weights[-1], overrides, arguments.tasks)
     arguments.config = run.tree.file
     print(f"config: {run.tree.file} (-c takes another)", file=sys.stderr)
@@ -270,10 +272,16 @@ def add_input_flags(to: argparse.ArgumentParser) -> None:
 
 
 def require_input(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> None:
-    """Ends with a message unless one of ``add_input_flags`` is given."""
+    """Ends with a message unless one of ``add_input_flags`` is given, and an image if it is one."""
     given = (arguments.infer_img, arguments.infer_dir, arguments.infer_list, arguments.video_file, arguments.camera_id)
     if all(value is None for value in given):
         parser.error("give --infer_img FILE, --infer_dir DIR, --infer_list FILE, --video_file FILE or --camera_id N")
+    if arguments.infer_img is not None and not (image := Path(arguments.infer_img)).is_file():
+        if image.is_dir():
+            parser.error(f"--infer_img: {image} is a folder: --infer_dir")
+        folder = image.parent
+        close = nearest(image.name, [file.name for file in folder.iterdir()] if folder.is_dir() else [])
+        parser.error(f"--infer_img: {image} does not exist" + (f"; did you mean {folder / close}?" if close else ""))
 
 
 def add_per_task_size(to: argparse.ArgumentParser) -> None:

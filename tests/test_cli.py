@@ -121,10 +121,19 @@ def test_a_threshold_is_a_number_from_0_to_1():
     assert "expected a number from 0 to 1" in refused("infer", "--draw_threshold", "1.5")
 
 
+def test_an_image_that_is_none_is_refused_before_anything_is_loaded(tmp_path):
+    (tmp_path / "street_1.jpg").touch()
+    assert "is a folder: --infer_dir" in refused("infer", "--infer_img", str(tmp_path))
+    message = refused("infer", "--infer_img", str(tmp_path / "stret_1.jpg"))
+    assert f"does not exist; did you mean {tmp_path / 'street_1.jpg'}?" in message
+
+
 def test_without_a_config_weights_are_needed():
     parser = cli.parser("test", weights=True)
     with pytest.raises(ConfigError, match="give a config"):
         cli.load(parser.parse_args(["-o", "seed=1"]))
+    with pytest.raises(ConfigError, match="'wieghts' is no key, did you mean 'weights'"):
+        cli.load(parser.parse_args(["-o", "wieghts=demo"]))
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "configs").glob("*.yml")), ids=lambda p: p.name)

@@ -334,6 +334,7 @@ GOOD = {"image_id": 100, "category_id": 3, "bbox": [1, 2, 3, 4], "score": 0.5}
     ("det", [GOOD | {"score": float("nan")}], "score a number, all finite"),
     ("det", [{"image_id": 100, "category_id": 3, "bbox": [1, 2, 3, 4]}], "lacks 'score'"),
     ("det", {"images": []}, "needs a list of rows, each with 'image_id'"),
+    ("det", {"images": [], "annotations": []}, "this is a COCO data set, its results are "),
     ("det", '[{"image_id": 1', "is no JSON file"),
     ("ins", [GOOD | {"segmentation": {"size": [1, 1], "counts": "1"}}], "the image has .24, 40."),
     ("cap", [{"image_id": 100, "caption": "a"}], r"1\.jpg.*needs one row with a text 'caption', got \[\]"),
