@@ -425,8 +425,9 @@ class CropAroundBox:
 
     Attributes:
         size: (height, width) [px] of the result.
-        p_background: [probability] of a window anywhere; images without boxes always get one. More than about a
-            quarter cost accuracy in short trainings.
+        p_background: [probability] of a window anywhere; images without boxes always get one. Two numbers: at the start and
+            at the end of the run, changing evenly. Many of them cost accuracy while the objects are being learned and
+            bring much of it afterwards, when what is wrong are boxes on background.
         scale: smallest and largest magnification [factor], drawn evenly on a log scale: the window covers size / magnification.
         partial: a window that shows between these [share] of any box is drawn again (``tries`` times); boxes of which
             less than ``partial[1]`` is visible are dropped.
@@ -434,7 +435,7 @@ class CropAroundBox:
     """
 
     size: tuple[Pixels, Pixels]
-    p_background: Probability = 0.1
+    p_background: Probability | tuple[Probability, Probability] = 0.1
     scale: tuple[Positive, Positive] = (0.8, 1.25)
     partial: tuple[Probability, Probability] = (0.1, 0.5)
     tries: Annotated[int, Ge(1)] = 20
@@ -445,7 +446,9 @@ class CropAroundBox:
 
     def __call__(self, canvas: Canvas, rng: np.random.Generator) -> None:
         boxes = canvas.boxes
-        anywhere = bool(rng.random() < self.p_background) or not len(boxes)
+        ends = self.p_background if isinstance(self.p_background, tuple) else (self.p_background, self.p_background)
+        p_background = ends[0] + canvas.progress * (ends[1] - ends[0])
+        anywhere = bool(rng.random() < p_background) or not len(boxes)
         for _ in range(self.tries):
             magnification = draw_ratio(self.scale, rng)
             window = whole_pixels(self.size[0] / magnification), whole_pixels(self.size[1] / magnification)

@@ -287,10 +287,14 @@ def test_crop_around_box_magnifies_within_its_range() -> None:
     assert 19 <= min(sides) < 30 < 60 < max(sides) <= 81
 
 
-def test_crop_around_box_gives_background_as_often_as_asked() -> None:
-    crop = T.CropAroundBox(size=(50, 50), p_background=0.25)
-    empty = [not labels_of(run(boxed(1000, 1000, [[500, 500, 520, 520]]), crop, seed=s)) for s in range(300)]
-    assert 0.17 < np.mean(empty) < 0.33
+@pytest.mark.parametrize(
+    ("asked", "progress", "share"),
+    [(0.25, 0.0, 0.25), (0.25, 1.0, 0.25), ((0.1, 0.9), 0.0, 0.1), ((0.1, 0.9), 0.5, 0.5), ((0.1, 0.9), 1.0, 0.9)],
+)
+def test_crop_around_box_gives_background_as_often_as_asked(asked: float, progress: float, share: float) -> None:
+    crop, sample = T.CropAroundBox(size=(50, 50), p_background=asked), boxed(1000, 1000, [[500, 500, 520, 520]])
+    empty = [not labels_of(augment(sample, [crop], np.random.default_rng((7, s)), progress=progress)) for s in range(300)]
+    assert abs(np.mean(empty) - share) < 0.08
 
 
 def test_crop_around_box_redraws_half_visible_signs() -> None:
