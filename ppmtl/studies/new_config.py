@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -136,12 +135,9 @@ def _seg(found: Found, size: Size) -> Plan:
 
 
 def _cls(found: Found, size: Size) -> Plan:
-    side, aspect = min(_CLS_SIDE, _multiple(min(size))), math.sqrt(min(2.0, max(0.5, size[1] / size[0])))
-    shown = [_multiple(side / aspect - _STRIDE / 2), _multiple(side * aspect - _STRIDE / 2)]  # the nearest multiples
-    aspect = shown[1] / shown[0]  # of input and crops alike: evaluation would squeeze what crops of another one do not
-    task = {"type": "classification", "classes": found.classes, "input_size": shown, "tta": {"flip": True}}
-    transforms: list[Values] = [{"type": "random_resized_crop", "size": shown, "area": [0.35, 1.0],
-                                 "aspect": [round(0.75 * aspect, 2), round(aspect / 0.75, 2)]},
+    side = min(_CLS_SIDE, _multiple(min(size)))
+    task = {"type": "classification", "classes": found.classes, "input_size": [side, side], "tta": {"flip": True}}
+    transforms: list[Values] = [{"type": "random_resized_crop", "size": [side, side], "area": [0.35, 1.0]},
                   {"type": "horizontal_flip", "p": 0.5}, {"type": "random_erasing", "p": 0.25}]  # fmt: skip
     there = found.counts[found.counts > 0]
     uneven = len(there) > 0 and there.max() > 2 * there.min()

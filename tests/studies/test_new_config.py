@@ -22,11 +22,11 @@ from ppmtl.studies.new_config import detector_size, write_config
 ROOT = Path(__file__).resolve().parents[2]
 
 
-def write_images(folder: Path, names: list[str], side: int = 64, width: int | None = None) -> None:
+def write_images(folder: Path, names: list[str], side: int = 64) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     rng = np.random.default_rng(0)
     for name in names:
-        cv2.imwrite(str(folder / name), rng.integers(0, 255, (side, width or side, 3), np.uint8))
+        cv2.imwrite(str(folder / name), rng.integers(0, 255, (side, side, 3), np.uint8))
 
 
 def streets(root: Path) -> Path:
@@ -94,16 +94,6 @@ def test_what_is_written_comes_from_the_data(tmp_path: Path) -> None:
     assert "# classes have 9 to 27 images" in out.read_text()
     with pytest.raises(ValueError, match="exists already"):
         write_config(data, out)
-
-
-def test_a_classifier_sees_images_at_about_their_aspect_in_training_and_evaluation(tmp_path: Path) -> None:
-    for name in ("long", "short"):
-        write_images(tmp_path / "data" / name, [f"{i}.png" for i in range(10)], 100, 200)
-    write_config(tmp_path / "data", tmp_path / "mine.yml")
-    tree = build.load(str(tmp_path / "mine.yml")).tree.data
-    (task,), (source,) = tree["tasks"].values(), tree["sources"].values()
-    assert task["input_size"] == source["transforms"][0]["size"] == [96, 192]
-    assert source["transforms"][0]["aspect"] == [1.5, 2.67]
 
 
 def test_lists_name_classes_by_the_file_of_the_same_ending_and_the_plainest_list_is_taken(tmp_path: Path) -> None:
