@@ -293,7 +293,9 @@ def test_crop_around_box_magnifies_within_its_range() -> None:
 )
 def test_crop_around_box_gives_background_as_often_as_asked(asked: float, progress: float, share: float) -> None:
     crop, sample = T.CropAroundBox(size=(50, 50), p_background=asked), boxed(1000, 1000, [[500, 500, 520, 520]])
-    empty = [not labels_of(augment(sample, [crop], np.random.default_rng((7, s)), progress=progress)) for s in range(300)]
+    empty = [
+        not labels_of(augment(sample, [crop], np.random.default_rng((7, s)), progress=progress)) for s in range(300)
+    ]
     assert abs(np.mean(empty) - share) < 0.08
 
 
