@@ -125,15 +125,13 @@ def _grouped(file: Path) -> dict[Any, list[dict[str, Any]]]:
     else:
         rows, key = _json(file), "image_id"
     if not isinstance(rows, list) or not all(isinstance(row, dict) and row.get(key) is not None for row in rows):
-        whole = isinstance(rows, dict) and "annotations" in rows
-        raise ValueError(
-            f"{file}: needs a list of rows, each with '{key}': COCO's results format"
-            + (
-                f"; this is a COCO data set, its results are {file.name.replace('_coco.json', '.json')}"
-                if whole
-                else ""
-            )
+        meant = file.name.replace("_coco.json", ".json")
+        whole = (
+            f"; this is a COCO data set, its results are {meant}"
+            if isinstance(rows, dict) and "annotations" in rows
+            else ""
         )
+        raise ValueError(f"{file}: needs a list of rows, each with '{key}': COCO's results format{whole}")
     for row in rows:
         found[row[key]].append(row)
     return dict(found)
